@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from features.interactions import Interactions
 from models.recommend.query import Query
+from models.recommend.ranking.item_sums import RECENT_DAYS
 from models.recommend.ranking.prices import (
     PRICE_PAIR_FEATURES,
     PRICE_USER_FEATURES,
-    RECENT_DAYS,
     Payments,
     pair_prices,
     user_prices,
@@ -126,8 +126,8 @@ class Histories:
             found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
             group_keys.append(found[0])
             groups.append(found[1])
-        per_user = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
-        per_user = np.column_stack([per_user, *user_prices(payments, users, n_users)]).astype(np.float32)
+        activity = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
+        per_user = np.column_stack([activity, *user_prices(payments, users, n_users)]).astype(np.float32)
         return cls(pairs, table, per_user, tuple(group_keys), tuple(groups))
 
     def pair_rows(self, keys: Ints) -> Ints:

@@ -69,7 +69,7 @@ class Payments:
     def by(self, keys: NDArray[np.integer[Any]], n: int, kept: NDArray[np.bool_] | None = None) -> Payments:
         """Sum the kept payments of each key in 0 … n − 1."""
         where = slice(None) if kept is None else kept
-        return self._map(lambda column: np.bincount(keys[where], column[where], minlength=n))
+        return self._map(lambda column: np.bincount(keys[where], column[where], minlength=n).astype(np.float64))
 
     def runs(self, starts: Ints) -> Payments:
         """Sum runs of payments that begin at `starts`."""
@@ -131,7 +131,7 @@ def item_prices(train: TrainingSet) -> Floats:
     nothing = np.zeros(n)
     ever = recent = latest = Payments(nothing, nothing, nothing, nothing)
     for customers in customer_blocks(lines.users, BLOCK_LINES):
-        block = lines.where(customers)
+        block = lines.where(np.arange(customers.start, customers.stop))
         payments = Payments.of(block)
         ever = ever.plus(payments.by(block.items, n))
         recent = recent.plus(payments.by(block.items, n, block.age_days <= RECENT_DAYS))
