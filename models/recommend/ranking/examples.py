@@ -54,13 +54,9 @@ class RankingExamples:
         """All features in memory, (m, f)."""
         return np.concatenate([part.array() for part in self.parts])
 
-    def matrix(self, names: list[str], *, bins: int, by_list: bool, threads: int) -> xgb.QuantileDMatrix:
-        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks.
-
-        With `by_list`, for objectives that compare the candidates of a list, there are groups instead of weights.
-        """
-        of_rows = {"qid": self.groups} if by_list else {"weight": self.weights}
-        rows = RowIterator(self.parts, {"label": self.labels, **of_rows}, names)
+    def matrix(self, names: list[str], *, bins: int, threads: int) -> xgb.QuantileDMatrix:
+        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels."""
+        rows = RowIterator(self.parts, {"label": self.labels}, names)
         return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads)
 
     @classmethod

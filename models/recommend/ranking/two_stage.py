@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
-from models.classify.boosting import load_booster, save_booster
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Recommender, fit_cached, fold_in
 from models.recommend.cost import n_lines
+from models.recommend.ranking.boosters import OBJECTIVES, Boosters, check_features
 from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
@@ -44,7 +43,7 @@ SHARED_BY_RANKERS = frozenset(
     {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories"}
     | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
-OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
+DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
 MIN_POSITIVES = 20
 
 
@@ -83,8 +82,9 @@ class TwoStageRecommender(Recommender):
         Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
         have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
         December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
-    objective : {"binary:logistic", "rank:ndcg", "rank:pairwise"}
-        Objective of XGBoost. A ranking objective ignores the weights of the sampled negatives.
+    objectives : sequence of {"binary:logistic", "rank:ndcg", "rank:pairwise"}
+        Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
+        (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
         As in XGBoost.
     n_jobs : int or None
@@ -95,8 +95,8 @@ class TwoStageRecommender(Recommender):
 
     Attributes
     ----------
-    booster_ : xgboost.Booster
-        The ranker.
+    boosters_ : Boosters
+        The rankers.
     models_ : tuple of Recommender
         The fitted stages.
     typed_ : TypedInteractions or None
@@ -107,12 +107,11 @@ class TwoStageRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
-        "rounds": Range(100, 400),
+        "rounds": Range(50, 300),
         "learning_rate": Range(0.03, 0.15, log=True),
         "depth": Range(4, 8),
         "min_child_weight": Range(5.0, 100.0, log=True),
         "cuts": Range(1, 5),
-        "objective": Choice(OBJECTIVES),
     }
 
     typed_: TypedInteractions | None = None
@@ -124,10 +123,10 @@ class TwoStageRecommender(Recommender):
         horizon_days: float = 28.0,
         cuts: int = 2,
         users_per_cut: int = 4_000,
-        negatives_per_positive: float = 10.0,
-        objective: str = "binary:logistic",
-        rounds: int = 150,
-        learning_rate: float = 0.08,
+        negatives_per_positive: float = 5.0,
+        objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+        rounds: int = 100,
+        learning_rate: float = 0.12,
         depth: int = 6,
         min_child_weight: float = 20.0,
         subsample: float = 0.6,
@@ -138,7 +137,7 @@ class TwoStageRecommender(Recommender):
     ) -> None:
         self.target, self.stages, self.horizon_days = target, stages, horizon_days
         self.cuts, self.users_per_cut, self.negatives_per_positive = cuts, users_per_cut, negatives_per_positive
-        self.objective, self.rounds, self.learning_rate, self.depth = objective, rounds, learning_rate, depth
+        self.objectives, self.rounds, self.learning_rate, self.depth = tuple(objectives), rounds, learning_rate, depth
         self.min_child_weight, self.subsample = min_child_weight, subsample
         self.column_share, self.bins = column_share, bins
         self.n_jobs, self.seed = n_jobs, seed
@@ -150,7 +149,9 @@ class TwoStageRecommender(Recommender):
         wanted = DEFAULT_STAGES[self.target] if self.stages is None else self.stages
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in wanted)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        return 3e-3 * lists * self.rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
+        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (
+            stages + 3e-7 * n_lines(train)
+        )
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
@@ -169,26 +170,18 @@ class TwoStageRecommender(Recommender):
                 allowed=f"at least {MIN_POSITIVES}",
                 hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
             )
-        by_list = self.objective.startswith("rank:")
-        threads = thread_budget() if self.n_jobs is None else self.n_jobs
-        matrix = examples.matrix(self._feature_names(), bins=self.bins, by_list=by_list, threads=threads)
+        trees = {
+            "eta": self.learning_rate,
+            "max_depth": self.depth,
+            "max_bin": self.bins,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.column_share,
+            "seed": self.seed,
+            "nthread": thread_budget() if self.n_jobs is None else self.n_jobs,
+        }
+        self.boosters_ = Boosters.fit(examples, self._feature_names(), self.objectives, self.rounds, trees)
         del examples
-        self.booster_ = xgb.train(
-            {
-                "objective": self.objective,
-                "tree_method": "hist",
-                "eta": self.learning_rate,
-                "max_depth": self.depth,
-                "max_bin": self.bins,
-                "min_child_weight": self.min_child_weight,
-                "subsample": self.subsample,
-                "colsample_bytree": self.column_share,
-                "seed": self.seed,
-                "nthread": threads,
-            },
-            matrix,
-            self.rounds,
-        )
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)
         self._set_starts()
@@ -196,8 +189,10 @@ class TwoStageRecommender(Recommender):
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
             raise UsageError("unknown target", where=self.name, got=self.target, allowed=", ".join(DEFAULT_STAGES))
-        if self.objective not in OBJECTIVES:
-            raise UsageError("unknown objective", where=self.name, got=self.objective, allowed=", ".join(OBJECTIVES))
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or not self.objectives:
+            got = ", ".join(unknown) or "none"
+            raise UsageError("unknown objective", where=self.name, got=got, allowed=", ".join(OBJECTIVES))
 
     def _sampler(self) -> ExampleSampler:
         return ExampleSampler(
@@ -322,8 +317,7 @@ class TwoStageRecommender(Recommender):
         columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
         by_type = type_columns(self.typed_, query, self.data_target_, self.statistics_.codes, rows, wanted)
         X = np.concatenate([self._features(query, rows, wanted), by_type, columns], axis=1)
-        margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
-        scores[rows, places] = np.asarray(margin, dtype=np.float32) + np.float32(0.0)
+        scores[rows, places] = self.boosters_.scores(X)
         return scores
 
     def _features(self, query: Query, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -363,17 +357,18 @@ class TwoStageRecommender(Recommender):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        save_booster(self.booster_, folder / "booster.ubj")
+        self.boosters_.save(folder)
         for level, model in enumerate(self.models_):
             model.save(folder / f"{level}_{model.name}")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        check_features(folder)
         model = super().load(folder)
-        model.booster_ = load_booster(folder / "booster.ubj")
+        model.boosters_ = Boosters.load(folder, model.scales_)
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
-            model.booster_.set_param({"nthread": model.n_jobs})
+            model.boosters_.set_threads(model.n_jobs)
         model.models_ = tuple(
             SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
         )
@@ -386,6 +381,7 @@ class TwoStageRecommender(Recommender):
             **self.statistics_.state(),
             **({} if self.typed_ is None else self.typed_.state()),
             "data_target": np.asarray(self.data_target_),
+            "scales": self.boosters_.scales,
         }
 
     def _restore(self, state: Arrays) -> None:
@@ -394,4 +390,5 @@ class TwoStageRecommender(Recommender):
         self._set_starts()
         self.typed_ = TypedInteractions.restored(state, self.n_users_)
         self.data_target_ = str(state.get("data_target", PURCHASE))
-        self.statistics_ = ItemStatistics.restored(state, self.lines_)
+        self.scales_ = state["scales"]
+        self.statistics_ = ItemStatistics.restored(state)
