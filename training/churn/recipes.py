@@ -1,0 +1,162 @@
+"""The churn models that `train churn` chooses between, the simplest first, and how each is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.profiles.purchase_process import PurchaseProcess
+from models.classify.boosting import MIN_ROWS
+from models.classify.churn import ChurnClassifier
+from models.classify.churn_model import ChurnModel, Member
+from models.classify.logistic import LogisticClassifier
+from models.classify.rhythm import COUNT_COLUMNS, OWNERS, PROCESS, RHYTHM_COLUMNS, SEASON, TREND, Design
+from training.churn.snapshots import Rows
+
+RHYTHM, PROFILE = "rhythm", "profile"  # which rows a member learns from
+Relabel = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class MemberRecipe:
+    """How one member of a churn model is made.
+
+    Attributes
+    ----------
+    kind : str
+        Key of `models.classify.churn_model.MEMBER_KINDS`.
+    rows : str
+        `RHYTHM`: the many moments with rhythm features; `PROFILE`: the few moments with all features.
+    columns : tuple of str
+        Columns that it reads; empty for all features of the profile.
+    """
+
+    kind: str
+    rows: str
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A churn model that may be shipped.
+
+    Attributes
+    ----------
+    name : str
+        Name in reports.
+    members : tuple of MemberRecipe
+        The members of the mean.
+    """
+
+    name: str
+    members: tuple[MemberRecipe, ...]
+
+    @property
+    def reads_profiles(self) -> bool:
+        return any(member.rows == PROFILE for member in self.members)
+
+
+RHYTHM_TREES = MemberRecipe("trees", RHYTHM, RHYTHM_COLUMNS)
+LOGISTIC = Recipe("logistic, 7 columns", (MemberRecipe("logistic", RHYTHM, COUNT_COLUMNS),))
+LOGISTIC_MONEY = Recipe("logistic, 12 columns", (MemberRecipe("logistic", RHYTHM, RHYTHM_COLUMNS),))
+TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
+MEAN = Recipe("trees on the profile and trees on 12 columns", (MemberRecipe("trees", PROFILE), RHYTHM_TREES))
+# the simplest first: of models within noise of the best, the first one ships
+RECIPES = (
+    Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
+    LOGISTIC,
+    LOGISTIC_MONEY,
+    TREES,
+    MEAN,
+)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What models learn from at one date.
+
+    Attributes
+    ----------
+    rhythm : Rows
+        Rows of many moments with the rhythm features.
+    profile : Rows or None
+        Rows of a few moments with the features of `features`; None if profiles are not used.
+    rhythm_features : tuple of str
+        Columns of `rhythm`.
+    features : tuple of str
+        Columns of `profile`, among them the rhythm features.
+    process : PurchaseProcess
+        Fitted on the orders before the date.
+    horizon_days : int
+    season : bool
+        Whether the date of the year is a column.
+    seed : int
+    own_columns : tuple of str
+        Columns of `profile` that a member without named columns reads; by default all.
+    """
+
+    rhythm: Rows
+    profile: Rows | None
+    rhythm_features: tuple[str, ...]
+    features: tuple[str, ...]
+    process: PurchaseProcess
+    horizon_days: int
+    season: bool
+    seed: int
+    own_columns: tuple[str, ...] = ()
+
+    def design(self, features: Sequence[str]) -> Design:
+        return Design(tuple(features), float(self.horizon_days), self.process)
+
+    def columns(self, member: MemberRecipe) -> tuple[str, ...]:
+        """Columns of a member, without those whose features the lake lacks, and with the season if it is a column."""
+        wanted = member.columns or self.own_columns or self.features
+        known = {*self.rhythm_features, *OWNERS} if member.rows == RHYTHM else {*self.features, *OWNERS}
+        if "orders_56d" not in known:
+            known -= {TREND}
+        return (*(name for name in wanted if name in known), *(SEASON if self.season else ()))
+
+
+def fit_member(
+    member: MemberRecipe, data: TrainingRows, relabel: Relabel, folds: int, parameters: dict[str, Any] | None = None
+) -> Member:
+    """Fit one member.
+
+    Parameters
+    ----------
+    relabel : callable
+        Applied to the labels of the rows; for tests of the gate.
+    folds : int
+        Folds of the calibration of trees.
+    """
+    rows = data.rhythm if member.rows == RHYTHM else data.profile
+    assert rows is not None
+    names = data.rhythm_features if member.rows == RHYTHM else data.features
+    columns = data.columns(member)
+    X = data.design(names).columns(rows.X, columns, rows.days)
+    model = (
+        ChurnClassifier(folds=folds, seed=data.seed, **(parameters or {}))
+        if member.kind == "trees"
+        else LogisticClassifier()
+    )
+    return Member(member.kind, columns, model.fit(X, relabel(rows.y), groups=rows.owners))
+
+
+def fit_recipe(recipe: Recipe, data: TrainingRows, relabel: Relabel, folds: int = 5) -> ChurnModel:
+    """Fit a churn model without shifts; its features are those of the profile if it reads profiles."""
+    members = tuple(fit_member(member, data, relabel, folds) for member in recipe.members)
+    features = data.features if recipe.reads_profiles else data.rhythm_features
+    return ChurnModel(data.design(features), members)
+
+
+def can_fit(recipe: Recipe, data: TrainingRows) -> bool:
+    """Whether each member has enough rows of both outcomes and of more than one customer."""
+    for member in recipe.members:
+        rows = data.rhythm if member.rows == RHYTHM else data.profile
+        if rows is None or not rows.both_outcomes(MIN_ROWS) or len(np.unique(rows.owners)) < 2:
+            return False
+    return True
