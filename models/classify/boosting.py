@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from models.persist import RETRAIN
 from qianmian.errors import ArtifactError, DataError
 
-
 MIN_ROWS = 20  # of each outcome, to fit a churn model
 
 

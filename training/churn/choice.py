@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from training.churn.levels import (
     shift_to_rate,
     target_rate,
 )
-from training.churn.recipes import RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_recipe
+from training.churn.recipes import RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
 from training.churn.snapshots import Rows, Snapshots, stacked
 
 MAX_ORIGINS = 13  # past dates at which the level is compared: a year of horizons of four weeks
@@ -181,22 +182,22 @@ def validate(
     if not all(can_fit(recipe, data) for recipe in RECIPES for data, _, _ in splits):
         return None
 
-    def predictions(recipe: Recipe, data: TrainingRows, rows: Rows, at: datetime) -> Floats:
-        model = fit_recipe(recipe, data, relabel, folds=0)
-        features = model.design.features
-        X = rows.X[:, [data.features.index(name) for name in features]]
-        margins = model.unshifted(X, rows.days)
-        rhythm = ChurnModel(data.design(data.rhythm_features), model.members[-1:])
-        shift = level_shift(level, rhythm, snapshots, Rates(snapshots, at), at, margins)
-        return probability(margins + (shift or 0.0))
-
-    made = run_parallel([lambda one=recipe, of=split: predictions(one, *of) for recipe in RECIPES for split in splits])  # type: ignore[misc]
-    found = {
-        recipe.name: np.concatenate(made[number * len(splits) : (number + 1) * len(splits)])
-        for number, recipe in enumerate(RECIPES)
-    }
+    members = list(dict.fromkeys(member for recipe in RECIPES for member in recipe.members))  # some share a member
+    fits = [(member, data) for data, _, _ in splits for member in members]
+    fitted = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
+    found: dict[str, list[Floats]] = {recipe.name: [] for recipe in RECIPES}
+    for number, (data, rows, at) in enumerate(splits):
+        of_split = dict(zip(members, fitted[number * len(members) :], strict=False))
+        rates, rhythm = Rates(snapshots, at), data.design(data.rhythm_features)
+        wide = ChurnModel(data.design(data.features), tuple(of_split.values()))
+        margins = {member: wide.unshifted(rows.X, rows.days, [one]) for member, one in of_split.items()}
+        for recipe in RECIPES:
+            mean = np.mean([margins[member] for member in recipe.members], axis=0)
+            model = ChurnModel(rhythm, (of_split[recipe.members[-1]],))
+            shift = level_shift(level, model, snapshots, rates, at, mean)
+            found[recipe.name].append(probability(mean + (shift or 0.0)))
     y, owners = (np.concatenate([getattr(rows, name) for _, rows, _ in splits]) for name in ("y", "owners"))
-    return Validation(y, owners, found)
+    return Validation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
 
 
 def choose_recipe(validation: Validation | None, seed: int) -> tuple[Recipe, str]:

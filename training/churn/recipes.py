@@ -17,6 +17,7 @@ from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import COUNT_COLUMNS, OWNERS, PROCESS, RHYTHM_COLUMNS, SEASON, TREND, Design
 from training.churn.snapshots import Rows
 
+FOLDS = 3  # of the calibration: five fit two more models, and the error of the calibration stays (.01)
 RHYTHM, PROFILE = "rhythm", "profile"  # which rows a member learns from
 Relabel = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -146,7 +147,7 @@ def fit_member(
     return Member(member.kind, columns, model.fit(X, relabel(rows.y), groups=rows.owners))
 
 
-def fit_recipe(recipe: Recipe, data: TrainingRows, relabel: Relabel, folds: int = 5) -> ChurnModel:
+def fit_recipe(recipe: Recipe, data: TrainingRows, relabel: Relabel, folds: int = FOLDS) -> ChurnModel:
     """Fit a churn model without shifts; its features are those of the profile if it reads profiles."""
     members = tuple(fit_member(member, data, relabel, folds) for member in recipe.members)
     features = data.features if recipe.reads_profiles else data.rhythm_features
