@@ -16,10 +16,8 @@ from models.classify.churn import ChurnClassifier
 from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import Design, day_number, probability
 from models.persist import load_json
-from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
-RETRAIN = "run `qianmian train churn`"
 DAYS_PER_STEP = 7.0  # between two values of `shifts`
 
 
@@ -129,6 +127,12 @@ class ChurnModel:
                     found[:, place] += contribution / len(self.members)
         return found
 
+    @classmethod
+    def of_trees(cls, model: ChurnClassifier) -> Self:
+        """Return a model with one member, which reads all features in their order."""
+        features = tuple(f"column_{number}" for number in range(model.n_features_in_))
+        return cls(Design(features), (Member("trees", features, model),))
+
     def at(self, as_of_day: float, shifts: Sequence[float]) -> ChurnModel:
         """Return the same model with another cutoff and other shifts."""
         return replace(self, as_of_day=as_of_day, shifts=tuple(float(shift) for shift in shifts))
@@ -161,17 +165,9 @@ class ChurnModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a model that `save` wrote.
-
-        Raises
-        ------
-        ArtifactError
-            A file is missing or damaged, or an earlier version wrote the model.
-        """
+        """Read a model that `save` wrote, or the trees that an earlier version registered alone."""
         if not (folder / "churn.json").exists() and (folder / "booster.json").exists():
-            raise ArtifactError(
-                "an earlier version trained this churn model", where=str(folder), hint=f"{RETRAIN} with this version"
-            )
+            return cls.of_trees(ChurnClassifier.load(folder))
         described = load_json(folder / "churn.json")
         process = PurchaseProcess.of(described["process"]) if described["process"] is not None else None
         members = tuple(

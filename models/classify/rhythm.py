@@ -36,6 +36,7 @@ OWNERS: dict[str, str | None] = {
     PROCESS: "days_since_last_order",
     **dict.fromkeys(SEASON),
 }
+MADE_OF = {TREND: ("orders_28d", "orders_56d"), PROCESS: PROCESS_FEATURES}  # features that a derived column needs
 COUNT_COLUMNS = (*RHYTHM_FEATURES[:6], TREND)  # recency and counts: seven
 RHYTHM_COLUMNS = (*RHYTHM_FEATURES[:6], *RHYTHM_FEATURES[7:], TREND)  # recency, frequency and money: twelve
 DAYS_PER_YEAR = 365.25

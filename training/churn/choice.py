@@ -27,7 +27,7 @@ from training.churn.levels import (
     shift_to_rate,
     target_rate,
 )
-from training.churn.recipes import RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
+from training.churn.recipes import LOGISTIC, RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
 from training.churn.snapshots import Rows, Snapshots, stacked
 
 MAX_ORIGINS = 13  # past dates at which the level is compared: a year of horizons of four weeks
@@ -152,6 +152,7 @@ def validate(
     base: TrainingRows,
     level: str,
     relabel: Callable[..., Any],
+    recipes: Sequence[Recipe] = RECIPES,
 ) -> Validation | None:
     """Fit every recipe on the dates before each of the last dates, and predict that date.
 
@@ -161,6 +162,13 @@ def validate(
     ----------
     profiles : mapping of datetime to Rows
         Rows with all features of the dates whose outcomes are known, oldest first.
+    recipes : sequence of Recipe
+        Those that can be fitted.
+
+    Returns
+    -------
+    Validation or None
+        None if there are too few rows to compare the recipes.
     """
     dates = list(profiles)
     splits: list[tuple[TrainingRows, Rows, datetime]] = []
@@ -179,46 +187,50 @@ def validate(
         for train, held_out in GroupKFold(folds).split(rows.X, rows.y, rows.owners):
             kept = np.flatnonzero(~np.isin(rhythm.owners, rows.owners[held_out]))
             splits.append((replace(base, rhythm=rhythm.take(kept), profile=rows.take(train)), rows.take(held_out), at))
-    if not all(can_fit(recipe, data) for recipe in RECIPES for data, _, _ in splits):
+    if not all(can_fit(recipe, data) for recipe in recipes for data, _, _ in splits):
         return None
 
-    members = list(dict.fromkeys(member for recipe in RECIPES for member in recipe.members))  # some share a member
+    members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))  # some share a member
     fits = [(member, data) for data, _, _ in splits for member in members]
     fitted = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
-    found: dict[str, list[Floats]] = {recipe.name: [] for recipe in RECIPES}
+    found: dict[str, list[Floats]] = {recipe.name: [] for recipe in recipes}
     for number, (data, rows, at) in enumerate(splits):
         of_split = dict(zip(members, fitted[number * len(members) :], strict=False))
-        rates, rhythm = Rates(snapshots, at), data.design(data.rhythm_features)
+        rates, design = Rates(snapshots, at), data.design(data.rhythm_features)
         wide = ChurnModel(data.design(data.features), tuple(of_split.values()))
         margins = {member: wide.unshifted(rows.X, rows.days, [one]) for member, one in of_split.items()}
-        for recipe in RECIPES:
+        for recipe in recipes:
             mean = np.mean([margins[member] for member in recipe.members], axis=0)
-            model = ChurnModel(rhythm, (of_split[recipe.members[-1]],))
+            model = ChurnModel(design, (of_split[recipe.members[-1]],))
             shift = level_shift(level, model, snapshots, rates, at, mean)
             found[recipe.name].append(probability(mean + (shift or 0.0)))
     y, owners = (np.concatenate([getattr(rows, name) for _, rows, _ in splits]) for name in ("y", "owners"))
     return Validation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
 
 
-def choose_recipe(validation: Validation | None, seed: int) -> tuple[Recipe, str]:
-    """The simplest recipe within noise of the best one by log loss, and a sentence about the choice."""
+def choose_recipe(validation: Validation | None, recipes: Sequence[Recipe], seed: int) -> tuple[Recipe, str]:
+    """The simplest recipe within noise of the best one by log loss, and a sentence about the choice.
+
+    Parameters
+    ----------
+    validation : Validation or None
+        None if the recipes cannot be compared; a simple one is taken then.
+    recipes : sequence of Recipe
+        Those that `validation` compares, the simplest first.
+    """
     if validation is None:
-        return RECIPES[1], f"model: {RECIPES[1].name}, because there are too few customers to compare models"
-    losses = np.column_stack([log_losses(validation.y, validation.predictions[recipe.name]) for recipe in RECIPES])
+        simple = LOGISTIC if LOGISTIC in recipes else recipes[0]
+        return simple, f"model: {simple.name}; there are too few dates or customers to compare it with others"
+    losses = np.column_stack([log_losses(validation.y, validation.predictions[recipe.name]) for recipe in recipes])
     means = losses.mean(axis=0)
     best = int(means.argmin())
     customers, place = np.unique(validation.owners, return_inverse=True)
     # a customer with several rows is one draw
-    behind = np.column_stack(
-        [
-            np.bincount(place, weights=losses[:, j] - losses[:, best], minlength=len(customers))
-            for j in range(len(RECIPES))
-        ]
-    )
-    lows = np.quantile(bootstrap_means(behind, seed), 0.025, axis=0)
-    first = next(number for number in range(len(RECIPES)) if number == best or lows[number] <= 0)
-    table = ", ".join(f"{recipe.name} {mean:.4f}" for recipe, mean in zip(RECIPES, means.tolist(), strict=True))
-    return RECIPES[first], (
-        f"model: {RECIPES[first].name}, the simplest within noise of the best on {len(validation.y):,} rows of "
+    behind = [np.bincount(place, weights=column, minlength=len(customers)) for column in (losses.T - losses[:, best])]
+    lows = np.quantile(bootstrap_means(np.column_stack(behind), seed), 0.025, axis=0)
+    first = int(np.argmax(lows <= 0))  # the best one is not behind itself
+    table = ", ".join(f"{recipe.name} {mean:.4f}" for recipe, mean in zip(recipes, means.tolist(), strict=True))
+    return recipes[first], (
+        f"model: {recipes[first].name}, the simplest within noise of the best on {len(validation.y):,} rows of "
         f"{len(customers):,} customers before the test date; log loss {table}"
     )

@@ -15,7 +15,7 @@ from models.classify.rhythm import day_number, probability
 from training.attribute_choice import without_neutral_values
 from training.churn.choice import level_shift
 from training.churn.levels import SEASON, SEASON_DRIFT, YEAR_DAYS, Rates, shift_to_rate, target_rate
-from training.churn.recipes import LOGISTIC, LOGISTIC_MONEY, Recipe, Relabel, TrainingRows, fit_recipe
+from training.churn.recipes import LOGISTIC, LOGISTIC_MONEY, Recipe, Relabel, TrainingRows, can_fit, fit_recipe
 from training.churn.snapshots import Rows, Snapshots, stacked
 
 SEASONAL = (SEASON, SEASON_DRIFT)
@@ -118,6 +118,8 @@ class Fitting:
         plain = replace(data, season=False)
         probabilities = {}
         for recipe in (LOGISTIC, LOGISTIC_MONEY):
+            if not can_fit(recipe, plain):
+                continue
             model = fit_recipe(recipe, plain, self.relabel)
             probabilities[recipe.name] = probability(model.unshifted(self.columns(model, rows.X), rows.days))
         probabilities["base rate"] = np.full(len(rows.y), float(stacked_rate(data)))

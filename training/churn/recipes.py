@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.compute.spec import FeatureSpec
 from features.profiles.purchase_process import PurchaseProcess
-from models.classify.boosting import MIN_ROWS
+from models.classify.boosting import MIN_ROWS, check_outcomes
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
-from models.classify.rhythm import COUNT_COLUMNS, OWNERS, PROCESS, RHYTHM_COLUMNS, SEASON, TREND, Design
+from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, SEASON, Design
+from qianmian.errors import DataError
+from qianmian.settings import AttributeUse
 from training.churn.snapshots import Rows
 
 FOLDS = 3  # of the calibration: five fit two more models, and the error of the calibration stays (.01)
@@ -116,10 +119,11 @@ class TrainingRows:
     def columns(self, member: MemberRecipe) -> tuple[str, ...]:
         """Columns of a member, without those whose features the lake lacks, and with the season if it is a column."""
         wanted = member.columns or self.own_columns or self.features
-        known = {*self.rhythm_features, *OWNERS} if member.rows == RHYTHM else {*self.features, *OWNERS}
-        if "orders_56d" not in known:
-            known -= {TREND}
-        return (*(name for name in wanted if name in known), *(SEASON if self.season else ()))
+        known = {*self.rhythm_features} if member.rows == RHYTHM else {*self.features}
+        known |= {name for name, parts in MADE_OF.items() if known.issuperset(parts)}
+        season = SEASON if self.season and member.rows == RHYTHM else ()
+        found = tuple(name for name in wanted if name in known)
+        return (*found, *season) if found else ()
 
 
 def fit_member(
@@ -155,9 +159,35 @@ def fit_recipe(recipe: Recipe, data: TrainingRows, relabel: Relabel, folds: int 
 
 
 def can_fit(recipe: Recipe, data: TrainingRows) -> bool:
-    """Whether each member has enough rows of both outcomes and of more than one customer."""
+    """Whether each member has columns, and enough rows of both outcomes and of more than one customer."""
     for member in recipe.members:
+        if not data.columns(member):
+            return False
         rows = data.rhythm if member.rows == RHYTHM else data.profile
         if rows is None or not rows.both_outcomes(MIN_ROWS) or len(np.unique(rows.owners)) < 2:
             return False
     return True
+
+
+def usable_recipes(data: TrainingRows, use: AttributeUse, own: FeatureSpec) -> list[Recipe]:
+    """The recipes that can be fitted, the simplest first; those that read profiles only, if attributes must be read.
+
+    Parameters
+    ----------
+    use : {"auto", "always", "never"}
+        `settings.profiles.in_models`.
+    own : FeatureSpec
+        Features that trees on the profile read.
+
+    Raises
+    ------
+    DataError
+        None of them can be fitted.
+    """
+    found = [recipe for recipe in RECIPES if can_fit(recipe, data)]
+    if use == "always" and any(feature.aggregate == "attribute" for feature in own.features):
+        found = [recipe for recipe in found if recipe.reads_profiles] or found
+    if not found:
+        check_outcomes(data.rhythm.y)
+        raise DataError("the churn model needs more than one customer", hint="ingest more customers")
+    return found

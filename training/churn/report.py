@@ -16,6 +16,7 @@ from training.report import EvalReport, Metric, Metrics
 
 Floats = NDArray[np.float64]
 RANKING_METRICS, PROBABILITY_METRICS = ("auc", "average_precision"), ("brier", "log_loss")
+DATE = "at "  # prefix of the slices of a date
 FEW = 30  # customers of a group below which its share says little
 
 
@@ -66,34 +67,34 @@ def by_band(y: NDArray[np.int64], p: Floats, edges: Sequence[float]) -> dict[str
 
 def by_month(made: Sequence[Backtest], level: str) -> dict[str, Metrics]:
     """Predicted and observed churn at each past date, by a model of then with the level that was chosen."""
-    found = {}
+    found: dict[str, Metrics] = {}
     for one in made:
         p = one.predictions.get(level)
         if p is not None:
-            found[f"at {one.as_of:%Y-%m-%d}"] = predicted_and_observed(one.rows.y, p)
+            found[f"{DATE}{one.as_of:%Y-%m-%d}"] = predicted_and_observed(one.rows.y, p)
     return found
 
 
 def in_words(slices: Mapping[str, Metrics]) -> tuple[str, ...]:
     """A line for each table of `slices`: predicted against observed churn by risk band, and by date."""
-    lines = []
-    for title, prefix, where in (
-        ("predicted against observed churn by risk band", "", lambda name: name.endswith(" risk")),
-        ("predicted against observed churn by date, models of then", "at ", lambda name: name.startswith("at ")),
-    ):
-        parts = []
-        for name, found in slices.items():
-            if where(name):
-                few = " (few)" if found["observed"].n < FEW else ""
-                shares = f"{found['predicted'].value:.1%} against {found['observed'].value:.1%}"
-                parts.append(f"{name.removeprefix(prefix)} {shares} of {found['observed'].n:,}{few}")
-        if parts:
-            lines.append(f"{title}: {', '.join(parts)}")
-    return tuple(lines)
+    dates = {name: found for name, found in slices.items() if name.startswith(DATE)}
+    bands = {name: found for name, found in slices.items() if name not in dates}
+    titles = {"by risk band": bands, "by date, each by a model of then": dates}
+    return tuple(
+        f"predicted against observed churn {title}: {', '.join(_shares(name, part) for name, part in found.items())}"
+        for title, found in titles.items()
+        if found
+    )
+
+
+def _shares(name: str, found: Metrics) -> str:
+    few = " (few)" if found["observed"].n < FEW else ""
+    shares = f"{found['predicted'].value:.1%} against {found['observed'].value:.1%}"
+    return f"{name.removeprefix(DATE)} {shares} of {found['observed'].n:,}{few}"
 
 
 def month_curves(slices: Mapping[str, Metrics]) -> tuple[list[str], dict[str, list[float]]]:
     """Dates, and the predicted and the observed share at each, for a figure."""
-    dates = [name for name in slices if name.startswith("at ")]
+    dates = [name for name in slices if name.startswith(DATE)]
     lines = {part: [slices[name][part].value for name in dates] for part in ("predicted", "observed")}
-    return [name.removeprefix("at ") for name in dates], lines
+    return [name.removeprefix(DATE) for name in dates], lines

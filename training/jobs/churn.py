@@ -25,7 +25,8 @@ from training.bootstrap import CLASSIFICATION, paired_difference
 from training.churn.choice import MAX_ORIGINS, backtests, choose_recipe, chosen_level, validate
 from training.churn.fitting import SEASONAL, Fitting, season_note
 from training.churn.levels import Rates
-from training.churn.report import by_band, by_month, evaluate, in_words, month_curves, predicted_and_observed
+from training.churn.recipes import usable_recipes
+from training.churn.report import DATE, by_band, by_month, evaluate, in_words, month_curves, predicted_and_observed
 from training.churn.snapshots import Rows, Snapshots, stacked
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -154,13 +155,15 @@ def run(context: TrainingContext) -> EvaluatedModel:
     made = backtests(snapshots, origins, before, context.shuffled, seasonal)
     level, level_note = chosen_level(made)
     before = replace(before, season=level in SEASONAL)
-    recipe, recipe_note = choose_recipe(validate(snapshots, parts, before, level, context.shuffled), seed)
+    recipes = usable_recipes(before, context.settings.profiles.in_models, spec)
+    validation = validate(snapshots, parts, before, level, context.shuffled, recipes) if len(recipes) > 1 else None
+    recipe, recipe_note = choose_recipe(validation, recipes, seed)
     test_model = fitting.fitted(recipe, before, level, test, test_rows)
     test_X = fitting.columns(test_model, test_rows.X)
     p = test_model.predict_proba(test_X)[:, 1]
     report = evaluate(test_rows.y, p, *fitting.baselines(before, rates, test, test_rows))
     slices = {**by_band(test_rows.y, p, context.settings.churn.risk_bands), **by_month(made, level)}
-    slices[f"at {test:%Y-%m-%d}"] = predicted_and_observed(test_rows.y, p)
+    slices[f"{DATE}{test:%Y-%m-%d}"] = predicted_and_observed(test_rows.y, p)
     own = [wide.names.index(name) for name in spec.names]
     learnt = stacked(parts.values())
     coded = coded_attributes(spec, learnt.X[:, own], test_rows.X[:, own])
