@@ -177,7 +177,9 @@ def validate(
         profile = stacked([profiles[date] for date in dates[:number]]).capped(BACKTEST_ROWS)
         if len(snapshots.dates(at)):
             data = training_rows(snapshots, at, base, BACKTEST_ROWS)
-            splits.append((replace(data, profile=profile, process=snapshots.process(at)), profiles[at], at))
+            data = replace(data, profile=profile, process=snapshots.process(at))
+            if all(can_fit(recipe, data) for recipe in recipes):
+                splits.append((data, profiles[at], at))
     if not splits:
         at, rows = dates[-1], profiles[dates[-1]]
         folds = min(3, len(np.unique(rows.owners)))
@@ -187,8 +189,8 @@ def validate(
         for train, held_out in GroupKFold(folds).split(rows.X, rows.y, rows.owners):
             kept = np.flatnonzero(~np.isin(rhythm.owners, rows.owners[held_out]))
             splits.append((replace(base, rhythm=rhythm.take(kept), profile=rows.take(train)), rows.take(held_out), at))
-    if not all(can_fit(recipe, data) for recipe in recipes for data, _, _ in splits):
-        return None
+        if not all(can_fit(recipe, data) for recipe in recipes for data, _, _ in splits):
+            return None
 
     members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))  # some share a member
     fits = [(member, data) for data, _, _ in splits for member in members]

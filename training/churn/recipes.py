@@ -15,7 +15,7 @@ from models.classify.boosting import MIN_ROWS, check_outcomes
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
-from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, SEASON, Design
+from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, RHYTHM_FEATURES, SEASON, Design
 from qianmian.errors import DataError
 from qianmian.settings import AttributeUse
 from training.churn.snapshots import Rows
@@ -71,10 +71,12 @@ TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
 MEAN = Recipe("trees on the profile and trees on 12 columns", (MemberRecipe("trees", PROFILE), RHYTHM_TREES))
 # the simplest first: of models within noise of the best, the first one ships
 RECIPES = (
-    Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
+    Recipe("logistic, recency", (MemberRecipe("logistic", RHYTHM, RHYTHM_FEATURES[:1]),)),
     LOGISTIC,
     LOGISTIC_MONEY,
     TREES,
+    # after the trees, because its shape was fitted to all waits and not to the horizon: it must be ahead beyond noise
+    Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
     MEAN,
 )
 
