@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.classify.churn import ChurnClassifier
+from models.classify.churn_model import ChurnModel
 from models.classify.lifecycle import NextStageClassifier
 from models.lookalike import LookalikeExpander
 from models.persist import Savable
@@ -15,7 +15,7 @@ MODELS: Registry[type[Savable]] = Registry(
     {
         **RECOMMENDERS,
         "scenes": SceneModels,
-        "churn": ChurnClassifier,
+        "churn": ChurnModel,
         "lifecycle": NextStageClassifier,
         "lookalike": LookalikeExpander,
     },

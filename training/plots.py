@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 
-def curves(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str) -> Figure:
+def curves(
+    x: Sequence[float] | Sequence[str], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str
+) -> Figure:
     """One labelled line per name over shared x values."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -10,7 +10,29 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from models.persist import RETRAIN
-from qianmian.errors import ArtifactError
+from qianmian.errors import ArtifactError, DataError
+
+MIN_ROWS = 20  # of each outcome, to fit a churn model
+
+
+def check_outcomes(y: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the labels 0 and 1 as integers.
+
+    Raises
+    ------
+    DataError
+        An outcome has fewer than `MIN_ROWS` rows.
+    """
+    labels = np.asarray(y, dtype=np.int64)
+    least = int(min((labels == 0).sum(), (labels == 1).sum()))
+    if least < MIN_ROWS:
+        raise DataError(
+            "too few customers with one of the outcomes to train the churn model",
+            got=least,
+            allowed=f"at least {MIN_ROWS} per outcome",
+            hint="choose another --horizon-days, or ingest a longer history",
+        )
+    return labels
 
 
 def to_dmatrix(X: NDArray[np.float32], y: NDArray[Any] | None = None) -> xgb.DMatrix:

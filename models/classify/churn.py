@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from models.classify.boosting import contributions, load_booster, save_booster, to_dmatrix
+from models.classify.boosting import check_outcomes, contributions, load_booster, save_booster, to_dmatrix
 from models.parallel import run_parallel, thread_budget
 from models.persist import load_json
 from qianmian.errors import DataError
@@ -32,7 +32,7 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_estimators, max_depth, learning_rate, min_child_weight, subsample, colsample_bytree, reg_lambda
         As in XGBoost.
     folds : int
-        Number of folds of the cross-validation that the calibration is fitted on.
+        Number of folds of the cross-validation that the calibration is fitted on; 0 for no calibration.
     seed : int
         Seed of the trees.
 
@@ -93,17 +93,12 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         DataError
             An outcome has fewer than 20 rows, or all rows belong to one customer.
         """
-        labels = np.asarray(y, dtype=np.int64)
-        least = int(min((labels == 0).sum(), (labels == 1).sum()))
-        if least < 20:
-            raise DataError(
-                "too few customers with one of the outcomes to train the churn model",
-                got=least,
-                allowed="at least 20 per outcome",
-                hint="choose another --horizon-days, or ingest a longer history",
-            )
+        labels = check_outcomes(y)
         self.classes_ = np.array([0, 1])
         self.n_features_in_ = X.shape[1]
+        if self.folds == 0:
+            self.booster_, self.calibration_ = self.fit_trees(X, labels), np.array([1.0, 0.0])
+            return self
         margins = np.empty(len(labels), dtype=np.float64)
         owners = np.arange(len(labels)) if groups is None else np.asarray(groups)
         folds = min(self.folds, len(np.unique(owners)))
@@ -120,10 +115,14 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.calibration_ = np.array([scaler.coef_[0, 0], scaler.intercept_[0]], dtype=np.float64)
         return self
 
+    def log_odds(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the calibrated log-odds of churn, (n,)."""
+        margin = self.booster_.predict(to_dmatrix(X), output_margin=True).astype(np.float64)
+        return np.asarray(self.calibration_[0] * margin + self.calibration_[1], dtype=np.float64)
+
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the calibrated probabilities of staying and churning, (n, 2)."""
-        margin = self.booster_.predict(to_dmatrix(X), output_margin=True).astype(np.float64)
-        churn = 1.0 / (1.0 + np.exp(-(self.calibration_[0] * margin + self.calibration_[1])))
+        churn = 1.0 / (1.0 + np.exp(-self.log_odds(X)))
         return np.column_stack([1.0 - churn, churn])
 
     def predict(self, X: NDArray[np.float32]) -> NDArray[np.int64]:

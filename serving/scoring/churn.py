@@ -67,9 +67,11 @@ def score_rows(
     ]
     if not len(scorable):
         return scores
-    probabilities = champion.bundle.model.predict_proba(values)[:, 1]
+    probabilities = champion.bundle.model.predict_proba(values, encoded.as_of)[:, 1]
     bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
-    reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values)) if explain else None
+    reasons = (
+        score_reasons(encoded.spec, values, champion.bundle.model.explain(values, encoded.as_of)) if explain else None
+    )
     for index, position in enumerate(scorable.tolist()):
         scores[position]["churn_probability"] = rounded(probabilities[index])
         scores[position]["risk_band"] = bands[index]

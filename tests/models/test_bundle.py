@@ -13,6 +13,7 @@ from features.compute.algebra import Condition, Feature
 from features.compute.spec import FeatureSpec
 from models.bundle import FORMAT_VERSION, ModelBundle, library_versions, verify
 from models.classify.churn import ChurnClassifier
+from models.classify.churn_model import ChurnModel
 from models.classify.lifecycle import NextStageClassifier
 from models.kinds import MODELS
 from models.lookalike import LookalikeExpander
@@ -56,7 +57,9 @@ def bundles(shop):
         "chain": ModelBundle(
             "chain", chain.fit(shop), AS_OF, None, shop.user_ids, shop.item_ids, shop.item_attributes, {"a": [1]}, facts
         ),
-        "churn": ModelBundle("churn", ChurnClassifier(n_estimators=5, folds=2).fit(X, y), AS_OF, SPEC, facts=facts),
+        "churn": ModelBundle(
+            "churn", ChurnModel.of_trees(ChurnClassifier(n_estimators=5, folds=2).fit(X, y)), AS_OF, SPEC, facts=facts
+        ),
         "lifecycle": ModelBundle(
             "lifecycle", NextStageClassifier(n_estimators=5).fit(X, stages[y], stages[1 - y]), AS_OF, SPEC, facts=facts
         ),

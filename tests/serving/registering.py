@@ -19,6 +19,7 @@ from features.profiles.snapshot import build_snapshot, publish
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
+from models.classify.churn_model import ChurnModel
 from models.classify.lifecycle import NextStageClassifier
 from models.lookalike import LookalikeExpander
 from models.recommend.affinity import AffinityRecommender
@@ -73,7 +74,11 @@ def fit_bundles(
             facts={**facts, "job": "recommend", "interactions": train.source},
         ),
         "churn": ModelBundle(
-            "churn", churn, as_of, before.spec, facts={**facts, "job": "churn", "active_days": 2 * horizon}
+            "churn",
+            ChurnModel.of_trees(churn),
+            as_of,
+            before.spec,
+            facts={**facts, "job": "churn", "active_days": 2 * horizon},
         ),
         "lifecycle": ModelBundle("lifecycle", lifecycle, as_of, before.spec, facts={**facts, "job": "lifecycle"}),
         "lookalike": ModelBundle(

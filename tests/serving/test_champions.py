@@ -119,7 +119,7 @@ def test_the_previous_version_is_served_if_the_champion_is_corrupt(
     try:
         assert version == "2"
         assert load_from_workspace(workspace, Settings()).models["churn"].version == "2"
-        damaged(bundle_of(workspace, "churn", "2") / "model" / "booster.json")
+        damaged(bundle_of(workspace, "churn", "2") / "model" / "member_0" / "booster.json")
         damaged(bundle_of(workspace, "lookalike", "1") / "model" / "state.npz")  # it has no previous version
         loaded = load_from_workspace(workspace, Settings())
         assert loaded.models["churn"].version == "1"

@@ -49,6 +49,11 @@ def auc(report: EvalReport) -> float:
     return report.metrics["auc"].value
 
 
+def of_attributes(report: EvalReport) -> list[str]:
+    """The notes about profile attributes, without those about the choice of the model and its calibration."""
+    return [note for note in report.notes if "attribute" in note]
+
+
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> EvalReport:
     """Churn without the profile: 500 customers with noisy rhythms."""
@@ -62,18 +67,18 @@ def test_a_profile_of_today_does_not_join_a_past_moment(tmp_path: Path, honest: 
     assert auc(trained.report) == pytest.approx(auc(honest), abs=1e-9)
     assert trained.bundle.spec is not None
     assert "profile_member_tier" not in trained.bundle.spec.names
-    (note,) = trained.report.notes
+    (note,) = of_attributes(trained.report)
     assert "member_tier" in note
     assert "allow_undated: [member_tier]" in note
-    assert honest.notes == ()
+    assert of_attributes(honest) == []
     # what is scored today has the profile of today
     assert "profile_member_tier" in context.profile(context.as_of).spec.names
 
 
 def test_a_profile_of_today_that_is_allowed_is_named_as_too_good(tmp_path: Path, honest: EvalReport) -> None:
-    trained = JOBS["churn"].run(context_of(tmp_path, CASE / "sources.yaml", ("member_tier",)))
-    assert auc(trained.report) > auc(honest) + 0.2
-    (note,) = trained.report.notes
+    trained = JOBS["churn"].run(context_of(tmp_path, CASE / "sources.yaml", ("member_tier",), "always"))
+    assert auc(trained.report) > auc(honest) + 0.15
+    (note,) = of_attributes(trained.report)
     assert "member_tier alone predicts as well as the model" in note
 
 
@@ -92,7 +97,7 @@ def test_an_attribute_with_dates_is_learnt_from(tmp_path: Path) -> None:
     trained = JOBS["churn"].run(context)
     assert trained.bundle.spec is not None
     assert "profile_member_tier" in trained.bundle.spec.names
-    assert trained.report.notes == ()
+    assert of_attributes(trained.report) == []
     assert unknown_attributes(context.builder, datetime(2023, 12, 1)) == ("member_tier",)
 
 

@@ -1,0 +1,238 @@
+"""Which churn model ships: models of the past are evaluated on what came after them, before the test date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from models.classify.churn_model import ChurnModel
+from models.classify.rhythm import probability
+from models.parallel import run_parallel
+from training.bootstrap import bootstrap_means
+from training.churn.levels import (
+    OWN,
+    RECENT,
+    SEASON,
+    SEASON_DRIFT,
+    Rates,
+    choose_level,
+    missed,
+    shift_to_rate,
+    target_rate,
+)
+from training.churn.recipes import LOGISTIC, RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
+from training.churn.snapshots import Rows, Snapshots, stacked
+
+MAX_ORIGINS = 13  # past dates at which the level is compared: a year of horizons of four weeks
+VALIDATIONS = 3  # last of them, at which the models are compared
+BACKTEST_ROWS = 40_000  # of a fit on the past; a comparison needs fewer than the shipped model
+SMALLEST = 1e-9
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Models of the past at one date, and what they predicted.
+
+    Attributes
+    ----------
+    as_of : datetime
+    rows : Rows
+        Rhythm features and outcomes of the customers who were active at the date.
+    predictions : dict of str to ndarray, each of shape (n,)
+        Churn probabilities by level.
+    """
+
+    as_of: datetime
+    rows: Rows
+    predictions: dict[str, Floats]
+
+
+def log_losses(y: NDArray[np.int64], p: Floats) -> Floats:
+    """Log loss of each row, shape (n,)."""
+    p = np.clip(p, SMALLEST, 1.0 - SMALLEST)
+    return np.asarray(-np.log(np.where(y == 1, p, 1.0 - p)), dtype=np.float64)
+
+
+def level_shift(
+    level: str, model: ChurnModel, snapshots: Snapshots, rates: Rates, moment: datetime, margins: Floats
+) -> float | None:
+    """The shift of a model at a moment; None if the history does not tell it.
+
+    Parameters
+    ----------
+    model : ChurnModel
+        Model that reads the rhythm features, for the dates whose outcomes it missed.
+    margins : ndarray of float64, shape (n,)
+        Log-odds of the customers who are active at the moment, without a shift.
+    """
+    if level == OWN:
+        return 0.0
+    if level == RECENT:
+        rows = [snapshots.rows(date) for date in rates.recent(moment)]
+        return missed([(model.unshifted(part.X, part.days), part.y) for part in rows]) if rows else None
+    rate = target_rate(level, rates, moment)
+    return None if rate is None else shift_to_rate(margins, rate)
+
+
+def training_rows(snapshots: Snapshots, at: datetime, base: TrainingRows, max_rows: int | None = None) -> TrainingRows:
+    """The rhythm rows whose outcomes were known at a date, with the purchase process of then; `base` has the rest."""
+    rhythm = stacked([snapshots.rows(date) for date in snapshots.dates(at)])
+    return replace(base, rhythm=rhythm.capped(max_rows) if max_rows else rhythm.capped())
+
+
+def backtests(
+    snapshots: Snapshots, origins: Sequence[datetime], base: TrainingRows, relabel: Callable[..., Any], seasonal: bool
+) -> list[Backtest]:
+    """Trees on the rhythm of the past at each date, with each level that the history allows."""
+
+    def backtest(at: datetime) -> Backtest | None:
+        data = replace(training_rows(snapshots, at, base, BACKTEST_ROWS), season=False)
+        if len(snapshots.dates(at)) < 2 or not can_fit(TREES, data):
+            return None
+        rows, rates = snapshots.rows(at), Rates(snapshots, at)
+        if not len(rows.y):
+            return None
+        found: dict[str, Floats] = {}
+        levels = {False: (OWN, RECENT), True: (SEASON, SEASON_DRIFT)}
+        for season, names in levels.items():
+            if season and (not seasonal or target_rate(SEASON, rates, at) is None):
+                continue
+            model = fit_recipe(TREES, replace(data, season=season), relabel, folds=0)
+            margins = model.unshifted(rows.X, rows.days)
+            for name in names:
+                shift = level_shift(name, model, snapshots, rates, at, margins)
+                if shift is not None:
+                    found[name] = probability(margins + shift)
+        return Backtest(at, rows, found)
+
+    for at in origins:  # the rows of each date are computed once, before threads share them
+        snapshots.dates(at)
+        stacked([snapshots.rows(date) for date in [*snapshots.dates(at), at]])
+    made = run_parallel([lambda at=at: backtest(at) for at in origins])  # type: ignore[misc]
+    return [one for one in made if one is not None]
+
+
+def chosen_level(made: Sequence[Backtest]) -> tuple[str, str]:
+    """The level of the backtests, and a sentence about it."""
+    losses = {
+        one.as_of: {level: float(log_losses(one.rows.y, p).mean()) for level, p in one.predictions.items()}
+        for one in made
+    }
+    return choose_level(losses)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Predictions of each recipe for the same customers, after the dates that it learnt from.
+
+    Attributes
+    ----------
+    y : ndarray of int64, shape (n,)
+    owners : ndarray, shape (n,)
+    predictions : dict of str to ndarray, each of shape (n,)
+        By the name of the recipe.
+    """
+
+    y: NDArray[np.int64]
+    owners: NDArray[Any]
+    predictions: dict[str, Floats]
+
+
+def validate(
+    snapshots: Snapshots,
+    profiles: Mapping[datetime, Rows],
+    base: TrainingRows,
+    level: str,
+    relabel: Callable[..., Any],
+    recipes: Sequence[Recipe] = RECIPES,
+) -> Validation | None:
+    """Fit every recipe on the dates before each of the last dates, and predict that date.
+
+    If there is only one date, the recipes learn from some of its customers and predict the others.
+
+    Parameters
+    ----------
+    profiles : mapping of datetime to Rows
+        Rows with all features of the dates whose outcomes are known, oldest first.
+    recipes : sequence of Recipe
+        Those that can be fitted.
+
+    Returns
+    -------
+    Validation or None
+        None if there are too few rows to compare the recipes.
+    """
+    dates = list(profiles)
+    splits: list[tuple[TrainingRows, Rows, datetime]] = []
+    for number in range(max(1, len(dates) - VALIDATIONS), len(dates)):
+        at = dates[number]
+        profile = stacked([profiles[date] for date in dates[:number]]).capped(BACKTEST_ROWS)
+        if len(snapshots.dates(at)):
+            data = training_rows(snapshots, at, base, BACKTEST_ROWS)
+            data = replace(data, profile=profile, process=snapshots.process(at))
+            if all(can_fit(recipe, data) for recipe in recipes):
+                splits.append((data, profiles[at], at))
+    if not splits:
+        at, rows = dates[-1], profiles[dates[-1]]
+        folds = min(3, len(np.unique(rows.owners)))
+        if folds < 2:
+            return None
+        rhythm = base.rhythm
+        for train, held_out in GroupKFold(folds).split(rows.X, rows.y, rows.owners):
+            kept = np.flatnonzero(~np.isin(rhythm.owners, rows.owners[held_out]))
+            splits.append((replace(base, rhythm=rhythm.take(kept), profile=rows.take(train)), rows.take(held_out), at))
+        if not all(can_fit(recipe, data) for recipe in recipes for data, _, _ in splits):
+            return None
+
+    members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))  # some share a member
+    fits = [(member, data) for data, _, _ in splits for member in members]
+    fitted = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
+    found: dict[str, list[Floats]] = {recipe.name: [] for recipe in recipes}
+    for number, (data, rows, at) in enumerate(splits):
+        of_split = dict(zip(members, fitted[number * len(members) :], strict=False))
+        rates, design = Rates(snapshots, at), data.design(data.rhythm_features)
+        wide = ChurnModel(data.design(data.features), tuple(of_split.values()))
+        margins = {member: wide.unshifted(rows.X, rows.days, [one]) for member, one in of_split.items()}
+        for recipe in recipes:
+            mean = np.mean([margins[member] for member in recipe.members], axis=0)
+            model = ChurnModel(design, (of_split[recipe.members[-1]],))
+            shift = level_shift(level, model, snapshots, rates, at, mean)
+            found[recipe.name].append(probability(mean + (shift or 0.0)))
+    y, owners = (np.concatenate([getattr(rows, name) for _, rows, _ in splits]) for name in ("y", "owners"))
+    return Validation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
+
+
+def choose_recipe(validation: Validation | None, recipes: Sequence[Recipe], seed: int) -> tuple[Recipe, str]:
+    """The simplest recipe within noise of the best one by log loss, and a sentence about the choice.
+
+    Parameters
+    ----------
+    validation : Validation or None
+        None if the recipes cannot be compared; a simple one is taken then.
+    recipes : sequence of Recipe
+        Those that `validation` compares, the simplest first.
+    """
+    if validation is None:
+        simple = LOGISTIC if LOGISTIC in recipes else recipes[0]
+        return simple, f"model: {simple.name}; there are too few dates or customers to compare it with others"
+    losses = np.column_stack([log_losses(validation.y, validation.predictions[recipe.name]) for recipe in recipes])
+    means = losses.mean(axis=0)
+    best = int(means.argmin())
+    customers, place = np.unique(validation.owners, return_inverse=True)
+    # a customer with several rows is one draw
+    behind = [np.bincount(place, weights=column, minlength=len(customers)) for column in (losses.T - losses[:, best])]
+    lows = np.quantile(bootstrap_means(np.column_stack(behind), seed), 0.025, axis=0)
+    first = int(np.argmax(lows <= 0))  # the best one is not behind itself
+    table = ", ".join(f"{recipe.name} {mean:.4f}" for recipe, mean in zip(recipes, means.tolist(), strict=True))
+    return recipes[first], (
+        f"model: {recipes[first].name}, the simplest within noise of the best on {len(validation.y):,} rows of "
+        f"{len(customers):,} customers before the test date; log loss {table}"
+    )

@@ -1,0 +1,143 @@
+"""Rhythm features and churn labels of all customers at many past moments, from the times of their orders.
+
+Profiles with all features take seconds at each moment. The rhythm features (`models.classify.rhythm`) follow from the
+times and amounts of the orders alone, which are read once; a moment then takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from features.compute.views import Views
+from features.definitions.recency import NEVER
+from features.profiles.purchase_process import OrderTimes
+from models.classify.rhythm import RHYTHM_FEATURES, day_number
+
+NO_GAP = 365.0  # days; the default of `gap_days_mean`, for a customer with one order
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OrderHistory:
+    """Times and amounts of the orders of n customers.
+
+    Attributes
+    ----------
+    one_ids : ndarray of str, shape (n,)
+        Sorted and unique.
+    starts : ndarray of int64, shape (n + 1,)
+        The orders of customer i are ``days[starts[i]:starts[i + 1]]``.
+    days : ndarray of float64
+        Times of all orders in days since 1970, ascending for each customer.
+    amounts : ndarray of float64
+        Paid amount of each order; 0 if unknown.
+    """
+
+    one_ids: NDArray[np.str_]
+    starts: NDArray[np.int64]
+    days: Floats
+    amounts: Floats
+
+    @classmethod
+    def read(cls, views: Views, max_customers: int | None = None) -> OrderHistory:
+        """Read the orders before the cutoff of `views`.
+
+        Parameters
+        ----------
+        views : Views
+        max_customers : int, optional
+            Number of customers of a sample, drawn by a hash of the `one_id`; by default all.
+        """
+        lines = views["lines"]
+        lines = lines.filter(lines.ts.notnull())
+        orders = lines.group_by(["one_id", "source", "order_id"]).aggregate(
+            ts=lines.ts.min(), amount=lines.amount.sum().fill_null(0.0)
+        )
+        table = orders.select("one_id", "ts", "amount").to_pyarrow()
+        encoded = table["one_id"].combine_chunks().dictionary_encode()
+        if isinstance(encoded, pa.ChunkedArray):
+            encoded = encoded.combine_chunks()
+        names = np.asarray(encoded.dictionary.to_pylist(), dtype=np.str_)
+        place = np.empty(len(names), dtype=np.int64)
+        place[np.argsort(names)] = np.arange(len(names))
+        code = place[encoded.indices.to_numpy(zero_copy_only=False)] if len(table) else np.empty(0, dtype=np.int64)
+        seconds = table["ts"].cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
+        days, amounts = seconds / 86_400, table["amount"].to_numpy().astype(np.float64)
+        if max_customers is not None and len(names) > max_customers:
+            from pandas.util import hash_array
+
+            hashes = hash_array(np.sort(names).astype(object))
+            kept = np.zeros(len(names), dtype=bool)
+            kept[np.argpartition(hashes, max_customers)[:max_customers]] = True
+            rows = kept[code]
+            code, days, amounts = (np.cumsum(kept) - 1)[code[rows]], days[rows], amounts[rows]
+            names = np.sort(names)[kept]
+        order = np.lexsort((days, code))
+        sizes = np.bincount(code, minlength=len(names))
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return cls(np.sort(names), starts, days[order], amounts[order])
+
+    def ends(self, day: float) -> NDArray[np.int64]:
+        """Place after the last order of each customer before a day, shape (n,)."""
+        passed = np.concatenate([[0], np.cumsum(self.days < day)])
+        return np.asarray(self.starts[:-1] + passed[self.starts[1:]] - passed[self.starts[:-1]], dtype=np.int64)
+
+    def features(self, as_of: datetime, names: Sequence[str] = RHYTHM_FEATURES) -> NDArray[np.float32]:
+        """Rhythm features of every customer at a moment, float32 array of shape (n, len(names)).
+
+        They are those that a profile build has at the same moment.
+        """
+        now, first = day_number(as_of), self.starts[:-1]
+        end = self.ends(now)
+        orders = (end - first).astype(np.float64)
+        bought = orders > 0
+        last_day = self.days[np.maximum(end - 1, 0)] if len(self.days) else np.zeros(len(end))
+        first_day = self.days[np.minimum(first, len(self.days) - 1)] if len(self.days) else np.zeros(len(end))
+        recency = np.where(bought, now - last_day, NEVER)
+        counts = {days: end - self.ends(now - days) for days in (28, 56, 91, 365)}
+        paid = np.concatenate([[0.0], np.cumsum(self.amounts)])
+        gaps = np.diff(self.days, prepend=np.nan)
+        gaps[self.starts[:-1][np.diff(self.starts) > 0]] = 0.0  # the first order of a customer has no gap
+        squares = np.concatenate([[0.0], np.cumsum(np.square(gaps))])
+        n_gaps = np.maximum(orders - 1, 0)
+        mean = np.where(n_gaps > 0, (last_day - first_day) / np.maximum(n_gaps, 1), NO_GAP)
+        of_squares = squares[end] - squares[first] - n_gaps * np.square(mean)
+        spread = np.sqrt(np.maximum(of_squares, 0.0) / np.maximum(n_gaps - 1, 1))
+        found = {
+            "days_since_last_order": recency,
+            "days_since_first_order": np.where(bought, now - first_day, 0.0),
+            "orders_total": orders,
+            **{f"orders_{days}d": count for days, count in counts.items()},
+            **{f"amount_{days}d": paid[end] - paid[end - counts[days]] for days in (28, 91)},
+            "gap_days_mean": mean,
+            "gap_days_std": np.where(n_gaps > 1, spread, 0.0),
+            "gaps_silent": np.where(mean > 0, recency / np.where(mean > 0, mean, 1.0), 0.0),
+        }
+        return np.column_stack([found[name] for name in names]).astype(np.float32)
+
+    def active(self, as_of: datetime, active_days: int) -> NDArray[np.int64]:
+        """Customers with an order in the last `active_days`, as places in `one_ids`."""
+        now, end = day_number(as_of), self.ends(day_number(as_of))
+        rows = np.flatnonzero(end > self.starts[:-1])
+        recency = (now - self.days[end[rows] - 1]).astype(np.float32)
+        return rows[recency <= active_days]
+
+    def bought(self, start: datetime, end: datetime) -> NDArray[np.bool_]:
+        """Whether each customer has an order in ``[start, end)``, shape (n,)."""
+        return self.ends(day_number(end)) > self.ends(day_number(start))
+
+    def times_before(self, as_of: datetime, max_customers: int) -> OrderTimes:
+        """Order times before a moment, as the purchase process is fitted on, of at most `max_customers` customers."""
+        sizes = self.ends(day_number(as_of)) - self.starts[:-1]
+        sizes[np.flatnonzero(sizes)[max_customers:]] = 0
+        places = np.arange(len(self.days)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        kept = places < np.repeat(sizes, np.diff(self.starts))
+        now = day_number(as_of)
+        starts = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
+        return OrderTimes(starts, self.days[kept] - now, now)

@@ -1,0 +1,173 @@
+"""The moments at which churn models learn, and the rows of the customers who were active then."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compute.builder import Builder
+from features.profiles.purchase_process import PurchaseProcess, fit_process
+from models.classify.rhythm import day_number
+from qianmian.settings import LifecycleSettings
+from training.churn.history import OrderHistory
+
+STEP_DAYS = 7  # a moment a week: more rows, and a season is met whatever its week
+# days before the last moment, and the step from there on: older moments say less, and cost as much
+THINNED = ((0, 7), (182, 14), (364, 28))
+MAX_CUSTOMERS = 20_000  # of a sample whose orders are read: 20,000 customers give more rows than a fit uses
+MAX_ROWS = 150_000  # of a fit, 2 CPU s of 150 trees; of more rows, those of a sample of the customers
+MAX_MOVED_DATES = 12  # if records changed their customers, each moment reads the orders anew
+MAX_PROCESS_CUSTOMERS = 5_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features and labels of n customers at one or more moments.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (n, f)
+    y : ndarray of int64, shape (n,)
+        1 where the customer churned.
+    owners : ndarray, shape (n,)
+        Customer of each row.
+    days : ndarray of float64, shape (n,)
+        Moment of each row in days since 1970.
+    """
+
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    owners: NDArray[Any]
+    days: NDArray[np.float64]
+
+    def capped(self, max_rows: int = MAX_ROWS) -> Rows:
+        """These rows, or those of a sample of the customers if there are more than `max_rows`."""
+        if len(self.y) <= max_rows:
+            return self
+        customers, place = np.unique(self.owners, return_inverse=True)
+        kept = np.random.default_rng(0).random(len(customers)) < max_rows / len(self.y)
+        return self.take(np.flatnonzero(kept[place]))
+
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """Some of the rows."""
+        return Rows(self.X[rows], self.y[rows], self.owners[rows], self.days[rows])
+
+    def both_outcomes(self, least: int) -> bool:
+        """Whether at least `least` rows churned, and as many did not."""
+        return min(int(self.y.sum()), int((1 - self.y).sum())) >= least
+
+
+def stacked(parts: Iterable[Rows]) -> Rows:
+    """The rows of several moments, one below the other."""
+    found = list(parts)
+    return Rows(
+        np.concatenate([part.X for part in found]),
+        np.concatenate([part.y for part in found]),
+        np.concatenate([part.owners for part in found]),
+        np.concatenate([part.days for part in found]),
+    )
+
+
+def moments(first: datetime, last: datetime) -> list[datetime]:
+    """Moments from `last` back to `first`: weekly, and further apart the longer ago (`THINNED`); oldest first.
+
+    One year before `last` is one of them, so that the season of `last` is known as it was then.
+
+    Examples
+    --------
+    >>> [f"{moment:%m-%d}" for moment in moments(datetime(2017, 1, 1), datetime(2017, 1, 20))]
+    ['01-06', '01-13', '01-20']
+    >>> datetime(2016, 1, 22) in moments(datetime(2015, 1, 1), datetime(2017, 1, 20))
+    True
+    """
+    found, back = [], 0
+    while (moment := last - timedelta(days=back)) >= first:
+        found.append(moment)
+        back += max(step for since, step in THINNED if back >= since)
+    return found[::-1]
+
+
+@dataclass
+class Snapshots:
+    """Rows with rhythm features at any moment of the history; each is computed once.
+
+    Attributes
+    ----------
+    builder : Builder
+    horizon_days, active_days : int
+    end : datetime
+        Cutoff of the training; no row at or after it is read.
+    first : datetime
+        First moment at which a customer could have been silent for `active_days`.
+    features : sequence of str
+        Names of the rhythm features that the lake supports.
+    left_out : collection of str
+        one_ids of shared accounts.
+    lifecycle : LifecycleSettings
+        Settings of the purchase process.
+    """
+
+    builder: Builder
+    horizon_days: int
+    active_days: int
+    end: datetime
+    first: datetime
+    features: Sequence[str]
+    left_out: Collection[str]
+    lifecycle: LifecycleSettings
+    _rows: dict[datetime, Rows] = field(default_factory=dict)
+    _histories: dict[datetime, OrderHistory] = field(default_factory=dict)
+    _processes: dict[datetime, PurchaseProcess] = field(default_factory=dict)
+
+    @property
+    def moved(self) -> bool:
+        """Whether some record changed its customer, so that each moment has its own customers."""
+        return not self.builder.rows.one_ids_static
+
+    @property
+    def horizon(self) -> timedelta:
+        return timedelta(days=self.horizon_days)
+
+    def history(self, as_of: datetime) -> OrderHistory:
+        """Orders before a moment at least, of the customers as they were known then."""
+        moment = as_of if self.moved else self.end
+        if moment not in self._histories:
+            self._histories[moment] = OrderHistory.read(self.builder.views(moment), MAX_CUSTOMERS)
+        return self._histories[moment]
+
+    def dates(self, last: datetime) -> list[datetime]:
+        """Moments to learn from whose labels are known at `last`, oldest first."""
+        found = moments(self.first, last - self.horizon)
+        if self.moved:
+            found = found[::-1][:: max(1, self.horizon_days // STEP_DAYS)][:MAX_MOVED_DATES][::-1]
+        return found
+
+    def rows(self, as_of: datetime) -> Rows:
+        """Rhythm features and labels of the customers who were active at a moment; the label is 0 if not yet known."""
+        if as_of not in self._rows:
+            history = self.history(as_of)
+            places = history.active(as_of, self.active_days)
+            places = places[~np.isin(history.one_ids[places], list(self.left_out))]
+            one_ids, later = history.one_ids[places], as_of + self.horizon
+            if later > self.end:
+                y = np.zeros(len(places), dtype=np.int64)
+            elif self.moved:
+                after = self.history(later)
+                y = (~np.isin(one_ids, after.one_ids[after.bought(as_of, later)])).astype(np.int64)
+            else:
+                y = (~history.bought(as_of, later)[places]).astype(np.int64)
+            X = history.features(as_of, self.features)[places]
+            self._rows[as_of] = Rows(X, y, one_ids, np.full(len(places), day_number(as_of)))
+        return self._rows[as_of]
+
+    def process(self, as_of: datetime) -> PurchaseProcess:
+        """Purchase process of the shop, fitted on the orders before a moment."""
+        if as_of not in self._processes:
+            times = self.history(as_of).times_before(as_of, MAX_PROCESS_CUSTOMERS)
+            self._processes[as_of] = fit_process(times, self.lifecycle)
+        return self._processes[as_of]
