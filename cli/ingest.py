@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from features.data.sources import Source
     from qianmian.packs import Pack
 
-OPTION_NAMES = {"config_path": "--config"}  # parameter of a source → command-line option, if the names differ
+OPTION_NAMES = {
+    "config_path": "--config",
+    "gap_days": "--gap-days",
+    "season_strength": "--season-strength",
+}  # parameter of a source → command-line option, if the names differ
 
 
 def ingest(
@@ -52,6 +56,25 @@ def ingest(
         int | None,
         typer.Option("--seed", metavar="N", help="synthetic: seed of the random rows. Default: 0.", show_default=False),
     ] = None,
+    gap_days: Annotated[
+        float | None,
+        typer.Option(
+            "--gap-days",
+            metavar="DAYS",
+            help="synthetic: median days between the orders of a person. Default: 9.",
+            show_default=False,
+        ),
+    ] = None,
+    season_strength: Annotated[
+        float | None,
+        typer.Option(
+            "--season-strength",
+            metavar="X",
+            help="synthetic: surplus of orders in November and December; 2: three times those of a quiet month. "
+            "Default: 0.",
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read the first rows, report what ingest would do, and write nothing.")
     ] = False,
@@ -81,7 +104,14 @@ def ingest(
         )
     located = Workspace.locate(workspace)
     settings = load_settings(located.config_file)
-    options = {"config_path": config, "customers": customers, "days": days, "seed": seed}
+    options = {
+        "config_path": config,
+        "customers": customers,
+        "days": days,
+        "seed": seed,
+        "gap_days": gap_days,
+        "season_strength": season_strength,
+    }
     rows = make_source(source, options, pack_of(settings))
     if check:
         with output.working():

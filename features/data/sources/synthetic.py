@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,11 +44,17 @@ class Synthetic(Source):
         Random seed; the same seed gives the same rows. Default: 0, or that of the pack.
     pack : Pack, optional
         Industry pack whose shop is generated.
+    gap_days : float, optional
+        Median number of days between the orders of a person; persons differ between a third and five times of it.
+        Default: 9, or that of the pack.
+    season_strength : float, optional
+        How much more often people buy in November and December than in a quiet month: 2 means three times as often.
+        Default: 0, no season.
 
     Raises
     ------
     UsageError
-        If there are too few customers or days.
+        If there are too few customers or days, or an option is out of its range.
 
     Examples
     --------
@@ -63,7 +69,13 @@ class Synthetic(Source):
     customers_timezone = "UTC"
 
     def __init__(
-        self, customers: int | None = None, days: int | None = None, seed: int | None = None, pack: Pack | None = None
+        self,
+        customers: int | None = None,
+        days: int | None = None,
+        seed: int | None = None,
+        pack: Pack | None = None,
+        gap_days: float | None = None,
+        season_strength: float | None = None,
     ) -> None:
         shop = pack.synthetic if pack is not None else None
         defaults = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
@@ -82,7 +94,21 @@ class Synthetic(Source):
                 got=f"customers={customers}, days={days}",
                 allowed="customers ≥ 20, days ≥ 60",
             )
+        if gap_days is not None and not gap_days > 0:
+            raise UsageError("people cannot order that often", got=f"gap_days={gap_days}", allowed="gap_days > 0")
+        if season_strength is not None and not 0 <= season_strength < np.inf:
+            raise UsageError(
+                "there is no such season", got=f"season_strength={season_strength}", allowed="season_strength ≥ 0"
+            )
+        changes: dict[str, Any] = {}
+        if gap_days is not None:
+            changes["gap_days"] = (gap_days, gap_days / 3, gap_days * 5)
+        if season_strength is not None:
+            changes["season_strength"] = season_strength
+        self.synthetic_shop = replace(self.synthetic_shop, **changes)
         self.customers, self.days, self.seed = customers, days, seed
+        options = {"customers": customers, "days": days, "seed": seed, **changes}
+        self.label = " ".join(["synthetic", *(f"{name}={value}" for name, value in options.items())])
 
     @cached_property
     def _data(self) -> SyntheticData:
@@ -122,7 +148,7 @@ class Synthetic(Source):
                     table,
                     f"SELECT * FROM {view}",
                     columns,
-                    (f"synthetic customers={self.customers} days={self.days} seed={self.seed}",),
+                    (self.label,),
                     fixed="all" if table == "profiles" else frozenset(),  # each person is drawn once
                 )
             )
@@ -140,7 +166,7 @@ def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
     people["looks_only"] = streams[6].random(customers) < synthetic_shop.browsers_share
     accounts, identities, profiles = draw_accounts(streams[2], people)
-    orders, touches, effects, campaigns = draw_orders(streams[3], people, days)
+    orders, touches, effects, campaigns = draw_orders(streams[3], people, days, synthetic_shop.season_strength)
     lines, cycles = draw_lines(streams[4], people, orders, items, days, synthetic_shop)
     transactions, events = transactions_and_events(
         streams[5], people, orders, lines, items, accounts, days, synthetic_shop

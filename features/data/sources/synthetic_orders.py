@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps
-from features.data.sources.synthetic_shop import SyntheticShop
+from features.data.sources.synthetic_columns import START_TIME, Floats, Ints, join_ids, make_ids, timestamps
+from features.data.sources.synthetic_shop import SyntheticShop, season_factors
 
 ITEMS_PER_CATEGORY = 20
 FAVOURITES = 6  # items that a person buys repeatedly
@@ -30,12 +30,32 @@ def draw_items(rng: np.random.Generator, synthetic_shop: SyntheticShop) -> dict[
     }
 
 
-def draw_orders(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> tuple[dict[str, Any], ...]:
+def season_clock(days: int, strength: float) -> Floats:
+    """Return for the start of each day, and the end of the last one, the sum of the season factors of the days before.
+
+    A person whose orders are equally spread on this clock buys at a rate that the month multiplies.
+    """
+    months = (START_TIME.astype("datetime64[D]") + np.arange(days)).astype("datetime64[M]").astype(np.int64) % 12
+    return np.concatenate([[0.0], np.cumsum(np.array(season_factors(strength))[months])])
+
+
+def draw_orders(
+    rng: np.random.Generator, people: Mapping[str, Any], days: int, season_strength: float = 0.0
+) -> tuple[dict[str, Any], ...]:
+    """Draw the times of the orders, the contacts of the campaigns, and the effects of these on the orders.
+
+    Without a season, the gaps between the orders of a person are gamma-distributed around the person's mean. With one,
+    they are so on the clock of `season_clock`.
+    """
     count = len(people["segment"])
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
-    most = int(days / people["gap"].min() * 1.3) + 5
+    clock = season_clock(days, season_strength) if season_strength else np.arange(days + 1.0)
+    most = int(np.ceil(clock[-1]) / people["gap"].min() * 1.3) + 5
     gaps = rng.gamma(4.0, 1.0, (count, most)) * (people["gap"][:, None] / 4.0)
-    time = people["start"][:, None] + np.cumsum(gaps, axis=1) - gaps[:, :1] * rng.random((count, 1))
+    start = np.interp(people["start"], np.arange(days + 1.0), clock) if season_strength else people["start"]
+    time = start[:, None] + np.cumsum(gaps, axis=1) - gaps[:, :1] * rng.random((count, 1))
+    if season_strength:  # times after the last day stay after it
+        time = np.interp(time, clock, np.arange(days + 1.0), right=days + 1.0)
     alive = time < end[:, None]
     person, time = np.broadcast_to(np.arange(count)[:, None], time.shape)[alive], time[alive]
     sent = np.arange(30.0, days - EFFECT_DAYS, 45.0)

@@ -22,6 +22,19 @@ SEGMENTS: tuple[dict[str, Any], ...] = (
     {"gender": "male", "age_band": "55-64", "region": "west", "income_band": "Under 35K", "lift": -0.35},
 )
 
+# share of the peak's surplus that each month of the year has, January to December
+SEASON_SHAPE = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1, 0.4, 1.0, 1.0)
+
+
+def season_factors(strength: float) -> tuple[float, ...]:
+    """Return the factor by which each month, January to December, multiplies the buying rate of every person.
+
+    The factor is proportional to 1 + `strength` in November and December and to 1 in a quiet month; October, January
+    and September lie between. The mean of the twelve months is 1.
+    """
+    raw = [1.0 + strength * share for share in SEASON_SHAPE]
+    return tuple(value * len(raw) / sum(raw) for value in raw)
+
 
 @dataclass(frozen=True)
 class SyntheticShop:
@@ -54,6 +67,9 @@ class SyntheticShop:
         Event type → name in the systems of the industry.
     events_per_person : mapping of str to float
         Other event type → mean number of events per person.
+    season_strength : float
+        By how much more often people buy in the peak months than in quiet ones, relative to the quiet months: with 2,
+        three times as often. 0: no season. See `season_factors`.
     """
 
     categories: tuple[str, ...] = CATEGORIES
@@ -68,6 +84,7 @@ class SyntheticShop:
     browsers_share: float = 0.0
     event_names: Mapping[str, str] = field(default_factory=dict)
     events_per_person: Mapping[str, float] = field(default_factory=dict)
+    season_strength: float = 0.0
 
     @classmethod
     def of(cls, shop: SyntheticShopConfig, cycles: Mapping[str, ReplenishmentCycle]) -> SyntheticShop:

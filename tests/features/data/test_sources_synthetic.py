@@ -13,6 +13,7 @@ from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.data.sources.synthetic import Synthetic, generate
 from features.data.sources.synthetic_orders import EFFECT_DAYS
+from features.data.sources.synthetic_shop import SyntheticShop, season_factors
 from qianmian.errors import UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -127,6 +128,35 @@ def test_a_campaign_does_what_the_truth_says(world: tuple[dict[str, pd.DataFrame
         assert abs(contact["orders"].mean() - control["orders"].mean() - group["lift"].mean()) < 4 * error + 0.05
     lifts = touches.groupby("segment")["lift"].mean()
     assert lifts[0] > lifts[1] > lifts[2] == 0 > lifts[3]
+
+
+def test_the_season_multiplies_the_orders_of_a_month_and_nothing_else_changes() -> None:
+    plain, seasonal = (
+        generate(1500, 2 * 366, 7, SyntheticShop(gap_days=(45.0, 15.0, 200.0), season_strength=strength))
+        for strength in (0.0, 4.0)
+    )
+    counts = []
+    for made in (plain, seasonal):
+        orders = made.tables["transactions"].to_pandas().query("status == 'paid'").drop_duplicates("order_id")
+        # people who came at the start and never left, so that only the season differs between the months
+        persons = made.truth["persons"]
+        stayed = persons.loc[persons["churned_at"].isna() & (persons["started_at"] < "2024-01-02"), "person_id"]
+        owner = orders.merge(made.truth["accounts"], on=["source", "source_user_id"])
+        ts = owner.loc[owner["person_id"].isin(stayed) & owner["ts"].between("2024-06-01", "2026-01-01"), "ts"]
+        counts.append(ts.dt.to_period("M").value_counts().sort_index())
+    ratio = counts[1] / counts[0]
+    expected = np.array(season_factors(4.0))[ratio.index.month - 1]
+    assert abs(ratio / expected - 1.0).mean() < 0.08
+    assert abs(ratio / expected - 1.0).max() < 0.25
+    assert np.isclose(np.mean(season_factors(4.0)), 1.0)
+    assert plain.truth["persons"].equals(seasonal.truth["persons"])
+
+
+def test_a_season_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UsageError, match="season_strength ≥ 0"):
+        Synthetic(season_strength=-1.0)
+    with pytest.raises(UsageError, match="gap_days > 0"):
+        Synthetic(gap_days=0.0)
 
 
 def test_a_shop_too_small_is_refused() -> None:
