@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 
 from features.id_map import IdMap
+from features.interaction_types import ANY
 from features.interactions import Interactions, TrainingSet
-from features.training_data import interaction_rows, interaction_source, interactions_from_rows
+from features.training_data import interaction_rows, interactions_from_rows, target_tables
 from qianmian.errors import DataError
 from training.evaluation.protocols import hold_out, sort_items_by_popularity
 from training.jobs.base import TrainingContext
@@ -62,9 +64,10 @@ class HoldoutSplitter:
 
     def __init__(self, context: TrainingContext) -> None:
         self._context = context
-        source = interaction_source(context.builder, context.as_of)
-        self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
-        self._history = "" if self.horizon_days is None else _history_text(context, source)
+        tables = target_tables(context.builder, context.as_of, context.target.name)
+        dated = any(context.builder.states[table].begin is not None for table in tables)
+        self.horizon_days = _horizon_days(context, tables) if dated else None
+        self._history = "" if self.horizon_days is None else _history_text(context, tables)
 
     def test(self) -> HoldoutSplit:
         """The test split.
@@ -111,21 +114,25 @@ class HoldoutSplitter:
 
 
 def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
-    """Interactions of a training set's customers with its items in ``[start, end)``; ages count back from `end`."""
-    rows, _ = interaction_rows(context.builder, end, start)
+    """Interactions of the target by a training set's customers with its items in ``[start, end)``.
+
+    Ages count back from `end`.
+    """
+    rows = interaction_rows(context.builder, end, start, target=train.target)
     users, items = IdMap(train.user_ids).rows(rows["one_id"]), IdMap(train.item_ids).rows(rows["item_id"])
-    return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    held = interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    return held if train.target == ANY else replace(held, types=None)
 
 
-def _horizon_days(context: TrainingContext, source: str) -> int:
+def _horizon_days(context: TrainingContext, tables: Sequence[str]) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     # a short history gets shorter periods, so that at least half of it is training data
     horizon = min(wanted, span // 4)
     if horizon < 1:
         raise DataError(
             "the history is too short to hold out a validation and a test period",
-            where=source,
+            where=" and ".join(tables),
             got=f"{span} days",
             allowed="at least 4 days",
             hint=f"ingest a longer history; periods of {wanted} days take {4 * wanted} days",
@@ -133,10 +140,10 @@ def _horizon_days(context: TrainingContext, source: str) -> int:
     return horizon
 
 
-def _history_text(context: TrainingContext, source: str) -> str:
+def _history_text(context: TrainingContext, tables: Sequence[str]) -> str:
     """How long the history is, and how long it has to be for periods of the full length; for an error message."""
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     return f"; the history has {span} days, and periods of {wanted} days take {4 * wanted}"
 
 
@@ -154,11 +161,14 @@ def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
 
 
 def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutSplit:
-    both = np.intersect1d(held.train.interactions.users, held.holdout.users)
+    train = held.train
+    both = np.unique(held.holdout.users[train.has_interactions[held.holdout.users]])
     if len(both) < MIN_EXAMPLES:
+        kind = "interactions" if train.target == ANY else f"interactions of the target ({train.target})"
         raise DataError(
-            f"only {len(both)} customers have both a history and interactions in {held.period}",
+            f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="bring more customers, a longer history, or lower recommend.min_item_customers",
+            hint="bring more customers, a longer history, lower recommend.min_item_customers, or set recommend.target "
+            "to any",
         )
     return held

@@ -462,7 +462,7 @@ def test_recent_events_change_the_list(serve, buyers, champions):
     assert found["reasons"] == ["you bought it 2 times, last 3 days ago"]
     assert body["unknown"] == ["ghost"]
     assert [(one["index"], one["reason"].split(":")[0]) for one in body["ignored_events"]] == [
-        (2, "the model learns from transactions"),
+        (2, "the model learns from purchase"),
         (3, "the model does not know the item"),
         (4, "before as_of"),
     ]

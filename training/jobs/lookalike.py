@@ -192,7 +192,7 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
         and "transactions" in states
         and "item_id" in states["transactions"].filled
     ):
-        rows, _ = interaction_rows(context.builder, context.as_of, start)
+        rows = interaction_rows(context.builder, context.as_of, start)
         items = context.builder.backend.table("items").select("item_id", "category").to_pyarrow()
         level = dict(
             zip(

@@ -135,6 +135,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             "recommend",
             horizon_days=horizon,
             interactions=full.source,
+            target=full.target,
             scenes_left_out=left_out,
             not_merchandise=not_merchandise(context.builder),
         ),

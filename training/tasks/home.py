@@ -29,8 +29,7 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """Customers with a history and held-out interactions; relevant are all items of the test period."""
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
-    known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
+    users = np.flatnonzero(train.has_interactions & (np.diff(truth.indptr) > 0))
     return EvaluationSplit(train, users, truth[users])
 
 
