@@ -3,17 +3,18 @@
     python benchmarks/recommenders_intent.py --data DIR [--quick] [--json FILE]
 
 Reads DIR/taobao_userbehavior_sample/userbehavior_sample.parquet (user_id, item_id, category_id, behaviour, timestamp:
-814 whole users, nine days), and generates the shop of `qianmian ingest synthetic --intent` with `SHOP` (its process was
-fixed before any model; see `features/data/sources/synthetic_intent.py`). Each of the last `DAYS` days is predicted from
-what was before it, and their customers are pooled. Relevant for `next action` are all items of any event of the day, for
-`next purchase` those bought. All customers with a history before the day and such an item are evaluated; items that
-nobody met before count as relevant and cannot be found. Recall divides by min(10, number of relevant items), NDCG by the
-ideal DCG of a list of that length. Intervals are over customers and days.
+814 whole users, nine days), and generates the shop of `qianmian ingest synthetic --intent` with the options of `SHOP`.
+Its process, in `features/data/sources/synthetic_intent.py`, was fixed before any model. Each of the last `DAYS` days is
+predicted from what was before it, and their customers are pooled. Relevant for `next action` are all items of any event
+of the day, for `next purchase` those bought. All customers with a history before the day and such an item are
+evaluated. Items that nobody met before count as relevant and cannot be found. Recall divides by min(10, number of
+relevant items), NDCG by the ideal DCG of a list of that length. Intervals are over customers and days.
 
-`qianmian` is the model `session` for the next day, with its defaults; everything it learns comes from before the day.
-Baselines: own events (EVENT_WEIGHTS or 1 each, with the half-life, chosen by NDCG on the days before), a session item
-k-NN (cosine of items of one customer and day, the last day of the customer decayed by place; the decay chosen likewise),
-and the most popular items of a recent window (chosen likewise). --quick predicts one day.
+`qianmian` is the model `session` for the next day, with its defaults, which were chosen on the days 4 to 6 of the
+sample, before the first predicted day. Everything it learns comes from before the day. Baselines: own events
+(`EVENT_WEIGHTS` or 1 each, and the half-life, chosen by NDCG on the day before), a session item k-NN (cosine of items
+of one customer and day, the last day of the customer decayed by place; the decay chosen likewise), and the most popular
+items of a recent window (chosen likewise). --quick predicts one day, and checks no must.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from models.recommend.session.trails import Trails
 
-MOST_EXAMPLES = 2_000  # of each model; more move the weights little
-CUTOFFS = 5
+MOST_EXAMPLES = 6_000  # of a model; more move the weights little
+CUTOFFS, STEP = 10, 0.25  # cutoffs at most, and the horizons between two of them
 VISIT_PERIODS = (1.0, 2.0, 7.0, 14.0, 28.0, 56.0)  # days whose visits are examples: the shortest with enough of them
 ENOUGH_VISITS = 500
 
@@ -51,15 +51,15 @@ def period_examples(
     """
     span = float(trails.ages.max(initial=0.0))
     for number in range(CUTOFFS):
-        days = horizon_days * (1.0 + 0.5 * number)
-        if days > span / 2 and number:
+        days = horizon_days * (1.0 + STEP * number)
+        if number and days > span / 2:
             return
         past = trails.before(days)
         then = trails.where((trails.ages <= days) & (trails.ages > days - horizon_days))
         if target is not None:
             then = then.where(np.isin(then.kinds, target))
         users = np.intersect1d(past.rows, then.rows)
-        users = np.sort(rng.permutation(users)[: MOST_EXAMPLES // 2])
+        users = np.sort(rng.permutation(users)[: MOST_EXAMPLES // 3])
         if len(users):
             yield SessionExamples(days, _renumbered(past, users), _truth(_renumbered(then, users)), users)
 

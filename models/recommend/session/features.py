@@ -12,16 +12,19 @@ from features.interactions import INTERACTION_TYPES
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import ItemFilter, top_k_sparse, values_at
 from models.recommend.session.links import decayed_rows, transitions, visit_links
-from models.recommend.session.trails import Trails
+from models.recommend.session.trails import TRAIL_LENGTH, Trails
 
 HALF_LIVES = (0.02, 0.25, 1.0, 3.0, 10.0, 40.0)  # days: half an hour to the season of a shop that sells rarely
 LINK_HALF_LIVES = (0.02, 1.0, 7.0)
+BOUGHT_HALF_LIVES = (1.0, 10.0)
 FLOOR = 1e-4  # decayed sums below it are not told apart
 # types with features of their own; a search or a click of a message is a view
 GROUPS = (("purchase",), ("view", "search", "message_click"), ("cart",), ("favourite", "share"))
 TYPE_WEIGHTS = (5.0, 1.0, 3.0, 3.0, 1.0, 2.0, 1.0)  # of `INTERACTION_TYPES`, in the sum over all types
 FROM_LINKS, FROM_CATEGORIES, POPULAR = 50, 20, 20  # candidates of each kind
 RECENT_DAYS = 7.0
+MOST_ENTRIES = 5_000_000  # entries that statistics are learnt from; more change little and cost time
+PURCHASE = INTERACTION_TYPES.index("purchase")
 Floats = NDArray[np.float64]
 
 
@@ -52,7 +55,8 @@ class SessionStatistics:
 
     @classmethod
     def of(cls, trails: Trails, category: NDArray[np.int64]) -> SessionStatistics:
-        """Learn from trails; `category` has a code for each item."""
+        """Learn from trails, or from a sample of their rows; `category` has a code for each item."""
+        trails = trails.sampled(MOST_ENTRIES)
         users, recent = _distinct_users(trails), _distinct_users(trails.where(trails.ages <= RECENT_DAYS))
         count = int(category.max(initial=-1)) + 1
         order = np.lexsort((-users, category))
@@ -108,9 +112,21 @@ class SessionStatistics:
         scores = [_entries(matrix, chosen, items) for matrix in found[: n + len(of_category)]]
         scores += [_entries(matrix, chosen, self.category[items]) for matrix in found[n + len(of_category) :]]
         own = _own_features(trails, rows, items)
+        own += self._bought_category(trails, chosen, items)
         popularity = [np.log1p(self.users[items]), np.log1p(self.recent[items])]
         columns = [*own, *(column for score in scores for column in (_log(score), score > 0)), *popularity]
         return chosen, np.column_stack(columns).astype(np.float64)
+
+    def _bought_category(self, trails: Trails, chosen: sparse.csr_matrix, items: NDArray[np.int64]) -> list[Floats]:
+        """Decayed purchases in the category of each candidate: a need that is met, or a taste."""
+        bought = trails.where(trails.kinds == PURCHASE)
+        bought = _by_category(bought, self.category, self.by_category.shape[0])
+        columns = []
+        for half_life in BOUGHT_HALF_LIVES:
+            matrix = decayed_rows(bought, np.exp2(-bought.ages / half_life))
+            matrix.sort_indices()
+            columns.append(_log(_entries(matrix, chosen, self.category[items])))
+        return columns
 
     def _chosen(
         self, trails: Trails, links: list[sparse.csr_matrix], of_category: list[sparse.csr_matrix]
@@ -146,6 +162,9 @@ def _own_features(trails: Trails, rows: NDArray[np.int64], items: NDArray[np.int
     for half_life in HALF_LIVES:
         decay = np.exp2(-trails.ages / half_life)
         columns += [_log(np.bincount(place, weight * decay, len(keys))) for weight in counted]
+    newest = np.full(len(keys), float(10 * TRAIL_LENGTH))  # entries since the last one of the item
+    np.minimum.at(newest, place, trails.place_from_end.astype(np.float64))
+    columns.append(-np.log1p(newest))
     visits = np.unique(place * np.int64(len(trails) + 1) + trails.visits()) // np.int64(len(trails) + 1)
     columns.append(np.log1p(np.bincount(visits, minlength=len(keys))))
     return [np.asarray(column, dtype=np.float64) for column in columns]

@@ -20,6 +20,7 @@ from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import DataError, UsageError
 
 RIDGE = 3.0
+MOST_MET = 10  # an example with more items met counts as this many, as a list of ten does
 BLOCK_ROWS = 200  # rows whose candidates are in memory at a time
 PREDICTS = ("any", "target")
 Floats = NDArray[np.float64]
@@ -142,8 +143,10 @@ def _learn(examples: Iterator[SessionExamples], trails: Trails, category: NDArra
     x = np.concatenate(columns)
     mean, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread < 1e-6] = np.inf  # a feature that is constant gets no weight
+    of, met = np.concatenate(groups), np.concatenate(chosen)
+    counts = np.maximum(np.bincount(of, met), 1.0)[of]
     weights = fit_conditional_logit(
-        (x - mean) / spread, np.concatenate(groups), np.concatenate(chosen), np.zeros(x.shape[1]), RIDGE
+        (x - mean) / spread, of, met * np.minimum(MOST_MET / counts, 1.0), np.zeros(x.shape[1]), RIDGE
     )
     return np.asarray(weights / spread, dtype=np.float64)
 

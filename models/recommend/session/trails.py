@@ -15,7 +15,7 @@ from models.recommend.query import Query
 
 # a user who does nothing for this long has left; the usual definition of web analytics
 VISIT_GAP_DAYS = 30.0 / 1440.0
-TRAIL_LENGTH = 100  # newest entries of each user that are kept with a model
+TRAIL_LENGTH = 300  # newest entries of each user that are kept with a model
 VIEW = INTERACTION_TYPES.index("view")
 
 
@@ -82,6 +82,13 @@ class Trails:
     def newest(self, n: int = TRAIL_LENGTH) -> Trails:
         """The n newest entries of each row."""
         return self.where(self.place_from_end < n)
+
+    def sampled(self, most: int) -> Trails:
+        """The entries of so many rows, drawn at random with a fixed seed, that about `most` entries remain."""
+        if len(self) <= most:
+            return self
+        drawn = np.random.default_rng(0).random(self.shape[0]) < most / len(self)
+        return self.where(drawn[self.rows])
 
     @cached_property
     def place_from_end(self) -> NDArray[np.int64]:
