@@ -51,7 +51,7 @@ class DataSet:
 
 
 BARS_BOARD = "BARS leaderboard"
-INTENT_METRICS = tuple(f"next_{what}_{metric}@10" for what in ("action", "purchase") for metric in ("ndcg", "hit_rate"))
+INTENT_METRICS = tuple(f"next_{what}_{name}@10" for what in ("action", "purchase") for name in ("ndcg", "hit_rate"))
 DATA: Mapping[str, DataSet] = {
     "completejourney": DataSet(
         "Complete Journey: what a household buys next month",
@@ -133,8 +133,8 @@ DATA: Mapping[str, DataSet] = {
     "taobao": DataSet(
         "Taobao, a sample: the next action and the next purchase",
         "The sample has 814 whole users of the public set of user behaviour (views, carts, favourites, purchases). "
-        "Each of the last three of its nine days is predicted from what was before it. Relevant are all items of any event "
-        "of the day (next action), or those bought (next purchase). Settings of the baselines are chosen on the day "
+        "Each of the last three of its nine days is predicted from what was before it. Relevant are all items of any "
+        "event of the day (next action), or those bought (next purchase). Settings of the baselines are chosen on the day "
         "before; the defaults of the model were chosen on the days before the three.",
         INTENT_METRICS,
         (),

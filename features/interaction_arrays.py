@@ -72,8 +72,8 @@ class Interactions:
     def __len__(self) -> int:
         return len(self.users)
 
-    def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Interactions:
-        """Entries selected by a boolean mask of shape (m,) or by an index array."""
+    def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]] | slice) -> Interactions:
+        """Entries selected by a boolean mask of shape (m,), an index array or a slice."""
         columns = {name: getattr(self, name) for name in INTERACTION_FIELDS}
         return replace(self, **{name: column[kept] for name, column in columns.items() if column is not None})
 

@@ -211,6 +211,12 @@ class TrainingSet:
             return self.item_customers
         return distinct_customers(self.interactions, self.auxiliary)
 
+    @property
+    def history_days(self) -> float:
+        """Days from the oldest interaction of any type to `as_of`; 0 for undated data."""
+        parts = [self.interactions] if self.auxiliary is None else [self.interactions, self.auxiliary]
+        return max(float(part.age_days.max(initial=0.0)) for part in parts)
+
     @cached_property
     def has_interactions(self) -> NDArray[np.bool_]:
         """Whether each user has interactions of any type, bool array, shape (n_users,)."""
@@ -230,8 +236,9 @@ class TrainingSet:
         half_life_days : float, optional
             As in `Interactions.matrix`.
         type_weights : mapping of str to float, optional
-            Weight of an interaction of each type. An auxiliary type that is not named does not count; a type of the
-            target that is not named keeps its weight. None: the target alone.
+            Weight of an interaction of each auxiliary type, beside one of the target, which counts 1; a type that is
+            not named does not count. Where the target is ``any``, the weights replace those of the named types. None:
+            the target alone.
 
         Returns
         -------

@@ -127,22 +127,32 @@ def choose_target(builder: Builder, as_of: datetime, *, wanted: str = AUTO, hori
                 got=_listed(counts),
                 hint="set recommend.target to auto, any, or one of the types that occur",
             )
-        return Target(wanted, counts, notes)
+        return _target(wanted, counts, notes)
     if wanted == ANY:
-        return Target(ANY, counts, notes)
-    bought = counts.get(PURCHASE, TypeCounts(0, 0, 0, 0))
+        return _target(ANY, counts, notes)
     if PURCHASE not in counts:
-        notes = (f"no purchase names an item, so recommendations learn from {_types(counts)} instead", *notes)
-        return Target(ANY, counts, notes)
+        return _target(ANY, counts, ("no purchase names an item", *notes))
+    bought = counts[PURCHASE]
     if bought.evaluable >= MIN_TARGET_CUSTOMERS or len(counts) == 2:  # purchases and `any`
-        return Target(PURCHASE, counts, notes)
+        return _target(PURCHASE, counts, notes)
     if "transactions" not in tables or of_any.evaluable >= MIN_TARGET_CUSTOMERS:
         reason = (
-            f"too few customers buy to learn from purchases alone ({bought.evaluable} of {bought.customers:,} can be "
-            f"evaluated, and {MIN_TARGET_CUSTOMERS} are needed), so recommendations learn from {_types(counts)}"
+            f"too few customers buy to predict purchases: {bought.evaluable} of {bought.customers:,} buyers can be "
+            f"evaluated, and {MIN_TARGET_CUSTOMERS} are needed"
         )
-        return Target(ANY, counts, (reason, *notes))
-    return Target(PURCHASE, counts, notes)
+        return _target(ANY, counts, (reason, *notes))
+    return _target(PURCHASE, counts, notes)
+
+
+def _target(name: str, counts: Mapping[str, TypeCounts], notes: tuple[str, ...]) -> Target:
+    """The target, with a note on the types that it learns from where there are several, or no purchases."""
+    others = [kind for kind in counts if kind not in (ANY, name)]
+    if name == ANY:
+        notes = (*notes, f"recommendations predict the next interaction of any type, from {_types(counts, others)}")
+    elif others:
+        own = f"{counts[name].rows:,} {name} rows of {counts[name].customers:,} customers"
+        notes = (*notes, f"recommendations predict {name}, from {own} and, besides, {_types(counts, others)}")
+    return Target(name, counts, notes)
 
 
 def type_counts(builder: Builder, as_of: datetime, tables: Sequence[str], days: int) -> dict[str, TypeCounts]:
@@ -212,9 +222,9 @@ def _notes(builder: Builder, as_of: datetime, tables: Sequence[str]) -> tuple[st
     return (f"{twice:,} purchase events are in the transactions too and count once",) if twice else ()
 
 
-def _types(counts: Mapping[str, TypeCounts]) -> str:
-    """The types that occur, in words."""
-    names = [f"{counts[name].rows:,} {name} rows" for name in counts if name != ANY]
+def _types(counts: Mapping[str, TypeCounts], kinds: Sequence[str]) -> str:
+    """Some types and their rows, in words."""
+    names = [f"{counts[name].rows:,} {name} rows" for name in kinds]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -27,7 +27,10 @@ class RecommendSettings(Section):
         "customers buy and all types elsewhere",
     )
     min_item_customers: int | None = Field(
-        5, ge=1, description="items with fewer customers are not recommended; null or auto: 1"
+        None,
+        ge=1,
+        description="items with fewer customers are not recommended; null or auto: the largest of 5, 3, 2 and 1 that "
+        "leaves out at most a tenth of the interactions of the validation window",
     )
     max_items: int = Field(200_000, ge=1, description="only so many items, the most popular, are recommended")
     half_life_days: tuple[int, ...] = Field(
@@ -36,12 +39,23 @@ class RecommendSettings(Section):
     models: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="parameters of models, by model name, that differ from the defaults"
     )
+    budget_cpu_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="the most expensive models are no candidates, until fitting the others once is estimated to cost "
+        "at most this",
+    )
     tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
 
     @field_validator("min_item_customers", mode="before")
     @classmethod
     def _auto_is_null(cls, value: Any) -> Any:
         return None if value == "auto" else value
+
+    @property
+    def usual_min_item_customers(self) -> int:
+        """The minimum of customers of an item where no validation window chooses it."""
+        return self.min_item_customers or 5
 
 
 class ChurnSettings(Section):

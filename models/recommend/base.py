@@ -16,6 +16,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
+from models.recommend.cost import FitCost
 from models.recommend.evidence import Evidence
 from models.recommend.query import (
     Indices,
@@ -66,7 +67,7 @@ def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
     return train.memoize(key, lambda: model.fit(train))
 
 
-class Recommender(ABC):
+class Recommender(FitCost, ABC):
     """Abstract base class of the recommenders, which rank items for users.
 
     The ``__init__`` of a subclass stores its parameters and nothing else; the subclass implements the hooks. Users and

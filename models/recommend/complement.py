@@ -27,6 +27,7 @@ from models.recommend.base import (
 )
 from models.recommend.baskets import Baskets, resolve_query_items
 from models.recommend.item_knn import cooccurrence_blocks, strongest_links
+from models.recommend.sampling import learning_sample
 
 MIN_WEIGHT = np.float32(1e-30)  # the smallest weight of an old order, so that it still counts
 Floats = NDArray[np.float32]
@@ -141,7 +142,9 @@ class ComplementRecommender(Recommender):
         _, category = np.unique(train.item_attributes["category"], return_inverse=True)
         known = train.item_attributes["category"] != ""
         self.category_ = np.where(known, category, -1).astype(np.int32)
-        self.links_ = self._compute_links(self.baskets_.items)
+        sample = learning_sample(train)
+        baskets = self.baskets_ if sample is train else Baskets.of(sample.interactions)
+        self.links_ = self._compute_links(baskets.items)
         self._prepare()
 
     def _compute_links(self, held: sparse.csr_matrix) -> sparse.csr_matrix:

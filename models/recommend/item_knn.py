@@ -17,23 +17,25 @@ from models.recommend.base import (
     Choice,
     Query,
     Range,
-    fold_in,
 )
 from models.recommend.sparse_scores import SparseScoresRecommender
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import UsageError
 
 BLOCK_ENTRIES = 5_000_000  # pairs of items held in memory at a time while counting
 Floats = NDArray[np.float32]
 
 
-class ItemLinksRecommender(SparseScoresRecommender):
+class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
     """Scores item j by ``Σ_i x_i B_ij`` over the user's items i.
 
     x are the decayed counts to the power `count_power`, B is the sparse matrix `links_`. B has a zero diagonal, so
     frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
     scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`.
+    Subclasses set the parameters `half_life_days`, `count_power` and `type_weights` and implement `_compute_links`. A
+    subclass whose cost grows with the square of the items or faster has a parameter `max_items`: only links between so
+    many items, the most popular ones, are computed, and the model ranks no other items.
 
     Attributes
     ----------
@@ -47,21 +49,37 @@ class ItemLinksRecommender(SparseScoresRecommender):
     supports_similar: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
 
-    half_life_days: float | None
     count_power: float
+    max_items: int | None = None
     links_: sparse.csr_matrix
     popularity_factor_: Floats
 
     @abstractmethod
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
-        """Compute `links_` and `popularity_factor_` from weights > 0, (n_users, n_items)."""
+        """Compute `links_` and `popularity_factor_` from weights > 0 of the `learning_sample`, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
-        counts = train.interactions.matrix(self.half_life_days)
-        self.weights_ = counts.data
-        links, self.popularity_factor_ = self._compute_links(self._apply_count_power(counts))
+        self._count(train)
+        interacted = self._apply_count_power(self._learnt_counts(train))
+        if self.max_items is None or self.max_items >= train.n_items:
+            links, self.popularity_factor_ = self._compute_links(interacted)
+        else:
+            links, self.popularity_factor_ = self._links_of_popular(interacted, self.max_items)
         links.sort_indices()
         self.links_ = links
+
+    def _links_of_popular(self, interacted: sparse.csr_matrix, most: int) -> tuple[sparse.csr_matrix, Floats]:
+        """Compute the links between the `most` items with the most customers."""
+        n_items = interacted.shape[1]
+        customers = np.bincount(interacted.indices, minlength=n_items)
+        popular = np.sort(np.argsort(-customers, kind="stable")[:most])
+        links, shown = self._compute_links(interacted[:, popular].tocsr())
+        ends = np.zeros(n_items + 1, dtype=np.int64)
+        ends[popular + 1] = np.diff(links.indptr)
+        factor = np.ones(n_items, dtype=np.float32)
+        factor[popular] = shown
+        columns = popular[links.indices].astype(np.int32)
+        return sparse.csr_matrix((links.data, columns, np.cumsum(ends)), shape=2 * (n_items,)), factor
 
     def _apply_count_power(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         weights = np.maximum(counts.data, np.float32(0.0))
@@ -74,12 +92,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return interacted
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        counts = sparse.csr_matrix(
-            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
-        )
-        found = (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
-        found.sort_indices()
-        return found
+        return (self._apply_count_power(self._counts_now(query)) @ self.links_).tocsr()
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""
@@ -92,11 +105,12 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return scores
 
     def _state(self) -> Arrays:
-        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, "weights": self.weights_}
+        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, **self._counts_state()}
 
     def _restore(self, state: Arrays) -> None:
         self.links_ = unpack_csr("links", state)
-        self.popularity_factor_, self.weights_ = state["shown"], state["weights"]
+        self.popularity_factor_ = state["shown"]
+        self._restore_counts(state)
 
 
 class ItemKNNRecommender(ItemLinksRecommender):
@@ -126,6 +140,8 @@ class ItemKNNRecommender(ItemLinksRecommender):
     count_power : float
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Examples
     --------
@@ -154,10 +170,12 @@ class ItemKNNRecommender(ItemLinksRecommender):
         popularity_power: float = 0.3,
         half_life_days: float | None = None,
         count_power: float = 0.0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
+        self.type_weights = type_weights
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         popularity = np.asarray(interacted.sum(axis=0), dtype=np.float32).ravel()

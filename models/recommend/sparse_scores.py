@@ -18,7 +18,7 @@ class SparseScoresRecommender(Recommender):
 
     @abstractmethod
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        """Return the scores of all candidates, (n, n_items), with sorted indices."""
+        """Return the scores of all candidates, (n, n_items)."""
 
     def _candidates(self, query: Query) -> sparse.csr_matrix:
         """Return the scores of all candidates, (n, n_items), computed once for a query."""
@@ -31,4 +31,6 @@ class SparseScoresRecommender(Recommender):
         return top_k_rows(self._candidates(query), k, item_filter)
 
     def _score_items(self, query: Query, ids: Indices) -> Floats:
-        return values_at(self._candidates(query), ids)
+        found = self._candidates(query)
+        found.sort_indices()  # only a look-up needs it, and it would take most of the time of a list
+        return values_at(found, ids)

@@ -10,8 +10,8 @@ from scipy import sparse
 
 from models.recommend.base import Choice, Range
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
+from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
-from qianmian.errors import DataError
 
 BLOCK_CELLS = 8_000_000  # dense links computed at a time, before the strongest are selected: 32 MB
 MIN_ROWS_PER_COMPONENT = 8  # a rank above an eighth of the customers or items would overfit
@@ -51,8 +51,8 @@ class SpectralRecommender(ItemLinksRecommender):
         Powers of the popularity of the items in the history and of the recommended items.
     neighbours : int
         Number of links kept per item.
-    max_items : int
-        Largest catalogue that is fitted.
+    max_items : int or None
+        Number of items that are linked, the most popular ones; other items are not ranked.
     half_life_days : float or None
         Half-life of a count in days; None for no decay.
     count_power : float
@@ -60,11 +60,8 @@ class SpectralRecommender(ItemLinksRecommender):
         0 was best on first purchases of Complete Journey in October.
     seed : int
         Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
-
-    Raises
-    ------
-    DataError
-        `fit` raises it if there are more than `max_items` items.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "spectral"
@@ -88,28 +85,20 @@ class SpectralRecommender(ItemLinksRecommender):
         seen_power: float = 0.3,
         shown_power: float = 0.4,
         neighbours: int = 200,
-        max_items: int = 100_000,
+        max_items: int | None = 30_000,
         half_life_days: float | None = None,
         count_power: float = 0.0,
         seed: int = 0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.components, self.smoothing, self.beyond = components, smoothing, beyond
         self.user_power, self.seen_power, self.shown_power = user_power, seen_power, shown_power
         self.neighbours, self.max_items = neighbours, max_items
         self.half_life_days, self.count_power, self.seed = half_life_days, count_power, seed
+        self.type_weights = type_weights
 
     def _compute_links(self, interacted: sparse.csr_matrix) -> tuple[sparse.csr_matrix, Floats]:
         n_items = interacted.shape[1]
-        if n_items > self.max_items:
-            raise DataError(
-                "the catalogue is too large for the spectral model",
-                got=f"{n_items:,} items",
-                allowed=f"at most {self.max_items:,} (max_items)",
-                hint="raise recommend.min_item_customers, use `ials`, or fit with a larger max_items; "
-                f"{self.components} eigenvectors of these customers and items need about "
-                f"{12 * sum(interacted.shape) * self.components / 1e9:.1f} GB, "
-                "and the time grows with the square of the number of items",
-            )
         by_user, by_item = (np.asarray(interacted.sum(axis=axis), dtype=np.float32).ravel() for axis in (1, 0))
         user_scale = sparse.diags(positive_power(by_user, -self.user_power / 2))
         item_scale = sparse.diags(positive_power(by_item, -0.5))

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
-from features.interaction_types import target_of
+from features.interaction_types import ANY, target_of
 from features.interactions import Interactions
 from features.training_data import auxiliary_rows, interaction_rows, interactions_from_rows
 from models.recommend.base import Query
@@ -222,9 +222,10 @@ def _recent_interactions(
         return found if len(found) else None
 
     start, target = champion.bundle.as_of, target_of(champion.bundle.facts)
-    reads_others = any(model.auxiliary_types for model in champion.catalogue.models)
+    reads_others = any(model.supports_fold_in and model.auxiliary_types for model in champion.catalogue.models)
+    of_target = arrays(interaction_rows(builder, as_of, start, target=target))
     return (
-        arrays(interaction_rows(builder, as_of, start, target=target)),
+        of_target if of_target is None or target == ANY else replace(of_target, types=None),
         arrays(auxiliary_rows(builder, as_of, start, target=target)) if reads_others else None,
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from pydantic import Field
 
-from features.interaction_types import ANY, EVENT_WEIGHTS, INTERACTION_TYPES, type_names
+from features.compute.algebra import SESSION_GAP_SECONDS
+from features.interaction_types import ANY, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
 from features.interactions import Interactions
 from qianmian.errors import InvalidRequest
 from qianmian.schema import EVENT_TYPES
@@ -18,6 +19,7 @@ from serving.recommending.catalogue import Catalogue
 from serving.requests import Identifier, RequestModel
 
 EventRow = tuple[int, float, float, datetime, int]  # column, age in days, weight, time, type
+VISIT_GAP = np.timedelta64(SESSION_GAP_SECONDS, "s")  # a longer pause between events begins another visit
 EVENTS_FIELD = "context.events"
 
 
@@ -112,7 +114,7 @@ def recent_activity(
     unknown: dict[str, None] = {}
     rows: list[EventRow] = []
     auxiliary: list[EventRow] = []
-    of_target, besides = type_names(target), {name for model in catalogue.models for name in model.auxiliary_types}
+    of_target, besides = type_names(target), _folded_types(catalogue)
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
         column, kind = catalogue.item_column(event.item_id), event.event_type
         if event.event_type not in EVENT_TYPES:
@@ -135,18 +137,29 @@ def recent_activity(
             weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
             row = (column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind))
             (rows if kind in of_target else auxiliary).append(row)
-    made, other = (_interactions(found, len(catalogue.item_ids)) if found else None for found in (rows, auxiliary))
+    n_items = len(catalogue.item_ids)
+    made = _interactions(rows, n_items, visits=target != PURCHASE) if rows else None
+    if made is not None and target != ANY:
+        made = replace(made, types=None)
+    other = _interactions(auxiliary, n_items, visits=True) if auxiliary else None
     return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown))
 
 
-def _interactions(rows: Sequence[EventRow], n_items: int) -> Interactions:
-    """Interactions of one user from rows of (column, age in days, weight, time, type)."""
+def _folded_types(catalogue: Catalogue) -> set[str]:
+    """The types beside the target whose events change the lists of a model."""
+    return {name for model in catalogue.models if model.supports_fold_in for name in model.auxiliary_types}
+
+
+def _interactions(rows: Sequence[EventRow], n_items: int, *, visits: bool) -> Interactions:
+    """Interactions of one user; `orders` are visits, or orders of the events with the same timestamp."""
     items = np.asarray([row[0] for row in rows], dtype=np.int32)
     ages = np.asarray([row[1] for row in rows], dtype=np.float32)
     weights = np.asarray([row[2] for row in rows], dtype=np.float32)
-    # events with the same timestamp form one order
-    times = np.asarray([row[3] for row in rows], dtype="datetime64[us]")
-    orders = np.unique(times, return_inverse=True)[1].astype(np.int32)
+    times, place = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)
+    orders = np.arange(len(times), dtype=np.int32)
+    if visits:
+        orders = np.cumsum(np.diff(times, prepend=times[:1]) > VISIT_GAP).astype(np.int32)
+    orders = orders[place]
     types = np.asarray([row[4] for row in rows], dtype=np.int8)
     interactions = Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders, types=types)
     return interactions.where(np.lexsort((weights, ages, items)))

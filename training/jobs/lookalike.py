@@ -152,7 +152,7 @@ def _interactions(context: TrainingContext, as_of: datetime, one_ids: NDArray[np
     """Purchase counts of the customers by item before `as_of`; None if there are too few to learn from."""
     try:
         data = context.training_set(
-            as_of, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
+            as_of, min_item_customers=context.settings.recommend.usual_min_item_customers, with_features=False
         )
     except DataError as error:
         context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")

@@ -18,13 +18,13 @@ from models.recommend.base import (
     ItemFilter,
     Query,
     Range,
-    rows_of,
     top_k_rows,
     values_at,
 )
 from models.recommend.evidence import times_and_last
 from models.recommend.next_basket.orders import MIN_HALVINGS, Ints, Orders, scaled
 from models.recommend.next_basket.rates import fit_rates, shares_before
+from models.recommend.sampling import learning_sample
 from models.recommend.sparse_scores import SparseScoresRecommender
 from models.topk import top_k
 from qianmian.errors import UsageError
@@ -133,6 +133,9 @@ class NextBasketRecommender(SparseScoresRecommender):
         place = np.arange(n)
         behind = orders.starts[orders.owners + 1] - 1 - place
         target_orders = np.flatnonzero((place > orders.starts[orders.owners]) & (behind < self.orders_per_customer))
+        if (sample := learning_sample(train)) is not train:
+            sampled = np.bincount(sample.interactions.users, minlength=train.n_users) > 0
+            target_orders = target_orders[sampled[orders.owners[target_orders]]]
         held = behind[target_orders] == 0  # the last order of each customer is validation data for the weight
         earlier, whole = fit_rates(orders, target_orders, held, self.half_life_days, self.fresh_half_life_days)
         self._set_states(target_orders)
@@ -142,7 +145,6 @@ class NextBasketRecommender(SparseScoresRecommender):
         else:
             self.weight_ = float(self.neighbour_weight)
         self.item_rate_, self.customer_rate_ = whole
-        self.state_at_fit_ = self._current_state(Query(np.arange(len(orders.starts) - 1)))
 
     def _check_parameters(self) -> None:
         for name in ("half_life_days", "taste_half_life_days", "fresh_half_life_days", "days_per_order"):
@@ -217,6 +219,8 @@ class NextBasketRecommender(SparseScoresRecommender):
                 self.customer_rate_[orders.owners[target_orders]],
             )
             near = self._bought_next(self._states_before(target_orders), is_last)
+            own.sort_indices()
+            near.sort_indices()  # the sum of sorted matrices is sorted
             wanted = orders.baskets[target_orders]
             attainable = np.minimum(np.diff(wanted.indptr), LIST_LENGTH)
             for place, weight in enumerate(WEIGHT_GRID):
@@ -264,11 +268,7 @@ class NextBasketRecommender(SparseScoresRecommender):
         return sparse.vstack(parts, format="csr")
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        changed = query.recent_interactions is not None and (len(query.recent_interactions.users) or query.elapsed_days)
-        if changed:
-            shares, states = self._current_state(query)
-        else:
-            shares, states = (rows_of(at_fit, query.users) for at_fit in self.state_at_fit_)
+        shares, states = self._current_state(query)
         customers = np.ones(len(query), np.float32)
         if len(self.customer_rate_):
             rates = self.customer_rate_[np.maximum(query.users, 0)]
@@ -322,10 +322,7 @@ class NextBasketRecommender(SparseScoresRecommender):
         self.next_baskets_ = self.orders_.baskets[self.next_orders_]
         self.idf_, self.item_rate_, self.customer_rate_ = state["telling"], state["again"], state["customer"]
         self.weight_, self.has_times_ = float(state["weight"]), bool(state["timed"])
-        self.state_at_fit_ = self._current_state(Query(np.arange(len(self.orders_.starts) - 1)))
 
 
 def _sum(own: sparse.csr_matrix, near: sparse.csr_matrix, weight: float) -> sparse.csr_matrix:
-    total = (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()
-    total.sort_indices()
-    return total
+    return (own + near * np.float32(weight)).tocsr().astype(np.float32) if weight else own.copy()

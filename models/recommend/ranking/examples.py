@@ -6,27 +6,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.interactions import TrainingSet
 from models.recommend import base
 from models.recommend.base import ItemFilter, Query, Recommender
-from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
+from models.recommend.ranking.candidates import StageLists, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import Histories
-from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
+from models.recommend.ranking.histories import Histories, lines_of
+from models.recommend.ranking.item_statistics import item_groups, item_statistics
+from models.recommend.ranking.spool import RowIterator, SpooledRows
+from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_width
 from qianmian.errors import DataError
 
 MIN_ITEM_CUSTOMERS = 5  # the default of `training_set`
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Labelled candidates of customers.
+    """Labelled candidates of customers. The features are on disk, everything else in memory.
 
     Attributes
     ----------
-    features : ndarray of float32, (m, f)
+    parts : list of SpooledRows, (m, f) together
         The columns of `FEATURES`, then two columns per stage.
     labels : ndarray of float32, (m,)
         1 where the customer bought the item within the horizon, else 0.
@@ -36,24 +41,55 @@ class RankingExamples:
         Number of candidates that each sampled candidate represents.
     """
 
-    features: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    groups: NDArray[np.int64]
-    weights: NDArray[np.float32]
+    parts: list[SpooledRows]
+    labels: Floats
+    groups: Ints
+    weights: Floats
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def features(self) -> Floats:
+        """All features in memory, (m, f)."""
+        return np.concatenate([part.array() for part in self.parts])
+
+    def matrix(self, names: list[str], *, bins: int, by_list: bool, threads: int) -> xgb.QuantileDMatrix:
+        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks.
+
+        With `by_list`, for objectives that compare the candidates of a list, there are groups instead of weights.
+        """
+        of_rows = {"qid": self.groups} if by_list else {"weight": self.weights}
+        rows = RowIterator(self.parts, {"label": self.labels, **of_rows}, names)
+        return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads)
+
+    @classmethod
+    def none(cls, width: int) -> RankingExamples:
+        """Return no examples, of `width` features."""
+        nothing = np.empty(0, dtype=np.float32)
+        return cls([SpooledRows(width)], nothing, np.empty(0, dtype=np.int64), nothing)
 
     @classmethod
     def concatenate(cls, parts: Sequence[RankingExamples]) -> RankingExamples:
         """Concatenate examples; groups of different parts stay different."""
         offsets = np.cumsum([0, *(int(part.groups.max(initial=-1)) + 1 for part in parts)])
         return cls(
-            np.concatenate([part.features for part in parts]),
+            [rows for part in parts for rows in part.parts],
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.groups + offset for part, offset in zip(parts, offsets[:-1], strict=True)]),
             np.concatenate([part.weights for part in parts]),
         )
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """Candidates of a block of customers: `rows`, `places` are the cells of `ids`, (n, m), that are candidates."""
+
+    query: Query
+    lists: StageLists
+    ids: Ints
+    rows: Ints
+    places: Ints
 
 
 @dataclass(frozen=True)
@@ -68,6 +104,8 @@ class ExampleSampler:
         Number of candidates of each stage.
     from_history : sequence of bool
         Whether each stage ranks only items that the customer has bought.
+    types : tuple of int
+        The types of interaction that have features (`type_features`); empty if there is only one.
     """
 
     target: str
@@ -79,6 +117,7 @@ class ExampleSampler:
     fit_stages: Callable[[TrainingSet], Sequence[Recommender]]
     widths: Sequence[int]
     from_history: Sequence[bool]
+    types: tuple[int, ...] = ()
 
     def sample(self, train: TrainingSet) -> RankingExamples:
         """Return the examples of all cutoffs.
@@ -88,12 +127,11 @@ class ExampleSampler:
         DataError
             The history is shorter than two horizons.
         """
-        cuts = self.cut_days(train)
-        return RankingExamples.concatenate([self.without_excess_negatives(self.at_cut(train, days)) for days in cuts])
+        return RankingExamples.concatenate([self.at_cut(train, days) for days in self.cut_days(train)])
 
     def cut_days(self, train: TrainingSet) -> list[float]:
         """Return the days from each cutoff to the end of the history."""
-        span = float(train.interactions.age_days.max(initial=0.0))
+        span = train.history_days
         # the history before a cutoff must be at least as long as the horizon after it
         days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
         if not days:
@@ -109,54 +147,90 @@ class ExampleSampler:
         return days
 
     def at_cut(self, train: TrainingSet, days: float) -> RankingExamples:
-        """Return the labelled candidates at the cutoff `days` before the end of the history."""
+        """Return the labelled candidates at the cutoff `days` before the end of the history, as sampled.
+
+        Candidates and labels of all sampled customers come first, because the number of negatives depends on that of
+        positives; then the features of the candidates that are kept.
+        """
         past, n_items = train.with_earlier_cutoff(days), train.n_items
+        known, wanted = self._wanted(train, past, days)
+        asked = self._asked(past, wanted)
+        starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))
+        lines, users, own = lines_of(past.interactions, starts, asked), asked, None
+        if self.target == "new":
+            own = lines.matrix()
+            owned = np.repeat(asked, np.diff(own.indptr)) * n_items + own.indices
+            wanted = np.setdiff1d(wanted, owned, assume_unique=True)
+            users = np.intersect1d(asked, wanted // n_items)
+        width = len(FEATURES) + type_width(self.types) + 2 * len(self.widths)
+        if not len(users):
+            return RankingExamples.none(width)
+        models, proposed, labels, groups = self.fit_stages(past), list[_Proposed](), list[Floats](), list[Ints]()
+        block = max(1, base.BLOCK_CELLS // n_items)
+        for start in range(0, len(users), block):
+            query = Query(users[start : start + block])
+            item_filter = ItemFilter(known, None if own is None else own[np.searchsorted(asked, query.users)])
+            lists = stage_lists(models, self.widths, query, item_filter)
+            ids = merge_candidates(lists, self.from_history).ids
+            rows, places = np.nonzero(ids >= 0)
+            proposed.append(_Proposed(query, lists, ids, rows, places))
+            labels.append(np.isin(query.users[rows] * n_items + ids[rows, places], wanted).astype(np.float32))
+            groups.append(rows + start)
+        kept, weights = sampled_negatives(np.concatenate(labels), self.negatives_per_positive, self.seed)
+        # both targets ask the same customers, so that they share the histories
+        codes, key = item_groups(past.item_attributes), ("histories", self.users_per_cut, self.seed, self.horizon_days)
+        histories = past.memoize(key, lambda: Histories.of(lines, codes))
+        statistics, spooled, start = item_statistics(past), SpooledRows(width), 0
+        typed = TypedInteractions.of(past, self.types) if self.types else None
+        for each in proposed:
+            chosen = np.flatnonzero(kept[start : start + len(each.rows)])
+            start += len(each.rows)
+            rows, places = each.rows[chosen], each.places[chosen]
+            columns = stage_features(models, self.widths, each.query, each.ids, each.lists)[rows, places]
+            row = np.searchsorted(asked, each.query.users[rows])
+            ids = each.ids[rows, places]
+            by_type = type_columns(typed, each.query, past.target, codes, rows, ids)
+            spooled.append(np.concatenate([features(histories, statistics, row, ids), by_type, columns], axis=1))
+        return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
+
+    def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:
+        """Return the catalogue at a cutoff, bool, (n_items,), and the later purchases, ``user × n_items + item``."""
         ages = train.interactions.age_days
         future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item with too few customers before the cutoff would not have been in the catalogue
-        customers = past.item_customers
-        known = customers >= min(MIN_ITEM_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
-        wanted = np.unique(future.users.astype(np.int64) * n_items + future.items)
-        wanted = wanted[known[wanted % n_items]]
-        interacted = past.interactions.matrix()
-        if self.target == "new":
-            owners = np.repeat(np.arange(train.n_users), np.diff(interacted.indptr))
-            wanted = np.setdiff1d(wanted, owners * n_items + interacted.indices)
-        users = np.intersect1d(wanted // n_items, np.flatnonzero(np.diff(interacted.indptr)))
+        customers = train.item_customers_of_any_type
+        known = past.item_customers_of_any_type >= min(MIN_ITEM_CUSTOMERS, int(customers[customers > 0].min()))
+        wanted = np.unique(future.users.astype(np.int64) * train.n_items + future.items)
+        return known, wanted[known[wanted % train.n_items]]
+
+    def _asked(self, past: TrainingSet, wanted: Ints) -> Ints:
+        """Sample customers with a history before a cutoff and a purchase after it."""
+        users = np.unique(wanted // past.n_items)
+        users = users[past.has_interactions[users]]
         if len(users) > self.users_per_cut:
             users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
-        if not len(users):
-            nothing = np.empty(0, np.float32)
-            width = len(FEATURES) + 2 * len(self.widths)
-            return RankingExamples(np.empty((0, width), np.float32), nothing, np.empty(0, np.int64), nothing)
-        models, codes = self.fit_stages(past), item_groups(train.item_attributes)
-        histories = past.memoize("histories", lambda: Histories.of(past.interactions, codes))
-        statistics = ItemStatistics.of(histories, n_items, codes, item_prices(train))
-        parts, block = [], max(1, base.BLOCK_CELLS // n_items)
-        for start in range(0, len(users), block):
-            query = Query(users[start : start + block])
-            own = interacted[query.users] if self.target == "new" else None
-            lists = stage_lists(models, self.widths, query, ItemFilter(known, own))
-            found = merge_candidates(lists, self.from_history)
-            rows, places = np.nonzero(found.ids >= 0)
-            ids = found.ids[rows, places]
-            columns = stage_features(models, self.widths, query, found.ids, lists)[rows, places]
-            X = np.concatenate([features(histories, statistics, query.users[rows], ids), columns], axis=1)
-            parts.append((X, np.isin(query.users[rows] * n_items + ids, wanted).astype(np.float32), rows + start))
-        X, y, groups = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return RankingExamples(X, y, groups, np.ones(len(y), dtype=np.float32))
+        return users
 
-    def without_excess_negatives(self, examples: RankingExamples) -> RankingExamples:
-        """Sample at most `negatives_per_positive` negatives per positive; their weights represent the dropped ones."""
-        positive = examples.labels > 0
-        positives = int(positive.sum())
-        share = min(1.0, self.negatives_per_positive * positives / max(len(examples) - positives, 1))
-        if share == 1.0 or not positives:
-            return examples
-        kept = positive | (np.random.default_rng(self.seed).random(len(examples)) < share)
-        return RankingExamples(
-            examples.features[kept],
-            examples.labels[kept],
-            examples.groups[kept],
-            np.where(positive[kept], 1.0, 1.0 / share).astype(np.float32),
-        )
+
+def sampled_negatives(labels: Floats, per_positive: float, seed: int) -> tuple[NDArray[np.bool_], Floats]:
+    """Sample at most `per_positive` negatives per positive.
+
+    Returns
+    -------
+    kept : ndarray of bool, (m,)
+    weights : ndarray of float32, (kept,)
+        Number of examples that each kept one represents; that of a positive is 1.
+
+    Examples
+    --------
+    >>> kept, weights = sampled_negatives(np.array([1, 0, 0, 0, 0], np.float32), 2.0, 0)
+    >>> bool(kept[0]), float(weights[0]), set(weights[1:].tolist())
+    (True, 1.0, {2.0})
+    """
+    positive = labels > 0
+    positives = int(positive.sum())
+    share = min(1.0, per_positive * positives / max(len(labels) - positives, 1))
+    if share == 1.0 or not positives:
+        return np.ones(len(labels), dtype=bool), np.ones(len(labels), dtype=np.float32)
+    kept = positive | (np.random.default_rng(seed).random(len(labels)) < share)
+    return kept, np.where(positive[kept], 1.0, 1.0 / share).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,6 @@ class Histories:
         For each of `GROUPS`, ``user × groups + group``, ascending.
     groups : tuple of ndarray of float32, (g + 1, len(GROUP_FEATURES))
         One row per key; the last row serves keys without purchases.
-    purchased_28_56d : ndarray of float32, (p,)
-        1 where the item was bought 28 to 56 days before the cutoff.
-    group_recent : tuple of ndarray of float32, each (groups, 2)
-        Orders with the group in the last 28 days and in the 28 days before.
     """
 
     pair_keys: Ints
@@ -82,8 +78,6 @@ class Histories:
     users: Floats
     group_keys: tuple[Ints, ...]
     groups: tuple[Floats, ...]
-    purchased_28_56d: Floats
-    group_recent: tuple[Floats, ...]
 
     @classmethod
     def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
@@ -109,21 +103,38 @@ class Histories:
             amount,
         ]
         table = _with_missing(np.column_stack(tables), PAIR_FEATURES)
-        group_keys, groups, recent = [], [], []
+        group_keys, groups = [], []
         for name in GROUPS:
             found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
             group_keys.append(found[0])
             groups.append(found[1])
-            recent.append(found[2])
         per_user = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
-        purchased_28_56d = _run_sums((age > RECENT_DAYS) & (age <= 2 * RECENT_DAYS), first) > 0
-        return cls(
-            pairs, table, per_user, tuple(group_keys), tuple(groups), purchased_28_56d.astype(np.float32), tuple(recent)
-        )
+        return cls(pairs, table, per_user, tuple(group_keys), tuple(groups))
 
     def pair_rows(self, keys: Ints) -> Ints:
         """Return the row of each key in `pairs`; the last row for a key that is missing."""
         return rows_of_keys(self.pair_keys, keys)
+
+
+def lines_of(lines: Interactions, starts: Ints, users: Ints) -> Interactions:
+    """Select the interactions of users; they become the users 0 … n − 1 of the result.
+
+    Parameters
+    ----------
+    lines : Interactions
+        Interactions, sorted by user.
+    starts : ndarray of int64, (n_users + 1,)
+        Index of the first line of each user.
+    users : ndarray of int64, (n,)
+        User indices; −1 is a user without interactions.
+    """
+    first, counts = np.zeros_like(users), np.zeros_like(users)
+    if len(starts) > 1:
+        first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
+        counts = np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0)
+    at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    rows = np.repeat(np.arange(len(users), dtype=np.int32), counts)
+    return replace(lines.where(at), users=rows, shape=(len(users), lines.shape[1]))
 
 
 def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) -> Interactions:
@@ -131,25 +142,18 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
 
     Parameters
     ----------
-    lines : Interactions
-        Interactions of the fit, sorted by user.
-    starts : ndarray of int64, (n_users + 1,)
-        Index of the first line of each user.
+    lines, starts
+        As in `lines_of`.
     query : Query
         A query with recent interactions.
     changed : ndarray of int64, (c,)
         Rows of the query; they become the users 0 … c − 1 of the result.
     """
     assert query.recent_interactions is not None
-    recent_interactions, users = query.recent_interactions, query.users[changed]
+    recent_interactions = query.recent_interactions
     place = np.full(len(query), -1, dtype=np.int64)
     place[changed] = np.arange(len(changed))
-    first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
-    counts = np.zeros_like(users)
-    if len(starts) > 1:
-        counts = np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0)
-    at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
-    old = lines.where(at)
+    old = lines_of(lines, starts, query.users[changed])
     ages = np.concatenate([old.age_days + np.float32(query.elapsed_days), recent_interactions.age_days])
     # order numbers are shifted so that an order of the fit and a recent order are never the same
     before = old.orders if old.orders is not None else np.floor(old.age_days)
@@ -157,14 +161,16 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     after = recent_orders if recent_orders is not None else np.floor(recent_interactions.age_days)
     shift = before.max(initial=0) + 1 - after.min(initial=0)
     return Interactions(
-        np.concatenate([np.repeat(np.arange(len(changed)), counts), place[recent_interactions.users]]).astype(np.int32),
+        np.concatenate([old.users, place[recent_interactions.users]]).astype(np.int32),
         np.concatenate([old.items, recent_interactions.items]),
         ages,
         np.concatenate([old.weights, recent_interactions.weights]),
         (len(changed), lines.shape[1]),
         np.concatenate([before, after + shift]).astype(np.int32),
-        quantities=_joined(old.quantities, recent_interactions.quantities, len(at), len(recent_interactions.users)),
-        amounts=_joined(old.amounts, recent_interactions.amounts, len(at), len(recent_interactions.users)),
+        quantities=_joined(
+            old.quantities, recent_interactions.quantities, len(old.users), len(recent_interactions.users)
+        ),
+        amounts=_joined(old.amounts, recent_interactions.amounts, len(old.users), len(recent_interactions.users)),
     )
 
 
@@ -251,8 +257,8 @@ def _group(
     place: Ints,
     when: NDArray[np.float64],
     occasion: Ints,
-) -> tuple[Ints, Floats, Floats]:
-    """Compute the keys, the table and the recent orders of one of `GROUPS`."""
+) -> tuple[Ints, Floats]:
+    """Compute the keys and the table of one of `GROUPS`."""
     n_groups = int(codes.max(initial=-1)) + 1
     known = np.flatnonzero(codes[items] >= 0) if n_groups else np.empty(0, dtype=np.int64)
     keys, order, _ = _distinct(users[known] * max(n_groups, 1) + codes[items[known]], place[known])
@@ -264,15 +270,7 @@ def _group(
         pair_codes = codes[pairs % n_items]
         pair_groups = np.sort(pairs[pair_codes >= 0] // n_items * n_groups + pair_codes[pair_codes >= 0])
     distinct = np.searchsorted(pair_groups, keys[first], side="right") - np.searchsorted(pair_groups, keys[first])
-    of_group = keys % max(n_groups, 1)
-    recent = [
-        np.bincount(of_group, (age > low) & (age <= low + RECENT_DAYS), minlength=n_groups) for low in (0, RECENT_DAYS)
-    ]
-    return (
-        keys[first],
-        _with_missing(np.column_stack([rhythm, distinct]), GROUP_FEATURES),
-        np.column_stack(recent).astype(np.float32),
-    )
+    return keys[first], _with_missing(np.column_stack([rhythm, distinct]), GROUP_FEATURES)
 
 
 def _users(

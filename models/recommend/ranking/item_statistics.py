@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.interactions import TrainingSet
-from models.recommend.ranking.histories import PAIR_FEATURES, RECENT_DAYS, Histories
+from features.interactions import Interactions, TrainingSet
+from models.persist import Arrays
+from models.recommend.ranking.histories import GROUPS
+from models.recommend.ranking.item_sums import RECENT_DAYS, ItemSums
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -55,51 +57,55 @@ class ItemStatistics:
     trends: tuple[Floats, ...]
 
     @classmethod
-    def of(cls, histories: Histories, n_items: int, codes: Mapping[str, Ints], price: Floats) -> ItemStatistics:
-        """Compute the statistics from the histories of all customers."""
-        pairs, item = histories.pairs[:-1], histories.pair_keys % max(n_items, 1)
-        column = {name: pairs[:, place].astype(np.float64) for place, name in enumerate(PAIR_FEATURES)}
-        last, first = column["days_since_last"], column["days_since_first"]
-
-        def customers(kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-            return np.bincount(item[kept], minlength=n_items).astype(np.float64)
-
-        all_customers = customers(np.ones(len(item), dtype=bool))
-        within = {days: customers(last <= days) for days in (7, 14, 28, 56, 112)}
-        bought_earlier = histories.purchased_28_56d > 0
-        earlier, again = customers(bought_earlier), customers(bought_earlier & (last <= RECENT_DAYS))
-        owners, back = customers(first > RECENT_DAYS), customers((first > RECENT_DAYS) & (last <= RECENT_DAYS))
-        gap = column["mean_gap"]
-        timed = np.isfinite(gap)
-        logs = np.log(np.maximum(gap[timed], 0.5))
-        mean_log_gap = float(logs.mean()) if len(logs) else np.log(RECENT_DAYS)
+    def of(cls, sums: ItemSums, codes: Mapping[str, Ints], price: Floats) -> ItemStatistics:
+        """Compute the statistics from the sums over all customers."""
+        customers, within = sums.customers, sums.within
+        pairs_timed = float(sums.timed.sum())
+        mean_log_gap = float(sums.log_gaps.sum()) / pairs_timed if pairs_timed else np.log(RECENT_DAYS)
         # the mean gap of an item with few customers is shrunk towards that of all items
-        log_gap_sums = np.bincount(item[timed], logs, minlength=n_items)
-        typical = (log_gap_sums + 2 * mean_log_gap) / (np.bincount(item[timed], minlength=n_items) + 2)
-        newest, oldest = np.full(n_items, np.nan), np.full(n_items, np.nan)
-        np.fmin.at(newest, item, last)
-        np.fmax.at(oldest, item, first)
+        typical = (sums.log_gaps + 2 * mean_log_gap) / (sums.timed + 2)
         table = np.column_stack(
             [
-                all_customers,
+                customers,
                 *within.values(),
                 (4 * within[7] + 1) / (within[28] + 1),
-                (within[28] + 1) / (earlier + 1),
+                (within[28] + 1) / (sums.earlier + 1),
                 (within[28] + 1) / (within[112] / 4 + 1),
-                _shrunk_rate(back, owners),
-                _shrunk_rate(again, earlier),
-                np.bincount(item, column["orders"], minlength=n_items) / np.maximum(all_customers, 1),
+                _shrunk_rate(sums.back, sums.owners),
+                _shrunk_rate(sums.again, sums.earlier),
+                sums.orders / np.maximum(customers, 1),
                 np.exp(typical),
-                newest,
-                oldest,
-                (customers(first <= RECENT_DAYS) + 1) / (within[28] + 2),
+                sums.newest,
+                sums.oldest,
+                (customers - sums.owners + 1) / (within[28] + 2),
                 price,
             ]
         )
-        trends = tuple(
-            ((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in histories.group_recent
-        )
+        trends = tuple(((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in sums.group_recent)
         return cls(table.astype(np.float32), codes, trends)
+
+    def state(self) -> Arrays:
+        """Return the arrays by name, for a saved model."""
+        trends = {f"trend_{name}": trend for name, trend in zip(self.codes, self.trends, strict=True)}
+        return {"statistics": self.table, **{f"codes_{name}": codes for name, codes in self.codes.items()}, **trends}
+
+    @classmethod
+    def restored(cls, state: Arrays, lines: Interactions) -> ItemStatistics:
+        """Read the arrays of `state`; a model of an earlier version has only prices, and `lines` to count again."""
+        codes = {name: state[f"codes_{name}"] for name in GROUPS}
+        if "statistics" not in state:
+            return cls.of(ItemSums.of(lines, codes), codes, state["price"])
+        return cls(state["statistics"], codes, tuple(state[f"trend_{name}"] for name in GROUPS))
+
+
+def item_statistics(train: TrainingSet) -> ItemStatistics:
+    """Return the statistics of the items of a training set, computed once (`TrainingSet.memoize`)."""
+
+    def compute() -> ItemStatistics:
+        codes = item_groups(train.item_attributes)
+        return ItemStatistics.of(ItemSums.of(train.interactions, codes), codes, item_prices(train))
+
+    return train.memoize("item statistics", compute)
 
 
 def item_groups(attributes: Mapping[str, NDArray[Any]]) -> dict[str, Ints]:

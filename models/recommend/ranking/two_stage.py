@@ -10,7 +10,8 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.interactions import INTERACTION_FIELDS, Interactions, TrainingSet
+from features.interaction_types import EVENT_WEIGHTS, PURCHASE
+from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
 from models.classify.boosting import load_booster, save_booster
 from models.parallel import thread_budget
 from models.persist import Arrays
@@ -19,9 +20,10 @@ from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Rec
 from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import GROUPS, Histories, lines_now
-from models.recommend.ranking.item_statistics import ItemStatistics, item_groups, item_prices
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.ranking.histories import Histories, lines_now, lines_of
+from models.recommend.ranking.item_statistics import ItemStatistics, item_statistics
+from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
+from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from qianmian.errors import DataError, UsageError
 
@@ -30,6 +32,11 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
     "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("ials", {}, 30)),
     "new": (("ials", {}, 60), ("affinity", {}, 40), ("popular", {"window_days": 28.0}, 40)),
 }
+# of training sets with several types of interaction, after those of the target
+TYPED_STAGES: Stages = (
+    ("own_events", {"half_life_days": 2.0}, 60),
+    ("item_knn", {"half_life_days": 7.0, "count_power": 1.0, "type_weights": EVENT_WEIGHTS}, 30),
+)
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 MIN_POSITIVES = 20
 
@@ -56,7 +63,8 @@ class TwoStageRecommender(Recommender):
         Predict the next purchases, or only first purchases of an item; "new" then ranks only items that the user has
         not bought.
     stages : sequence of (str, dict, int), optional
-        Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target.
+        Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target
+        and, where there are several types of interaction, `TYPED_STAGES`.
     horizon_days : float
         Length of the label period after a cutoff in days.
     cuts : int
@@ -127,6 +135,7 @@ class TwoStageRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
+        self.typed_, self.data_target_ = TypedInteractions.of(train), train.target
         examples = self._sampler().sample(train)
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):
@@ -139,15 +148,8 @@ class TwoStageRecommender(Recommender):
             )
         by_list = self.objective.startswith("rank:")
         threads = thread_budget() if self.n_jobs is None else self.n_jobs
-        matrix = xgb.QuantileDMatrix(
-            examples.features,
-            label=examples.labels,
-            weight=None if by_list else examples.weights,
-            qid=examples.groups if by_list else None,
-            max_bin=self.bins,
-            feature_names=self._feature_names(),
-            nthread=threads,
-        )
+        matrix = examples.matrix(self._feature_names(), bins=self.bins, by_list=by_list, threads=threads)
+        del examples
         self.booster_ = xgb.train(
             {
                 "objective": self.objective,
@@ -165,9 +167,8 @@ class TwoStageRecommender(Recommender):
             self.rounds,
         )
         self.models_ = self._fitted_stages(train)
-        self.lines_, self.codes_ = train.interactions, item_groups(train.item_attributes)
-        self.price_ = item_prices(train)
-        self._set_tables(train.memoize("histories", lambda: Histories.of(self.lines_, self.codes_)))
+        self.lines_, self.statistics_ = train.interactions, item_statistics(train)
+        self._set_starts()
 
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
@@ -186,6 +187,7 @@ class TwoStageRecommender(Recommender):
             fit_stages=self._fitted_stages,
             widths=self._widths,
             from_history=self._from_history,
+            types=self._types,
         )
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
@@ -193,7 +195,18 @@ class TwoStageRecommender(Recommender):
 
     @property
     def _stages(self) -> Stages:
-        return DEFAULT_STAGES[self.target] if self.stages is None else self.stages
+        if self.stages is not None:
+            return self.stages
+        return (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if self._types else ()))
+
+    @property
+    def _types(self) -> tuple[int, ...]:
+        """The types of interaction that have features; empty if the training set has only one."""
+        return () if self.typed_ is None else self.typed_.present
+
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([INTERACTION_TYPES[code] for code in self._types]))
 
     @property
     def _widths(self) -> list[int]:
@@ -201,11 +214,13 @@ class TwoStageRecommender(Recommender):
 
     @property
     def _from_history(self) -> list[bool]:
-        return [name == RepeatPurchaseRecommender.name for name, _, _ in self._stages]
+        own = (RepeatPurchaseRecommender.name, OwnEventsRecommender.name)
+        return [name in own for name, _, _ in self._stages]
 
     def _feature_names(self) -> list[str]:
         return [
             *FEATURES,
+            *(type_feature_names(self._types) if self._types else ()),
             *(
                 f"{level}_{name}_{what}"
                 for level, (name, _, _) in enumerate(self._stages)
@@ -213,9 +228,14 @@ class TwoStageRecommender(Recommender):
             ),
         ]
 
-    def _set_tables(self, histories: Histories) -> None:
-        self.histories_ = histories
-        self.statistics_ = ItemStatistics.of(self.histories_, self.n_items_, self.codes_, self.price_)
+    def _has_history(self, query: Query) -> NDArray[np.bool_]:
+        interacted = super()._has_history(query)
+        if self.typed_ is not None:
+            known = query.users >= 0
+            interacted[known] |= np.diff(self.typed_.starts)[query.users[known]] > 0
+        return interacted
+
+    def _set_starts(self) -> None:
         self.user_starts_ = np.searchsorted(self.lines_.users, np.arange(self.n_users_ + 1))
 
     # ---- ranking -------------------------------------------------------------------------------------------------
@@ -276,24 +296,29 @@ class TwoStageRecommender(Recommender):
             return scores
         wanted = ids[rows, places].astype(np.int64)
         columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
-        X = np.concatenate([self._features(query, rows, wanted), columns], axis=1)
+        by_type = type_columns(self.typed_, query, self.data_target_, self.statistics_.codes, rows, wanted)
+        X = np.concatenate([self._features(query, rows, wanted), by_type, columns], axis=1)
         margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
         scores[rows, places] = np.asarray(margin, dtype=np.float32) + np.float32(0.0)
         return scores
 
     def _features(self, query: Query, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        def of_lines(lines: Interactions, row: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+            return features(Histories.of(lines, self.statistics_.codes), self.statistics_, row, items)
+
         recent_interactions = query.recent_interactions
         if recent_interactions is None or not len(recent_interactions.users):
-            return features(self.histories_, self.statistics_, query.users[rows], ids)
+            return of_lines(lines_of(self.lines_, self.user_starts_, query.users), rows, ids)
         changed = np.unique(recent_interactions.users).astype(np.int64)
         place = np.full(len(query), -1, dtype=np.int64)
         place[changed] = np.arange(len(changed))
         is_changed = place[rows] >= 0
         table = np.empty((len(rows), len(FEATURES)), dtype=np.float32)
-        unchanged_users = query.users[rows[~is_changed]]
-        table[~is_changed] = features(self.histories_, self.statistics_, unchanged_users, ids[~is_changed])
-        now = Histories.of(lines_now(self.lines_, self.user_starts_, query, changed), self.codes_)
-        table[is_changed] = features(now, self.statistics_, place[rows[is_changed]], ids[is_changed])
+        if not is_changed.all():
+            unchanged = lines_of(self.lines_, self.user_starts_, query.users)
+            table[~is_changed] = of_lines(unchanged, rows[~is_changed], ids[~is_changed])
+        now = lines_now(self.lines_, self.user_starts_, query, changed)
+        table[is_changed] = of_lines(now, place[rows[is_changed]], ids[is_changed])
         return table
 
     # ---- persistence ---------------------------------------------------------------------------------------------
@@ -334,13 +359,15 @@ class TwoStageRecommender(Recommender):
         lines = {name: getattr(self.lines_, name) for name in INTERACTION_FIELDS}
         return {
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
-            **{f"codes_{name}": self.codes_[name] for name in GROUPS},
-            "price": self.price_,
+            **self.statistics_.state(),
+            **({} if self.typed_ is None else self.typed_.state()),
+            "data_target": np.asarray(self.data_target_),
         }
 
     def _restore(self, state: Arrays) -> None:
         columns = {name: state[f"lines_{name}"] for name in INTERACTION_FIELDS if f"lines_{name}" in state}
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
-        self.codes_ = {name: state[f"codes_{name}"] for name in GROUPS}
-        self.price_ = state["price"]
-        self._set_tables(Histories.of(self.lines_, self.codes_))
+        self._set_starts()
+        self.typed_ = TypedInteractions.restored(state, self.n_users_)
+        self.data_target_ = str(state.get("data_target", PURCHASE))
+        self.statistics_ = ItemStatistics.restored(state, self.lines_)

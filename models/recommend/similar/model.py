@@ -12,10 +12,11 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
+from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender, fit_cached
 from models.recommend.baskets import last_orders, resolve_query_items
 from models.recommend.choice_models import fit_multinomial_logit
 from models.recommend.popular import recent_customers
+from models.recommend.sampling import learning_sample
 from models.recommend.similar.item_features import (
     ATTRIBUTES,
     BEHAVIOUR,
@@ -118,7 +119,8 @@ class SimilarRecommender(Recommender):
         if self.behaviour not in ("customers", "ials"):
             raise UsageError("unknown item vectors", got=self.behaviour, allowed="customers, ials")
         self.last_ = last_orders(train.interactions)
-        self.item_features_ = self._item_features(train, ItemFeatures.of(train.item_attributes))
+        sample = learning_sample(train)
+        self.item_features_ = self._item_features(sample, ItemFeatures.of(train.item_attributes))
         names = self.item_features_.names
         used = np.array([kind in self.uses for kind in feature_kinds(names)])
         defaults = [DEFAULT_WEIGHTS.get(name, DEFAULT_WEIGHTS[self.item_features_.type_of(name)]) for name in names]
@@ -126,7 +128,7 @@ class SimilarRecommender(Recommender):
         self.cold_weights_ = np.where(np.array(names) == BEHAVIOUR, 0.0, self.weights_).astype(np.float32)
         self.feature_means_ = np.zeros(len(names), dtype=np.float32)
         if self.learn_days is not None and (train.interactions.age_days > self.learn_days).any():
-            self._learn(train, used)
+            self._learn(sample, used)
 
     def _item_features(self, train: TrainingSet, item_features: ItemFeatures) -> ItemFeatures:
         """Add item vectors and popularity from `train` to item features."""
@@ -141,7 +143,7 @@ class SimilarRecommender(Recommender):
         if self.behaviour == "ials":
             from models.recommend.ials import ImplicitALSRecommender
 
-            vectors = ImplicitALSRecommender(seed=self.seed).fit(train).item_vectors()
+            vectors = fit_cached(ImplicitALSRecommender(seed=self.seed), train).item_vectors()
         else:
             vectors = customer_vectors(train.interactions.matrix(), self.factors, self.seed)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -299,13 +301,15 @@ def switch_choice_sets(
     bounds = np.searchsorted(leaf[members], np.arange(-1, leaf.max() + 2))
     interacted = before.interactions.matrix()
     left, right, chosen, group = [], [], [], []
-    total = 0
+    owned, total = np.zeros(train.n_items, dtype=bool), 0
     for place in range(len(users)):  # at most `MAX_SWITCHES`
         others = members[bounds[leaf[items[place]] + 1] : bounds[leaf[items[place]] + 2]]
         if len(others) > 4 * MAX_ALTERNATIVES:
             others = rng.choice(others, 2 * MAX_ALTERNATIVES, replace=False)
         own = interacted.indices[interacted.indptr[users[place]] : interacted.indptr[users[place] + 1]]
-        others = others[~np.isin(others, own) & (others != items[place])]
+        owned[own], owned[items[place]] = True, True
+        others = others[~owned[others]]
+        owned[own], owned[items[place]] = False, False
         others = rng.permutation(others)[:MAX_ALTERNATIVES]
         if not len(others):
             continue

@@ -25,6 +25,7 @@ from models.recommend.base import (
     values_at,
 )
 from models.recommend.choice_models import fit_conditional_logit
+from models.recommend.sampling import learning_sample
 from models.recommend.upgrade.candidate_sets import CandidateSets, brand_lift, entries_at, has_entry
 from models.recommend.upgrade.item_attributes import (
     Floats,
@@ -140,9 +141,11 @@ class UpgradeRecommender(Recommender):
     def _fit(self, train: TrainingSet) -> None:
         self.item_attributes_ = ItemAttributes.of(train.item_attributes, train.n_items)
         self.by_leaf_ = self.item_attributes_.by_leaf()
-        self.weights_, self.trade_up_rate_ = self._fit_weights(train)
+        sample = learning_sample(train)
+        self.weights_, self.trade_up_rate_ = self._fit_weights(sample)
         self.counts_ = train.interactions.matrix(self.half_life_days)
-        self.market_ = MarketStatistics.at(train, self.counts_, self.item_attributes_, self.floor, self.prior)
+        counts = self.counts_ if sample is train else sample.interactions.matrix(self.half_life_days)
+        self.market_ = MarketStatistics.at(sample, counts, self.item_attributes_, self.floor, self.prior)
 
     def _fit_weights(self, train: TrainingSet) -> tuple[Floats, Floats]:
         """Fit the weights of `COLUMNS`, and the log trade-up rate of each category's customers in `learn_days`."""

@@ -211,13 +211,19 @@ def test_a_user_with_everything_and_an_item_with_nobody(kind):
     assert not model.similar_items(11, 3).valid[0]
 
 
-@pytest.mark.parametrize(("kind", "memory"), [(EASERecommender, "4 × items² bytes"), (SpectralRecommender, "GB")])
-def test_a_catalogue_too_large_is_refused_with_what_to_do(kind, memory, taste):
-    with pytest.raises(DataError) as caught:
-        kind(max_items=39).fit(taste)
-    assert "40 items" in str(caught.value)
-    assert memory in caught.value.hint
-    assert "max_items" in caught.value.hint
+@pytest.mark.parametrize("kind", [EASERecommender, SpectralRecommender])
+def test_a_large_catalogue_is_linked_within_its_most_popular_items(kind, taste):
+    """The links are those of a fit on the popular items alone; the others are linked to nothing and never ranked."""
+    customers = taste.item_customers
+    popular = np.sort(np.argsort(-customers, kind="stable")[:25])
+    some = np.isin(taste.interactions.items, popular)
+    place = np.searchsorted(popular, taste.interactions.items[some])
+    alone = TrainingSet.from_arrays(taste.interactions.users[some], place, n_users=taste.n_users, n_items=25)
+    whole, expected = kind(max_items=25).fit(taste).links_.toarray(), kind().fit(alone).links_.toarray()
+    np.testing.assert_allclose(whole[np.ix_(popular, popular)], expected, rtol=1e-4, atol=1e-5)
+    assert np.count_nonzero(whole) == np.count_nonzero(expected)
+    ranked = kind(max_items=25).fit(taste).recommend(np.arange(taste.n_users), taste.n_items).ids
+    assert set(ranked[ranked >= 0].tolist()) <= set(popular.tolist())
 
 
 def test_ease_inverts_by_halves_what_is_too_large_to_invert_at_once(monkeypatch):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+import xgboost as xgb
 
 from features.interactions import Interactions, TrainingSet
+from models.recommend import base
 from models.recommend.base import ItemFilter, Query
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
+from models.recommend.ranking import item_sums
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
-from models.recommend.ranking.examples import RankingExamples
+from models.recommend.ranking.examples import RankingExamples, sampled_negatives
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES, Histories
-from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups
+from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
+from models.recommend.ranking.item_sums import ItemSums
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -86,7 +90,7 @@ def mean_ndcg(model, truth, **given):
 def tables(lines, n_items=4, category=("a/x", "a/y", "a/x", "")):
     codes = item_groups({"category": np.array(category), "brand": np.array(["b", "", "b", "c"])})
     histories = Histories.of(lines, codes)
-    return histories, ItemStatistics.of(histories, n_items, codes, np.full(n_items, 2.0, np.float32))
+    return histories, ItemStatistics.of(ItemSums.of(lines, codes), codes, np.full(n_items, 2.0, np.float32))
 
 
 def named(histories, statistics, user, item):
@@ -146,7 +150,7 @@ def test_a_feature_for_every_name(shop_and_truth):
     train = shop_and_truth[0]
     codes = item_groups(train.item_attributes)
     histories = Histories.of(train.interactions, codes)
-    statistics = ItemStatistics.of(histories, train.n_items, codes, np.full(train.n_items, np.nan, np.float32))
+    statistics = item_statistics(train)
     table = features(histories, statistics, np.arange(train.n_users), np.zeros(train.n_users, np.int64))
     assert table.shape == (train.n_users, len(FEATURES))
     assert len(set(FEATURES)) == len(FEATURES)
@@ -281,10 +285,11 @@ def test_new_never_shows_what_was_had(shop_and_truth):
 def test_what_was_just_bought_on_a_clock_falls(model, shop_and_truth):
     """Of an item bought every 45 days and due now, buying it today lowers the chance of the next 28 days."""
     train, _ = shop_and_truth
-    table = model.histories_.pairs[:-1]
+    histories = Histories.of(train.interactions, model.statistics_.codes)
+    table = histories.pairs[:-1]
     gap, last = table[:, PAIR_FEATURES.index("mean_gap")], table[:, PAIR_FEATURES.index("days_since_last")]
     slow = np.flatnonzero((gap > 40) & (gap < 50) & (last > 30) & (last < 50))[:20]
-    users, items = model.histories_.pair_keys[slow] // train.n_items, model.histories_.pair_keys[slow] % train.n_items
+    users, items = histories.pair_keys[slow] // train.n_items, histories.pair_keys[slow] % train.n_items
     query, n = Query(users), len(slow)
     before = model._score_items(query, items[:, None])
     recent_interactions = Interactions(
@@ -324,28 +329,75 @@ def test_sampled_customers_are_enough(shop_and_truth):
 
 def test_negatives_beyond_what_is_asked_for_are_sampled_and_weighed():
     y = np.array([1.0] * 10 + [0.0] * 1000, dtype=np.float32)
-    rows = np.arange(len(y))
-    examples = RankingExamples(rows[:, None].astype(np.float32), y, rows, np.ones(len(y), np.float32))
-
-    def sampled(of, **params):
-        return TwoStageRecommender(**params)._sampler().without_excess_negatives(of)
-
-    kept = sampled(examples, negatives_per_positive=20.0)
-    assert kept.labels.sum() == 10, "no positive is lost"
-    assert 150 < (kept.labels == 0).sum() < 250
-    assert kept.weights[kept.labels == 1].tolist() == [1.0] * 10
-    np.testing.assert_allclose(kept.weights[kept.labels == 0], 5.0)
-    np.testing.assert_array_equal(kept.features[:, 0], kept.groups)
+    kept, weights = sampled_negatives(y, 20.0, seed=0)
+    assert y[kept].sum() == 10, "no positive is lost"
+    assert 150 < (y[kept] == 0).sum() < 250
+    assert weights[y[kept] == 1].tolist() == [1.0] * 10
+    np.testing.assert_allclose(weights[y[kept] == 0], 5.0)
     for few in (200.0, 100.0):
-        assert sampled(examples, negatives_per_positive=few) is examples
-    nothing = replace(examples, labels=np.zeros(len(y), np.float32))
-    assert sampled(nothing) is nothing
+        kept, weights = sampled_negatives(y, few, seed=0)
+        assert kept.all()
+        assert (weights == 1).all()
+    assert sampled_negatives(np.zeros_like(y), 20.0, seed=0)[0].all()
+
+
+def test_sampled_negatives_have_the_features_and_lists_they_had(shop_and_truth):
+    """Sampling happens before the features are computed; the rows that stay are those of all candidates."""
+    train, _ = shop_and_truth
+    every = TwoStageRecommender(stages=STAGES, negatives_per_positive=1e9, **QUICK)._sampler().at_cut(train, 28.0)
+    few = TwoStageRecommender(stages=STAGES, negatives_per_positive=1.0, **QUICK)._sampler().at_cut(train, 28.0)
+    kept, _ = sampled_negatives(every.labels, 1.0, seed=0)
+    assert len(few) < len(every) / 2
+    np.testing.assert_array_equal(few.features, every.features[kept])
+    np.testing.assert_array_equal(few.labels, every.labels[kept])
+    np.testing.assert_array_equal(few.groups, every.groups[kept])
+
+
+def test_blocks_of_customers_give_the_examples_of_one_block(monkeypatch, shop_and_truth):
+    train, _ = shop_and_truth
+    sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
+    whole = sampler.at_cut(train, 28.0)
+    monkeypatch.setattr(base, "BLOCK_CELLS", 7 * train.n_items)
+    blocks = sampler.at_cut(train, 28.0)
+    assert len(list(blocks.parts[0].blocks())) > 10
+    np.testing.assert_array_equal(blocks.features, whole.features)
+    np.testing.assert_array_equal(blocks.groups, whole.groups)
+
+
+def test_item_sums_of_blocks_of_customers_are_those_of_all(monkeypatch, shop_and_truth):
+    train, _ = shop_and_truth
+    codes = item_groups({**train.item_attributes, "category": np.array(["a/x", "a/y", "b"] * 20)})
+    whole = ItemSums.of(train.interactions, codes)
+    monkeypatch.setattr(item_sums, "BLOCK_LINES", 100)
+    blocks = ItemSums.of(train.interactions, codes)
+    for field in fields(ItemSums):
+        one, other = getattr(whole, field.name), getattr(blocks, field.name)
+        if field.name == "within":
+            one, other = list(one.values()), list(other.values())
+        several = field.name in ("within", "group_recent")
+        for left, right in zip(one, other, strict=True) if several else [(one, other)]:
+            np.testing.assert_allclose(left, right, rtol=1e-12)
+    assert whole.group_recent[0].sum() > 0
+
+
+def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
+    """A ranker learns from the same bins whether the rows come at once or in blocks."""
+    train, truth = shop_and_truth
+    sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
+    examples, names = sampler.sample(train), TwoStageRecommender(stages=STAGES)._feature_names()
+    streamed = examples.matrix(names, bins=64, by_list=False, threads=1)
+    at_once = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=64, feature_names=names)
+    assert streamed.num_row() == at_once.num_row() == len(examples)
+    assert streamed.feature_names == names
+    np.testing.assert_array_equal(streamed.get_label(), examples.labels)
+    params = {"objective": "binary:logistic", "max_depth": 4, "max_bin": 64, "nthread": 1}
+    rows = xgb.DMatrix(examples.features, feature_names=names)
+    one, other = (xgb.train(params, matrix, 20).predict(rows) for matrix in (streamed, at_once))
+    assert np.corrcoef(one, other)[0, 1] > 0.99
 
 
 def test_groups_of_several_cuts_are_different_lists():
-    part = RankingExamples(
-        np.zeros((3, 1), np.float32), np.ones(3, np.float32), np.array([0, 0, 1]), np.ones(3, np.float32)
-    )
+    part = RankingExamples([], np.ones(3, np.float32), np.array([0, 0, 1]), np.ones(3, np.float32))
     assert RankingExamples.concatenate([part, part]).groups.tolist() == [0, 0, 1, 2, 2, 3]
 
 
