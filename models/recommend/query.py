@@ -141,19 +141,6 @@ class ItemFilter:
         both.sort_indices()
         return ItemFilter(self.allowed, both)
 
-    def check_recent(self, n_items: int) -> None:
-        """Check the shapes of the recent interactions.
-
-        Raises
-        ------
-        InvalidRequest
-            A shape is not (n, n_items).
-        """
-        for name in ("recent_interactions", "recent_auxiliary"):
-            recent = getattr(self, name)
-            if recent is not None and recent.shape != (len(self), n_items):
-                raise InvalidRequest(f"`{name}` has the wrong shape", got=recent.shape, allowed=(len(self), n_items))
-
     def take(self, rows: NDArray[np.int64]) -> ItemFilter:
         """Return the filter restricted to these rows."""
         return ItemFilter(self.allowed, None if self.excluded is None else self.excluded[rows])

@@ -31,12 +31,19 @@ class SessionExamples:
         1 for the items that they met then.
     users : ndarray of int64, (n,)
         User of each example.
+    elapsed : ndarray of float64, (n,)
+        Days from the cutoff to the moment of each example.
     """
 
     days: float
     trails: Trails
     truth: sparse.csr_matrix
     users: NDArray[np.int64]
+    elapsed: NDArray[np.float64]
+
+    def since_cutoff(self) -> Trails:
+        """The entries of the trails that are newer than the cutoff."""
+        return self.trails.where(self.trails.ages < self.elapsed[self.trails.rows])
 
 
 def period_examples(
@@ -61,7 +68,9 @@ def period_examples(
         users = np.intersect1d(past.rows, then.rows)
         users = np.sort(rng.permutation(users)[: MOST_EXAMPLES // 3])
         if len(users):
-            yield SessionExamples(days, _renumbered(past, users), _truth(_renumbered(then, users)), users)
+            yield SessionExamples(
+                days, _renumbered(past, users), _truth(_renumbered(then, users)), users, np.zeros(len(users))
+            )
 
 
 def visit_examples(trails: Trails, rng: np.random.Generator) -> Iterator[SessionExamples]:
@@ -117,7 +126,7 @@ def divided_visits(
     # being shown what is looked at is no recommendation
     current = trails.items[at - 1]
     truth = truth.where(truth.items != current[truth.rows])
-    return SessionExamples(days, given, _truth(truth), users)
+    return SessionExamples(days, given, _truth(truth), users, days - moments)
 
 
 def _renumbered(trails: Trails, users: NDArray[np.int64]) -> Trails:

@@ -154,14 +154,14 @@ def _own_features(trails: Trails, rows: NDArray[np.int64], items: NDArray[np.int
     keys = rows * n_items + items  # ascending
     place = np.searchsorted(keys, trails.rows * n_items + trails.items)
     weights = np.array(TYPE_WEIGHTS)[trails.kinds]
-    columns = [np.bincount(place, minlength=len(keys)) > 0]
+    columns = [(np.bincount(place, minlength=len(keys)) > 0).astype(np.float64)]
     counted = [weights]
     for names in GROUPS:
         codes = [INTERACTION_TYPES.index(name) for name in names]
         counted.append(np.isin(trails.kinds, codes).astype(np.float64))
     for half_life in HALF_LIVES:
         decay = np.exp2(-trails.ages / half_life)
-        columns += [_log(np.bincount(place, weight * decay, len(keys))) for weight in counted]
+        columns += [_log(np.bincount(place, weight * decay, len(keys)).astype(np.float64)) for weight in counted]
     newest = np.full(len(keys), float(10 * TRAIL_LENGTH))  # entries since the last one of the item
     np.minimum.at(newest, place, trails.place_from_end.astype(np.float64))
     columns.append(-np.log1p(newest))

@@ -15,7 +15,7 @@ from models.recommend.base import Query, entry_positions
 from models.recommend.choice_models import fit_conditional_logit
 from models.recommend.session.examples import MOST_EXAMPLES, SessionExamples, period_examples, visit_examples
 from models.recommend.session.features import SessionStatistics
-from models.recommend.session.trails import Trails, untyped_kind
+from models.recommend.session.trails import Trails, auxiliary_kinds, untyped_kind
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import DataError, UsageError
 
@@ -71,7 +71,7 @@ class SessionRecommender(SparseScoresRecommender):
                 allowed=f"predicts: {', '.join(PREDICTS)}; horizon_days: None or a number above 0",
             )
         trails, category = Trails.of_training(train), _category_codes(train.item_attributes["category"])
-        self.types_ = np.unique([] if train.auxiliary is None else train.auxiliary.types).astype(np.int8)
+        self.types_ = auxiliary_kinds(train)
         rng = np.random.default_rng(self.seed)
         if self.horizon_days is None:
             examples = visit_examples(trails, rng)

@@ -13,8 +13,9 @@ from features.interactions import INTERACTION_TYPES, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Choice, Query, Range
 from models.recommend.session.links import MOST_DAYS, decayed_rows, transitions, visit_links
-from models.recommend.session.trails import Trails, untyped_kind
+from models.recommend.session.trails import Trails, auxiliary_kinds, has_visits, untyped_kind
 from models.recommend.sparse_scores import SparseScoresRecommender
+from qianmian.errors import DataError
 
 MINUTES_PER_DAY = 1440.0
 
@@ -49,12 +50,14 @@ class _SessionLinksRecommender(SparseScoresRecommender):
             trails.last_visits(self.visit_gap_minutes / MINUTES_PER_DAY).newest(),
             untyped_kind(train),
         )
-        self.types_ = np.unique([] if train.auxiliary is None else train.auxiliary.types).astype(np.int8)
+        self.types_ = auxiliary_kinds(train)
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
         trails = self.trails_.of_query(query, self.untyped_)
         visit = trails.last_visits(self.visit_gap_minutes / MINUTES_PER_DAY)
-        found = (decayed_rows(visit, self.decay**visit.place_from_end) @ self.links_).tocsr()
+        found = (
+            decayed_rows(visit, np.power(self.decay, visit.place_from_end.astype(np.float64))) @ self.links_
+        ).tocsr()
         found.sort_indices()
         return found
 
@@ -82,6 +85,14 @@ class SessionItemKNNRecommender(_SessionLinksRecommender):
     visit_gap_minutes : float
         A visit ends when the user does nothing for longer than this.
 
+    orders_are_visits : bool
+        Whether data of purchases alone are accepted; the items of an order are then those of a visit.
+
+    Raises
+    ------
+    DataError
+        There are purchases alone, and they are not accepted.
+
     Examples
     --------
     >>> users, items = np.array([0, 0, 1]), np.array([0, 1, 0])
@@ -93,8 +104,20 @@ class SessionItemKNNRecommender(_SessionLinksRecommender):
     name: ClassVar[str] = "session_knn"
     search_space: ClassVar[Mapping[str, Range | Choice]] = {"decay": Range(0.5, 1.0)}
 
-    def __init__(self, decay: float = 0.9, links: int = 100, visit_gap_minutes: float = 30.0) -> None:
+    def __init__(
+        self, decay: float = 0.9, links: int = 100, visit_gap_minutes: float = 30.0, orders_are_visits: bool = True
+    ) -> None:
         self.decay, self.links, self.visit_gap_minutes = decay, links, visit_gap_minutes
+        self.orders_are_visits = orders_are_visits
+
+    def _fit(self, train: TrainingSet) -> None:
+        if not self.orders_are_visits and not has_visits(train):
+            raise DataError(
+                "there are no visits, only orders",
+                where=train.source,
+                hint="ingest events (views, carts) with item_id and ts; `complement` says what goes with an order",
+            )
+        super()._fit(train)
 
     def _links_of(self, trails: Trails) -> sparse.csr_matrix:
         return visit_links(trails, self.links, self.visit_gap_minutes / MINUTES_PER_DAY)

@@ -50,10 +50,9 @@ class Trails:
         known = [part for part in parts if part is not None]
         kinds = [np.full(len(part), untyped, np.int8) if part.types is None else part.types for part in known]
         return cls(
-            *(
-                np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in known)]).astype(dtype)
-                for name, dtype in (("users", np.int64), ("items", np.int64), ("age_days", np.float64))
-            ),
+            np.concatenate([np.empty(0, np.int64), *(part.users for part in known)]).astype(np.int64),
+            np.concatenate([np.empty(0, np.int64), *(part.items for part in known)]).astype(np.int64),
+            np.concatenate([np.empty(0, np.float64), *(part.age_days for part in known)]).astype(np.float64),
             np.concatenate([np.empty(0, np.int8), *kinds]),
             shape,
         ).sorted()
@@ -155,3 +154,15 @@ class Trails:
 def untyped_kind(train: TrainingSet) -> int:
     """Type of the interactions of the target that name no type, as a position in `INTERACTION_TYPES`."""
     return INTERACTION_TYPES.index(train.target) if train.target in INTERACTION_TYPES else 0
+
+
+def auxiliary_kinds(train: TrainingSet) -> NDArray[np.int8]:
+    """Types of interaction beside the target that occur, as positions in `INTERACTION_TYPES`."""
+    types = None if train.auxiliary is None else train.auxiliary.types
+    return np.empty(0, np.int8) if types is None else np.unique(types).astype(np.int8)
+
+
+def has_visits(train: TrainingSet) -> bool:
+    """Whether there are interactions before purchases, so that visits say more than orders do."""
+    types = train.interactions.types
+    return len(auxiliary_kinds(train)) > 0 or (types is not None and bool((types > 0).any())) or train.target == "view"
