@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,11 @@ class SessionStatistics:
         shares = (users[kept] / sums[category[kept]]).astype(np.float32)
         by_category = sparse.csr_matrix((shares, (category[kept], kept)), shape=(count, trails.shape[1]))
         return cls(visit_links(trails), transitions(trails), category, by_category, users, recent)
+
+    @cached_property
+    def popular(self) -> NDArray[np.int64]:
+        """The items with the most users of late, int64 array, (≤ POPULAR,)."""
+        return np.lexsort((np.arange(len(self.users)), -self.users, -self.recent))[:POPULAR]
 
     def state(self) -> Arrays:
         """The statistics as arrays, to save them."""
@@ -138,9 +144,8 @@ class SessionStatistics:
                 row, place = np.nonzero(ids >= 0)
                 rows.append(row)
                 items.append(ids[row, place].astype(np.int64))
-        order = np.lexsort((np.arange(len(self.users)), -self.users, -self.recent))[:POPULAR]
-        rows.append(np.repeat(np.arange(trails.shape[0]), len(order)))
-        items.append(np.tile(order, trails.shape[0]))
+        rows.append(np.repeat(np.arange(trails.shape[0]), len(self.popular)))
+        items.append(np.tile(self.popular, trails.shape[0]))
         ones = np.ones(sum(map(len, rows)), np.float32)
         chosen = sparse.csr_matrix((ones, (np.concatenate(rows), np.concatenate(items))), shape=trails.shape)
         chosen.sum_duplicates()

@@ -90,6 +90,11 @@ class Trails:
         return self.where(drawn[self.rows])
 
     @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Position of the first entry of each row, and the number of entries, int64 array, (n_rows + 1,)."""
+        return np.searchsorted(self.rows, np.arange(self.shape[0] + 1)).astype(np.int64)
+
+    @cached_property
     def place_from_end(self) -> NDArray[np.int64]:
         """Number of later entries of the row, for each entry, int64 array, (m,)."""
         ends = np.searchsorted(self.rows, self.rows, side="right")
@@ -112,9 +117,8 @@ class Trails:
 
     def state(self) -> Arrays:
         """The entries as arrays, to save them."""
-        starts = np.searchsorted(self.rows, np.arange(self.shape[0] + 1))
         return {
-            "trail_starts": starts.astype(np.int64),
+            "trail_starts": self.starts,
             "trail_items": self.items.astype(np.int32),
             "trail_ages": self.ages,
             "trail_kinds": self.kinds,
@@ -133,10 +137,9 @@ class Trails:
         A context item counts as a view of this moment.
         """
         n, n_items = len(query), self.shape[1]
-        starts = np.searchsorted(self.rows, np.arange(self.shape[0] + 1))
         known = np.flatnonzero(query.users >= 0)
-        first = starts[query.users[known]]
-        counts = starts[query.users[known] + 1] - first
+        first = self.starts[query.users[known]]
+        counts = self.starts[query.users[known] + 1] - first
         place = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
         looked = query.items if query.items is not None else []
         lengths = [len(items) for items in looked]
