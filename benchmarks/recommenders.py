@@ -1,13 +1,13 @@
 """All recommender benchmarks, each data set in a child process, and the page docs/benchmarks.md made from the results.
 
-    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE] [--only completejourney,gowalla,tafeng]
-        [--models NAME,…] [--docs DIR]
+    python benchmarks/recommenders.py [--data DIR] [--quick] [--json FILE]
+        [--only completejourney,gowalla,tafeng,taobao,synthetic_shop] [--models NAME,…] [--docs DIR]
 
-Complete Journey comes with a package; the other data sets are read from DIR (`lightgcn_gowalla/`, `tafeng_nbr/`) and
-skipped if they are missing. A data set that was not measured keeps its earlier figures on the page. With --quick the
-page is not changed, unless --docs names a folder. --models measures only some models of Gowalla and the two that are
-compared; the other models keep their figures. December of Complete Journey is evaluated once per release: every full
-run adds a line to docs/benchmarks/december.csv.
+Complete Journey comes with a package, and the synthetic shop is generated; the other data sets are read from DIR
+(`lightgcn_gowalla/`, `tafeng_nbr/`, `taobao_userbehavior_sample/`) and skipped if they are missing. A data set that was
+not measured keeps its earlier figures on the page. With --quick the page is not changed, unless --docs names a folder.
+--models measures only some models of Gowalla and the two that are compared; the other models keep their figures.
+December of Complete Journey is evaluated once per release: every full run adds a line to docs/benchmarks/december.csv.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ BENCHMARKS = {  # data set → module with `run(data, quick) -> (results, checks
     "completejourney": ("completejourney", None),
     "gowalla": ("recommenders_gowalla", "lightgcn_gowalla"),
     "tafeng": ("recommenders_tafeng", "tafeng_nbr"),
+    "taobao": ("recommenders_intent", "taobao_userbehavior_sample"),
+    "synthetic_shop": ("recommenders_intent", None),
 }
 LOGGED_METRICS = ("recall@10", "ndcg@10", "hit_rate@10")
 RELEASE_AS_OF = "2017-12-01"
@@ -51,7 +53,8 @@ def skip_reason(name: str, data: Path | None) -> str | None:
 
 def child(name: str, data: Path | None, quick: bool, models: list[str], out: Path) -> None:
     """Run the benchmark of one data set in this process and write results, seconds and peak memory as JSON."""
-    run = importlib.import_module(BENCHMARKS[name][0]).run
+    module = importlib.import_module(BENCHMARKS[name][0])
+    run = module.RUNS[name] if hasattr(module, "RUNS") else module.run  # a module may have several data sets
     (results, checks), cost = common.measure_cost(lambda: run(data, quick, *([models] * bool(models))))
     print(f"{name}: {cost}")
     models_of = {name: results} if name not in results else results  # {model: …} or {data set: {model: …}}

@@ -51,6 +51,7 @@ class DataSet:
 
 
 BARS_BOARD = "BARS leaderboard"
+INTENT_METRICS = tuple(f"next_{what}_{name}@10" for what in ("action", "purchase") for name in ("ndcg", "hit_rate"))
 DATA: Mapping[str, DataSet] = {
     "completejourney": DataSet(
         "Complete Journey: what a household buys next month",
@@ -128,5 +129,26 @@ DATA: Mapping[str, DataSet] = {
         ),
         how_to_get="The data are the baskets of `liming-7/A-Next-Basket-Recommendation-Reality-Check` on GitHub, "
         "stored as `tafeng_nbr/baskets.parquet` (user, basket_no, item, is_future).",
+    ),
+    "taobao": DataSet(
+        "Taobao, a sample: the next action and the next purchase",
+        "The sample has 814 whole users of the public set of user behaviour (views, carts, favourites, purchases). "
+        "Each of the last three of its nine days is predicted from what was before it. Relevant are all items of any "
+        "event of the day (next action), or those bought (next purchase). Settings of the baselines are chosen on the "
+        "day before; the defaults of the model were chosen on the days before the three.",
+        INTENT_METRICS,
+        (),
+        "the must is a paired interval that does not include 0 for the next action",
+        how_to_get="The data are the first users of Tianchi data set 649 (CC BY-NC-SA 4.0), stored as "
+        "`taobao_userbehavior_sample/userbehavior_sample.parquet`.",
+    ),
+    "synthetic_shop": DataSet(
+        "A synthetic shop with views, carts and orders: the next action and the next purchase",
+        "The shop is that of `qianmian ingest synthetic --intent`, 1,500 customers over 90 days, with the process of "
+        "`features/data/sources/synthetic_intent.py`. The protocol is that of the sample of Taobao.",
+        INTENT_METRICS,
+        (),
+        "the must is a paired interval that does not include 0 for the next action",
+        how_to_get="The data are generated.",
     ),
 }

@@ -75,6 +75,13 @@ def ingest(
             show_default=False,
         ),
     ] = None,
+    intent: Annotated[
+        bool,
+        typer.Option(
+            "--intent",
+            help="synthetic: views, carts and favourites come from needs that last minutes to days; with strangers.",
+        ),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read the first rows, report what ingest would do, and write nothing.")
     ] = False,
@@ -111,6 +118,7 @@ def ingest(
         "seed": seed,
         "gap_days": gap_days,
         "season_strength": season_strength,
+        "intent": intent or None,
     }
     rows = make_source(source, options, pack_of(settings))
     if check:

@@ -9,7 +9,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], prior: Floats, ridge: float) -> Floats:
+def fit_conditional_logit(
+    columns: Floats, of: Ints, chosen: NDArray[np.bool_] | Floats, prior: Floats, ridge: float
+) -> Floats:
     """Fit a conditional logit (McFadden 1974) by Newton's method, with a ridge penalty on the distance to a prior.
 
     Parameters
@@ -18,8 +20,8 @@ def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], 
         Features of the candidates.
     of : ndarray of int64, (c,)
         Choice set of each candidate, ascending.
-    chosen : ndarray of bool, (c,)
-        Whether each candidate was chosen; several may be chosen in one set.
+    chosen : ndarray of bool or float64, (c,)
+        Whether each candidate was chosen, or how much this choice counts; several may be chosen in one set.
     prior : ndarray of float64, (k,)
         Weights to shrink to; also the starting point.
     ridge : float
@@ -39,7 +41,7 @@ def fit_conditional_logit(columns: Floats, of: Ints, chosen: NDArray[np.bool_], 
         np.maximum.at(top, of, score)
         raised = np.exp(score - top[of])
         sums = np.bincount(of, raised, sets)
-        log_likelihood = score[chosen].sum() - (number * (top + np.log(sums))).sum()
+        log_likelihood = (score * chosen).sum() - (number * (top + np.log(sums))).sum()
         return float(log_likelihood - 0.5 * ridge * ((at - prior) ** 2).sum()), raised / sums[of]
 
     value, p = state(weights)

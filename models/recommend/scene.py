@@ -75,6 +75,12 @@ SCENES: Registry[Scene] = Registry(
                 "upgrade",
                 accepts_items=True,
             ),
+            Scene(
+                "session",
+                "what the customer will look at or buy next in this visit, also for strangers, from the context events",
+                "session",
+                accepts_items=True,
+            ),
             Scene("content", "articles, banners and messages", None, job="content"),
             Scene(
                 "similar",

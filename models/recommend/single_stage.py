@@ -16,6 +16,8 @@ from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.popular_by_segment import SegmentPopularRecommender
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.replenish.model import ReplenishRecommender
+from models.recommend.session.model import SessionRecommender
+from models.recommend.session.neighbours import SessionItemKNNRecommender, SessionTransitionsRecommender
 from models.recommend.similar.model import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
 from models.recommend.upgrade.model import UpgradeRecommender
@@ -42,5 +44,8 @@ SINGLE_STAGE: Registry[type[Recommender]] = Registry(
         "similar": SimilarRecommender,
         "upgrade": UpgradeRecommender,
         "content": ContentRecommender,
+        "session": SessionRecommender,
+        "session_knn": SessionItemKNNRecommender,
+        "session_transitions": SessionTransitionsRecommender,
     },
 )

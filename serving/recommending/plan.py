@@ -98,6 +98,7 @@ class RecommendationPlan:
             self.catalogue.has_history(int(self.query.users[0]))
             or self.query.items is not None
             or self.query.recent_interactions is not None
+            or self.query.recent_auxiliary is not None
         )
 
     def with_options(self, options: ListOptions, available: Mask | None = None) -> RecommendationPlan:

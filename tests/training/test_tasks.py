@@ -37,7 +37,8 @@ def holdout(context, train):
     return interactions_between(context, train, START, END)
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+# the examples of a session are visits before the period (`test_tasks_session.py`)
+@pytest.fixture(scope="module", params=[name for name in TASKS if name != "session"])
 def task(request):
     return TASKS[request.param]
 

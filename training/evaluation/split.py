@@ -29,7 +29,7 @@ class EvaluationSplit:
         Customer of each example, as an index of `train`.
     truth : csr_matrix of float32, shape (n, n_items)
         1 for relevant items; every row has at least one.
-    context_items, attributes, exclude, recent_interactions, exclude_purchased, allowed
+    context_items, attributes, exclude, recent_interactions, recent_auxiliary, exclude_purchased, allowed, elapsed_days
         Arguments of `Recommender.recommend` (`context_items` is its `items`), per example in the order of `users`.
     candidates : csr_matrix, shape (n, n_items), optional
         1 for candidate items; each example is ranked over its own candidates only.
@@ -44,10 +44,12 @@ class EvaluationSplit:
     attributes: Sequence[UserAttributes | None] | None = None
     exclude: Sequence[Indices] | None = None
     recent_interactions: Interactions | None = None
+    recent_auxiliary: Interactions | None = None
     exclude_purchased: bool = False
     allowed: NDArray[np.bool_] | None = None
     candidates: sparse.csr_matrix | None = None
     source_items: NDArray[np.int64] | None = None
+    elapsed_days: float = 0.0
 
     def __len__(self) -> int:
         return len(self.users)
@@ -80,7 +82,10 @@ class EvaluationSplit:
             None if values is None else [values[row] for row in rows.tolist()]
             for values in (self.context_items, self.attributes, self.exclude)
         )
-        recent = self.recent_interactions
+        recent, auxiliary = (
+            None if part is None else interactions_of_users(part, rows)
+            for part in (self.recent_interactions, self.recent_auxiliary)
+        )
         return replace(
             self,
             users=self.users[rows],
@@ -88,7 +93,8 @@ class EvaluationSplit:
             context_items=context_items,
             attributes=attributes,
             exclude=exclude,
-            recent_interactions=None if recent is None else interactions_of_users(recent, rows),
+            recent_interactions=recent,
+            recent_auxiliary=auxiliary,
             candidates=None if self.candidates is None else self.candidates[rows],
         )
 
@@ -110,6 +116,8 @@ class EvaluationSplit:
             attributes=self.attributes,
             items=self.context_items,
             recent_interactions=self.recent_interactions,
+            recent_auxiliary=self.recent_auxiliary,
+            elapsed_days=self.elapsed_days,
         )
 
     def _other_than_candidates(self) -> list[Indices]:

@@ -15,9 +15,15 @@ import pyarrow as pa
 from features.data.sources.base import RawTable, Source
 from features.data.sources.synthetic_columns import make_ids, timestamps, with_account
 from features.data.sources.synthetic_contents import generate_contents
+from features.data.sources.synthetic_intent import intent_events
 from features.data.sources.synthetic_orders import draw_items, draw_lines, draw_orders
 from features.data.sources.synthetic_people import draw_accounts, draw_people
-from features.data.sources.synthetic_records import concat_events, transactions_and_events, with_other_events
+from features.data.sources.synthetic_records import (
+    checkout_events,
+    concat_events,
+    draw_transactions,
+    with_other_events,
+)
 from features.data.sources.synthetic_shop import SyntheticShop
 from qianmian.errors import UsageError
 from qianmian.packs import Pack
@@ -50,6 +56,10 @@ class Synthetic(Source):
     season_strength : float, optional
         How much more often people buy in November and December than in a quiet month: 2 means three times as often.
         Default: 0, no season.
+    intent : bool
+        Whether views, carts and favourites come from needs that last minutes to days, and strangers visit the shop
+        (`features.data.sources.synthetic_intent`). The orders are the same. Default: views and carts of the minutes
+        before an order, and passing views.
 
     Raises
     ------
@@ -76,6 +86,7 @@ class Synthetic(Source):
         pack: Pack | None = None,
         gap_days: float | None = None,
         season_strength: float | None = None,
+        intent: bool = False,
     ) -> None:
         shop = pack.synthetic if pack is not None else None
         defaults = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
@@ -105,6 +116,8 @@ class Synthetic(Source):
             changes["gap_days"] = (gap_days, gap_days / 3, gap_days * 5)
         if season_strength is not None:
             changes["season_strength"] = season_strength
+        if intent:
+            changes["intent"] = True
         self.synthetic_shop = replace(self.synthetic_shop, **changes)
         self.customers, self.days, self.seed = customers, days, seed
         options = {"customers": customers, "days": days, "seed": seed, **changes}
@@ -122,7 +135,7 @@ class Synthetic(Source):
         dict of str to DataFrame
             - ``persons``: person_id, segment, started_at, churned_at (NaT if not churned), mean_gap_days; also
               child_born_at if the shop has child ages
-            - ``accounts``: person_id, source, source_user_id
+            - ``accounts``: person_id, source, source_user_id; with intents also those of visitors, who are no persons
             - ``preferences``: person_id, category, share (sums to 1 per person)
             - ``cycles``: person_id, item_id, cycle_days
             - ``effects``: campaign_id, person_id, variant, propensity, lift (expected change of the number of orders in
@@ -158,7 +171,7 @@ class Synthetic(Source):
 def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop | None = None) -> SyntheticData:
     """Generate a shop. Each part has its own random stream, so that the size of one part does not change another."""
     synthetic_shop = synthetic_shop or SyntheticShop()
-    streams = np.random.default_rng(seed).spawn(9)
+    streams = np.random.default_rng(seed).spawn(10)
     items = draw_items(streams[0], synthetic_shop)
     people = draw_people(streams[1], customers, days, synthetic_shop)
     if synthetic_shop.child_months:
@@ -168,9 +181,14 @@ def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop
     accounts, identities, profiles = draw_accounts(streams[2], people)
     orders, touches, effects, campaigns = draw_orders(streams[3], people, days, synthetic_shop.season_strength)
     lines, cycles = draw_lines(streams[4], people, orders, items, days, synthetic_shop)
-    transactions, events = transactions_and_events(
-        streams[5], people, orders, lines, items, accounts, days, synthetic_shop
-    )
+    transactions, second = draw_transactions(streams[5], orders, lines, items, accounts, days)
+    visitors: dict[str, Any] = {"person_id": [], "source": [], "source_user_id": []}
+    if synthetic_shop.intent:
+        events, visitors = intent_events(
+            streams[9], people, orders, lines, items, accounts, second, days, synthetic_shop
+        )
+    else:
+        events = checkout_events(streams[5], people, orders, lines, items, accounts, second, synthetic_shop)
     if synthetic_shop.events_per_person:
         events = with_other_events(streams[7], events, people, items, accounts, days, synthetic_shop)
     content_data: Mapping[str, Any] = {}
@@ -192,9 +210,9 @@ def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop
         ),
         "accounts": pd.DataFrame(
             {
-                "person_id": person_ids[accounts["person"]],
-                "source": accounts["source"],
-                "source_user_id": accounts["source_user_id"],
+                "person_id": [*person_ids[accounts["person"]], *visitors["person_id"]],
+                "source": [*accounts["source"], *visitors["source"]],
+                "source_user_id": [*accounts["source_user_id"], *visitors["source_user_id"]],
             }
         ),
         "preferences": pd.DataFrame(

@@ -123,7 +123,7 @@ def draw_lines(
     days: int,
     synthetic_shop: SyntheticShop,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw the items of each order (repurchases and trials) and the repurchase cycles."""
+    """Draw the items of each order, which say whether they are repurchases or trials, and the repurchase cycles."""
     count, total = len(people["segment"]), len(items["item_id"])
     owner = np.repeat(np.arange(count), FAVOURITES)
     favourite = sample_items(rng, people["taste"], owner)
@@ -168,7 +168,8 @@ def draw_lines(
     if synthetic_shop.cycles:  # items with a cycle are bought only when they ran out, never as a trial
         lasts = np.array([pair is not None for pair in synthetic_shop.cycles])[tried_item // ITEMS_PER_CATEGORY]
         tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]
-    both = np.unique(np.concatenate([repeat_order * total + repeat_item, tried_order * total + tried_item]))
+    repurchases = repeat_order * total + repeat_item
+    both = np.unique(np.concatenate([repurchases, tried_order * total + tried_item]))
     both = both[~people["looks_only"][orders["person"][both // total]]]
     if synthetic_shop.child_months:
         months = (orders["at"][both // total] - people["born"][orders["person"][both // total]]) / 30.4
@@ -176,7 +177,8 @@ def draw_lines(
             both % total // ITEMS_PER_CATEGORY
         ].T
         both = both[(months >= low) & (months < high)]
-    return {"order": both // total, "item": both % total}, {"person": owner, "item": favourite, "cycle": cycle}
+    drawn = {"order": both // total, "item": both % total, "repurchased": np.isin(both, repurchases)}
+    return drawn, {"person": owner, "item": favourite, "cycle": cycle}
 
 
 def sample_items(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:

@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features.data.sources.synthetic_columns import join_ids, make_ids, timestamps, with_account
+from features.data.sources.synthetic_columns import Ints, join_ids, make_ids, timestamps, with_account
 from features.data.sources.synthetic_orders import sample_items
 from features.data.sources.synthetic_shop import SyntheticShop
 
 
-def transactions_and_events(
+def draw_transactions(
     rng: np.random.Generator,
-    people: Mapping[str, Any],
     orders: Mapping[str, Any],
     lines: Mapping[str, Any],
     items: Mapping[str, Any],
     accounts: Mapping[str, Any],
     days: int,
-    synthetic_shop: SyntheticShop,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Generate transactions with refunds, and the views and carts around them."""
+) -> tuple[dict[str, Any], Ints]:
+    """Generate transactions with refunds.
+
+    Also return for each order 1 if it was placed with the second account of the person, else 0.
+    """
     order, item = lines["order"], lines["item"]
     number = len(order)
     second = (rng.random(len(orders["at"])) < 0.4).astype(
@@ -52,6 +53,22 @@ def transactions_and_events(
     returned["status"] = np.repeat(np.array(["refunded"]), len(back))
     transactions = {name: np.concatenate([bought[name], returned[name]]) for name in bought}
     transactions = with_account(transactions, accounts, np.concatenate([second[order], second[order][back]]))
+    return transactions, second
+
+
+def checkout_events(
+    rng: np.random.Generator,
+    people: Mapping[str, Any],
+    orders: Mapping[str, Any],
+    lines: Mapping[str, Any],
+    items: Mapping[str, Any],
+    accounts: Mapping[str, Any],
+    second: Ints,
+    synthetic_shop: SyntheticShop,
+) -> dict[str, Any]:
+    """Generate the views and carts of the minutes before each order, and passing views."""
+    order, item = lines["order"], lines["item"]
+    number = len(order)
     # a purchase usually follows a view and a cart event; many views lead to no purchase
     viewed, carted = rng.random(number) < 0.9, rng.random(number) < 0.8
     visits = rng.poisson(1.5, len(orders["at"]))
@@ -91,7 +108,7 @@ def transactions_and_events(
     }
     by_time = np.argsort(at, kind="stable")
     events = with_account(events, accounts, second[source_order])
-    return transactions, {name: values[by_time] for name, values in events.items()}
+    return {name: values[by_time] for name, values in events.items()}
 
 
 def with_other_events(

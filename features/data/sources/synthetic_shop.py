@@ -70,6 +70,8 @@ class SyntheticShop:
     season_strength : float
         By how much more often people buy in the peak months than in quiet ones, relative to the quiet months: with 2,
         three times as often. 0: no season. See `season_factors`.
+    intent : bool
+        Whether events come from needs (`synthetic_intent`).
     """
 
     categories: tuple[str, ...] = CATEGORIES
@@ -85,6 +87,7 @@ class SyntheticShop:
     event_names: Mapping[str, str] = field(default_factory=dict)
     events_per_person: Mapping[str, float] = field(default_factory=dict)
     season_strength: float = 0.0
+    intent: bool = False
 
     @classmethod
     def of(cls, shop: SyntheticShopConfig, cycles: Mapping[str, ReplenishmentCycle]) -> SyntheticShop:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS, customer_blocks
+from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS
+from models.recommend.sampling import customer_blocks
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -131,7 +132,7 @@ def item_prices(train: TrainingSet) -> Floats:
     nothing = np.zeros(n)
     ever = recent = latest = Payments(nothing, nothing, nothing, nothing)
     for customers in customer_blocks(lines.users, BLOCK_LINES):
-        block = lines.where(np.arange(customers.start, customers.stop))
+        block = lines.where(customers)
         payments = Payments.of(block)
         ever = ever.plus(payments.by(block.items, n))
         recent = recent.plus(payments.by(block.items, n, block.age_days <= RECENT_DAYS))

@@ -36,6 +36,10 @@ def test_it_passes_its_own_contract(tmp_path: Path) -> None:
     source = SOURCES["synthetic"](customers=60, days=90, seed=3)
     report = ingest(workspace, source, Settings())
     assert report.read == report.kept
+    intents = ingest(
+        Workspace(tmp_path / "intents"), SOURCES["synthetic"](customers=60, days=90, intent=True), Settings()
+    )
+    assert intents.read == intents.kept
     assert all(not table.flags for table in report.tables.values())
     assert ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3), Settings()).digest == report.digest
     accounts = source.truth()["accounts"]
@@ -150,6 +154,67 @@ def test_the_season_multiplies_the_orders_of_a_month_and_nothing_else_changes() 
     assert abs(ratio / expected - 1.0).max() < 0.25
     assert np.isclose(np.mean(season_factors(4.0)), 1.0)
     assert plain.truth["persons"].equals(seasonal.truth["persons"])
+
+
+@pytest.fixture(scope="module")
+def browsed() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """A shop with intents, and its events about items with the person and category of each."""
+    made = generate(600, 120, 7, SyntheticShop(intent=True, gap_days=(20.0, 7.0, 100.0)))
+    tables = {name: table.to_pandas() for name, table in made.tables.items()}
+    events = tables["events"].dropna(subset="item_id").merge(tables["items"], on="item_id")
+    return tables, events.merge(made.truth["accounts"], on=["source", "source_user_id"])
+
+
+def test_intents_change_neither_orders_nor_people(browsed: tuple[dict[str, pd.DataFrame], pd.DataFrame]) -> None:
+    tables, _ = browsed
+    plain = generate(600, 120, 7, SyntheticShop(gap_days=(20.0, 7.0, 100.0)))
+    for name in ("transactions", "profiles", "identities", "items", "touches"):
+        pd.testing.assert_frame_equal(tables[name], plain.tables[name].to_pandas())
+
+
+def test_views_precede_orders_by_minutes_to_days(browsed: tuple[dict[str, pd.DataFrame], pd.DataFrame]) -> None:
+    tables, events = browsed
+    owners = events[["source", "source_user_id", "person_id"]].drop_duplicates()
+    lines = tables["transactions"].query("status == 'paid'").merge(owners, on=["source", "source_user_id"])
+    seen = lines.merge(events[["person_id", "item_id", "ts"]], on=["person_id", "item_id"], suffixes=("", "_seen"))
+    hours = (seen["ts"] - seen["ts_seen"]).dt.total_seconds() / 3600
+    before = seen[(hours > 0) & (hours <= 240)].assign(hours=hours)
+    first = before.groupby(["order_id", "item_id"])["hours"].max()
+    assert len(first) > 0.9 * len(lines)
+    # more than a fifth of the bought items were met within the hour, and more than a fifth a day or longer before
+    assert (first < 1.0).mean() > 0.2
+    assert (first > 24.0).mean() > 0.2
+    # an item in the cart is bought within ten days more often than one that was only viewed
+    bought = events.merge(lines[["person_id", "item_id", "ts"]], on=["person_id", "item_id"], suffixes=("", "_bought"))
+    days = (bought["ts_bought"] - bought["ts"]).dt.total_seconds() / 86_400
+    hits = bought[(days > 0) & (days < 10)].drop_duplicates(["person_id", "item_id", "ts", "event_type"])
+    rate = hits.groupby("event_type").size() / events.groupby("event_type").size()
+    assert rate["cart"] > 2 * rate["view"]
+
+
+def test_a_visit_compares_items_of_similar_price(browsed: tuple[dict[str, pd.DataFrame], pd.DataFrame]) -> None:
+    _, events = browsed
+    views = events.query("event_type == 'view'").sort_values(["session_id", "ts"])
+    pairs = views[["session_id", "item_id", "category", "price"]].join(
+        views[["session_id", "item_id", "category", "price"]].shift(-1), rsuffix="_next"
+    )
+    pairs = pairs[(pairs["session_id"] == pairs["session_id_next"]) & (pairs["item_id"] != pairs["item_id_next"])]
+    same = pairs[pairs["category"] == pairs["category_next"]]
+    assert len(same) > 0.7 * len(pairs)
+    any_visit = same.groupby("category")["price_next"].transform(np.random.default_rng(0).permutation)
+    distance, usual = (np.abs(np.log(same["price"] / others)) for others in (same["price_next"], any_visit))
+    assert distance[distance > 0].mean() < 0.85 * usual[usual > 0].mean()
+
+
+def test_strangers_visit_the_shop_and_never_buy(browsed: tuple[dict[str, pd.DataFrame], pd.DataFrame]) -> None:
+    tables, events = browsed
+    strangers = events[events["person_id"].str.startswith("v")]
+    assert strangers["person_id"].nunique() == 240
+    assert (strangers.groupby("person_id")["ts"].agg(np.ptp) < pd.Timedelta(days=20)).all()
+    assert not tables["transactions"]["source_user_id"].str.startswith("v").any()
+    assert not tables["profiles"]["source_user_id"].str.startswith("v").any()
+    # one visit is one person's
+    assert not events[["session_id", "person_id"]].drop_duplicates()["session_id"].duplicated().any()
 
 
 def test_a_season_that_does_not_exist_is_refused() -> None:

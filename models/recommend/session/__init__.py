@@ -1,0 +1,1 @@
+"""Models of the scene `session`: what others did next in visits like this one."""
