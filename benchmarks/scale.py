@@ -1,15 +1,16 @@
 """CPU seconds and memory of ingest, features, training and scoring as the number of customers grows.
 
-    python benchmarks/scale.py [--only x1,x4] [--stages ingest,features] [--million] [--quick] [--json FILE] [--keep DIR]
+    python benchmarks/scale.py [--only x1,x4] [--stages ingest,features] [--million] [--quick] [--json FILE]
 
-Complete Journey is copied 1, 4 and 10 times, each copy with new customers (2,469 each, 1.47 million lines); every stage
-is the ordinary command in a process of its own. The copies are for time and memory only: what they predict of each other
-says nothing. `--million` adds a synthetic shop of 1,000,000 customers, 100,000 items and 50,000,000 lines.
+Complete Journey is copied 1, 4 and 10 times, each copy with new customers (2,469 each, 1.47 million lines); every
+stage is the ordinary command in a process of its own. The copies are for time and memory only: what they predict of
+each other says nothing. `--million` adds a synthetic shop of 1,000,000 customers, 100,000 items and 50,000,000 lines.
 
 Musts at 10 copies: ingest at most 2.5 GB, `train recommend` at most 6 GB and 900 CPU seconds, and no stage costs more
 than 2.2 × when the customers double, from the smallest to the largest size: 2 to the power of log(cost ratio) ÷
-log(size ratio). A million customers: at most 20 GB in every stage. `--quick` runs ingest and features at 1 and 4 copies.
-`--keep` names a folder for the data and workspaces; what is there is used again, so that a single stage can be repeated.
+log(size ratio). A million customers: at most 20 GB in every stage. `--quick` runs ingest and features at 1 and 4
+copies. `--keep` names a folder for the data and workspaces; what is there is used again, so that a single stage can be
+repeated.
 """
 
 from __future__ import annotations

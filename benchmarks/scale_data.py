@@ -17,28 +17,29 @@ COPIED = {"transactions": "order_id", "profiles": None, "events": None, "touches
 MILLION = {"customers": 1_000_000, "items": 100_000, "lines": 50_000_000}
 
 # Random values are hashes of (row, salt), so that the rows do not depend on the number of threads. Popularity of items
-# is proportional to 1 ÷ rank. Six of ten lines repeat one of the twenty favourites of the customer, the first favourites
+# is proportional to 1 ÷ rank. Six of ten lines repeat one of the twenty favourites of the customer, the first of them
 # more often; a customer buys mostly in two of fifty departments. The times grow with the order number.
 MACROS = """
-CREATE MACRO draw(row, salt) AS hash(row, salt) / 18446744073709551616.0;
+CREATE MACRO draw(number, salt) AS hash(number, salt) / 18446744073709551616.0;
+CREATE MACRO chosen(number, salt, n) AS (hash(number, salt) % n)::BIGINT;
 CREATE MACRO ranked(u) AS least({items} - 1, floor(pow({items}, u)))::BIGINT;
 CREATE MACRO skewed(u, n, power) AS least(n - 1, floor(n * pow(u, power)))::BIGINT;
 CREATE MACRO favourite(customer, place) AS
-    ranked(draw(customer * 20 + place, 5)) - ranked(draw(customer * 20 + place, 5)) % 50
-    + hash(customer * 2 + place % 2, 6)::UBIGINT % 50;
+    ranked(draw(customer * 20 + place, 5)) // 50 * 50 + chosen(customer * 2 + place % 2, 6, 50);
 """
 LINES = """
 SELECT 'o' || order_no AS order_id, 'c' || customer AS customer, 'i' || item AS item,
     TIMESTAMP '2022-01-01' + to_seconds((order_no * (730.0 * 86400 / {orders}))::BIGINT) AS ordered_at,
-    quantity, round(quantity * (1 + hash(item, 7)::UBIGINT % 2000 / 100), 2) AS amount
+    quantity, round(quantity * (1 + chosen(item, 7, 2000) / 100), 2) AS amount
 FROM (
-    SELECT i // 5 AS order_no, skewed(draw(i // 5, 1), {customers}, 1.3) AS customer, 1 + hash(i, 4)::UBIGINT % 3
-        AS quantity, least({items} - 1, CASE WHEN draw(i, 2) < 0.6 THEN favourite(
-            skewed(draw(i // 5, 1), {customers}, 1.3), skewed(draw(i, 3), 20, 2.0)) ELSE ranked(draw(i, 3)) END) AS item
-    FROM range({lines}) AS t(i))
+    SELECT order_no, customer, 1 + chosen(i, 4, 3) AS quantity,
+        CASE WHEN draw(i, 2) < 0.6 THEN favourite(customer, skewed(draw(i, 3), 20, 2.0)) ELSE ranked(draw(i, 3)) END
+            % {items} AS item
+    FROM (SELECT i, i // 5 AS order_no, skewed(draw(i // 5, 1), {customers}, 1.3) AS customer
+          FROM range({lines}) AS t(i)))
 """
 CATALOGUE = """
-SELECT 'i' || i AS item, 'department ' || (i % 50) || '/shelf ' || (i % 500) AS category, 'brand ' || (hash(i, 8) % 3000)
+SELECT 'i' || i AS item, 'department ' || (i % 50) || '/shelf ' || (i % 500) AS category, 'brand ' || chosen(i, 8, 3000)
     AS brand FROM range({items}) AS t(i)
 """
 MILLION_COLUMNS = {

@@ -1,0 +1,18 @@
+"""Memory of DuckDB: bounded by a setting, not by the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from features.data.lake import literal
+
+
+def bounded_memory(memory_gb: float, scratch: Path) -> str:
+    """SQL that bounds the memory of a DuckDB connection; what exceeds it is written to the folder `scratch`.
+
+    Parameters
+    ----------
+    memory_gb : float
+        `Settings.database_memory_gb`. The process itself, and what DuckDB does not count, come on top: 0.2 to 0.5 GB.
+    """
+    return f"SET memory_limit='{memory_gb:g}GB'; SET temp_directory={literal(scratch)};"
