@@ -6,6 +6,8 @@ from pathlib import Path
 
 from features.data.lake import literal
 
+MEMORY_GB = 1.5  # default of `Settings.database_memory_gb`
+
 
 def bounded_memory(memory_gb: float, scratch: Path) -> str:
     """SQL that bounds the memory of a DuckDB connection; what exceeds it is written to the folder `scratch`.

@@ -7,6 +7,7 @@ import json
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from features.training_data import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
+from serving.recommending.candidates import CustomerCandidates
 from serving.recommending.request_options import parse_list_options
 from serving.scoring import tables
 from serving.scoring.churn import score_churn
@@ -126,6 +128,93 @@ def test_candidates_and_purchased(champions):
         batch.score_recommend(champions, scene="similar").table()
     with pytest.raises(InvalidRequest, match="never"):
         batch.score_recommend(champions, scene="discover", options=parse_list_options({"purchased": "only"})).table()
+
+
+def candidate_pairs(*pairs):
+    names = ["user_id", "item_id"] if len(pairs[0]) == 2 else ["user_id", "item_id", "user_source"]
+    return CustomerCandidates(pa.table([pa.array(column, pa.string()) for column in zip(*pairs, strict=True)], names))
+
+
+@pytest.mark.parametrize("scene", ["home", "discover"])
+def test_candidates_of_each_customer_are_ranked_as_single_requests_rank_them(champions, scene, monkeypatch):
+    items = champions.models["recommend"].catalogue.item_ids
+    people = champions.customers.table.select(["user_id", "user_source"]).to_pylist()[5:90:6]
+    wanted = {
+        (person["user_id"], person["user_source"]): [items[(7 * number + 3 * place) % len(items)] for place in range(9)]
+        for number, person in enumerate(people)
+    }
+    pairs = [(user, item, source) for (user, source), chosen in wanted.items() for item in chosen]
+    bad = [(*pairs[0][:2], pairs[0][2]), ("nobody", items[0], None), (pairs[0][0], "ghost", pairs[0][2])]
+    candidates = candidate_pairs(*pairs, *bad)
+    monkeypatch.setattr(batch, "BLOCK", 4)
+    scores = batch.score_recommend(champions, num_results=20, scene=scene, candidates=candidates, unavailable=[])
+    assert scores.counts == {
+        "pairs": len(pairs) + 3,
+        "used": len(pairs),
+        "repeated": 1,
+        "of_unknown_users": 1,
+        "of_unknown_items": 1,
+    }
+    assert len(scores.ranges) == -(-len(wanted) // 4)
+    lists: dict[tuple[str, str], list[str]] = {}
+    for row in scores.table().to_pylist():
+        lists.setdefault((row["user_id"], row["user_source"]), []).append(row["item_id"])
+    assert set(lists) <= set(wanted), "customers who are not in the file get no list"
+    for (user_id, user_source), chosen in wanted.items():
+        person = {"user_id": user_id, "user_source": user_source}
+        if scene == "home":
+            single = answer(champions, "/rank", **person, item_ids=chosen)["items"]
+            assert lists[user_id, user_source] == [item["item_id"] for item in single if item["score"] is not None]
+        else:
+            assert set(lists.get((user_id, user_source), [])) <= set(chosen)
+
+
+def test_candidates_of_each_customer_keep_the_purchased_option(champions):
+    catalogue, person = champions.models["recommend"].catalogue, champions.customers.table["user_id"][3].as_py()
+    bought = catalogue.interacted(catalogue.user_row(champions.customers.resolve(person))).tolist()
+    asked = [catalogue.item_ids[column] for column in {*bought[:2], 0, 1, 2, 3}]
+    lists = {
+        option: set(
+            batch.score_recommend(
+                champions,
+                candidates=candidate_pairs(*((person, item) for item in asked)),
+                options=parse_list_options({"purchased": option, "filters": {"available": [True, False]}}),
+            )
+            .table()["item_id"]
+            .to_pylist()
+        )
+        for option in ("only", "never")
+    }
+    own = {catalogue.item_ids[column] for column in bought}
+    assert lists["only"] == set(asked) & own
+    assert lists["never"] == set(asked) - own
+
+
+def test_candidates_without_a_known_customer_or_item_are_refused(champions):
+    person, item = champions.customers.table["user_id"][0].as_py(), champions.models["recommend"].catalogue.item_ids[0]
+    with pytest.raises(DataError, match="user_id"):
+        batch.score_recommend(champions, candidates=candidate_pairs(("nobody", item)))
+    with pytest.raises(DataError, match="item_id"):
+        batch.score_recommend(champions, candidates=candidate_pairs((person, "ghost")))
+
+
+def test_what_the_lists_depend_on_is_in_their_digest(champions):
+    """Otherwise a run would continue with the blocks of other lists."""
+    items = champions.models["recommend"].catalogue.item_ids
+    variants = [
+        {},
+        {"num_results": 3},
+        {"scene": "discover"},
+        {"candidates": items[:5]},
+        {"candidates": items[:6]},
+        {"candidates": candidate_pairs((champions.customers.table["user_id"][0].as_py(), items[0]))},
+        {"unavailable": items[:1]},
+        {"options": parse_list_options({"purchased": "never"})},
+        {"options": parse_list_options({"filters": {"brand": "x"}, "purchased": "never"})},
+    ]
+    digests = [batch.score_recommend(champions, **variant).digest for variant in variants]
+    assert len(set(digests)) == len(variants)
+    assert batch.score_recommend(champions).digest == digests[0]
 
 
 CONTROLLED = {

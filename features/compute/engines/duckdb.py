@@ -25,6 +25,7 @@ from features.compute.compile_ibis import compile_profiles
 from features.compute.local_time import LocalTime
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
+from features.data.memory import MEMORY_GB, bounded_memory
 from features.data.tables import LAKE_TABLES
 from qianmian.errors import ConfigError
 from qianmian.paths import exact_pattern
@@ -71,6 +72,8 @@ class DuckDBEngine:
     lake : Lake
     timezone : str
         Time zone of days and hours: IANA name, or UTC.
+    memory_gb : float
+        Memory of DuckDB while it builds a lake that does not fit into memory (`Settings.database_memory_gb`).
 
     Raises
     ------
@@ -80,8 +83,8 @@ class DuckDBEngine:
 
     name = "duckdb"
 
-    def __init__(self, lake: Lake, timezone: str = UTC_ZONE) -> None:
-        self.lake, self.states = lake, lake.states()
+    def __init__(self, lake: Lake, timezone: str = UTC_ZONE, memory_gb: float = MEMORY_GB) -> None:
+        self.lake, self.states, self.memory_gb = lake, lake.states(), memory_gb
         self.backend: Any = lake.connect()
         if timezone != UTC_ZONE:
             self._check_timezone(timezone)
@@ -122,12 +125,12 @@ class DuckDBEngine:
         root = self.lake.workspace.root
         with explain_os_errors(root), tempfile.TemporaryDirectory(dir=root, prefix=".build-") as scratch:
             self.connection.execute(
-                f"SET temp_directory={literal(Path(scratch) / 'spill')}; SET preserve_insertion_order=false"
+                f"{bounded_memory(self.memory_gb, Path(scratch) / 'spill')} SET preserve_insertion_order=false"
             )
             try:
                 parts = list(self._bucket_tables(features, as_of, Path(scratch)))
             finally:
-                self.connection.execute("SET preserve_insertion_order=true")
+                self.connection.execute("SET preserve_insertion_order=true; RESET memory_limit")
         whole = pa.concat_tables(parts)
         ids = whole["one_id"]
         in_order = len(ids) < 2 or pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()
