@@ -97,7 +97,7 @@ def _score_profiles(
     with output.working():
         trained = ensure_champion(output, located, settings, job, moment)
         ensure_profiles(output, located, settings)
-        champions = load_from_workspace(located, settings)
+        champions = load_from_workspace(located, settings, [job])
         output.step(f"scoring {what}")
         # profiles of another date are built, and not published
         other = moment is not None and moment != champions.customers.as_of

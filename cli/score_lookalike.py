@@ -67,7 +67,7 @@ def lookalike(
     with output.working():
         trained = ensure_champion(output, located, settings, JOB, None)
         ensure_profiles(output, located, settings)
-        champions = load_from_workspace(located, settings)
+        champions = load_from_workspace(located, settings, [JOB])
         output.step("finding the audience and measuring how well the seed is recognised")
         audience = find_audience(champions, seed_ids, size=size, ratio=ratio, exclude=excluded)
         table = audience_table(champions, audience)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +115,7 @@ def recommend(
 
     from features.data.lake import Lake
     from features.definitions.pack_features import make_builder
-    from models.recommend.scene import DEFAULT_SCENE
+    from models.recommend.scene import DEFAULT_SCENE, SCENES
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.recommending.batch import score_recommend, unavailable_items
@@ -140,8 +139,13 @@ def recommend(
         ensure_profiles(output, located, settings)
         lake = Lake(located)
         at = moment or as_of_or_default(lake, None)
-        load = load_from_workspace if not popular_only else partial(popularity_champions, as_of=at)
-        champions = load(located, settings)
+        # SCENES names what it has if the scene is unknown
+        jobs = {JOB, SCENES[scene or DEFAULT_SCENE].job}
+        champions = (
+            popularity_champions(located, settings, at)
+            if popular_only
+            else load_from_workspace(located, settings, sorted(jobs))
+        )
         output.step("scoring recommend")
         options: dict[str, Any] = {
             "num_results": num_results,

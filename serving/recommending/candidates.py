@@ -91,4 +91,5 @@ class CustomerCandidates:
                 row_of[number] = customers.user_map.row(customers.resolve(user_id, source or None))
             except InvalidRequest:  # the id is ambiguous
                 row_of[number] = -1
-        return row_of[np.asarray(encoded.indices)]
+        rows: NDArray[np.int64] = row_of[np.asarray(encoded.indices)]
+        return rows

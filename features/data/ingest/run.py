@@ -28,7 +28,7 @@ from features.data.ingest.rejected import quarantine, rejected_rows, translate_d
 from features.data.ingest.report import IngestReport, TableReport, mapped_examples
 from features.data.lake import Lake
 from features.data.locking import exclusive_writer
-from features.data.memory import bounded_memory
+from features.data.memory import bounded_memory, spill_to
 from features.data.privacy import PersonalDataHasher, save_key_fingerprint
 from features.data.sources.base import RawTable, Source
 from features.data.sources.watermarks import Watermark
@@ -221,7 +221,8 @@ def _connection(
         with translate_duckdb_errors(workspace.root, source):
             connection.execute(
                 "SET TimeZone='UTC'; SET preserve_insertion_order=true; "
-                + bounded_memory(settings.database_memory_gb, scratch)
+                + bounded_memory(settings.database_memory_gb)
+                + spill_to(scratch)
             )
             # In a notebook without ipywidgets, DuckDB disables its progress bar itself and then rejects this setting.
             if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
