@@ -13,7 +13,7 @@ from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_lookalike import lookalike
 from cli.score_recommend import recommend
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, report, write_scores
 from cli.times import parse_as_of
 from qianmian.errors import DataError
 from qianmian.workspace import Workspace
@@ -56,6 +56,7 @@ def tags(
     from features.definitions.pack_features import make_builder
     from features.profiles.snapshot import load_current, snapshot_at
     from qianmian.config import load_settings
+    from serving.scoring.blocks import WrittenScores
     from serving.scoring.tables import write
     from serving.scoring.tags import tags_table
 
@@ -72,7 +73,7 @@ def tags(
         output.step(f"writing {out}")
         table = tags_table(snapshot)
         write(table, out)
-    report(output, located, out, table, begun, f"{len(snapshot.tags)} tags as of {snapshot.as_of}")
+    report(output, located, out, WrittenScores.of(table), begun, f"{len(snapshot.tags)} tags as of {snapshot.as_of}")
 
 
 score.command("lookalike")(lookalike)
@@ -89,7 +90,6 @@ def _score_profiles(
     from features.definitions.pack_features import make_builder
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
-    from serving.scoring.tables import write
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
@@ -97,16 +97,15 @@ def _score_profiles(
     with output.working():
         trained = ensure_champion(output, located, settings, job, moment)
         ensure_profiles(output, located, settings)
-        champions = load_from_workspace(located, settings)
+        champions = load_from_workspace(located, settings, [job])
         output.step(f"scoring {what}")
         # profiles of another date are built, and not published
         other = moment is not None and moment != champions.customers.as_of
         builder = make_builder(Lake(located), settings) if other else None
-        table = compute(champions, as_of=moment, builder=builder)
-        if not table.num_rows:
+        scores = compute(champions, as_of=moment, builder=builder)
+        if not scores.customers:
             raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
-        output.step(f"writing {out}")
-        write(table, out)
+        written = write_scores(output, scores, out)
     version = champions.require(job).version
     facts = {"model": job, "model_version": version, "trained_first": trained}
-    report(output, located, out, table, begun, f"{job} version {version}", **facts)
+    report(output, located, out, written, begun, f"{job} version {version}", **facts)

@@ -57,6 +57,7 @@ def lookalike(
 
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
+    from serving.scoring.blocks import WrittenScores
     from serving.scoring.lookalike import JOB, audience_table, evidence_entry, find_audience
     from serving.scoring.tables import write
 
@@ -66,7 +67,7 @@ def lookalike(
     with output.working():
         trained = ensure_champion(output, located, settings, JOB, None)
         ensure_profiles(output, located, settings)
-        champions = load_from_workspace(located, settings)
+        champions = load_from_workspace(located, settings, [JOB])
         output.step("finding the audience and measuring how well the seed is recognised")
         audience = find_audience(champions, seed_ids, size=size, ratio=ratio, exclude=excluded)
         table = audience_table(champions, audience)
@@ -84,7 +85,7 @@ def lookalike(
         "short_reason": audience.short_reason,
         "evidence": evidence_entry(evidence),
     }
-    report(output, located, out, table, begun, f"{JOB} version {version}", **facts)
+    report(output, located, out, WrittenScores.of(table), begun, f"{JOB} version {version}", **facts)
     output.say(f"seed: {audience.known_seeds:,} customers are known, from {len(seed_ids):,} ids")
     if audience.unknown:
         shown = ", ".join(audience.unknown[:IDS_SHOWN]) + (", …" if len(audience.unknown) > IDS_SHOWN else "")

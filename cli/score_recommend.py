@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_candidates, report, write_scores
 from cli.times import as_of_or_default, parse_as_of
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
@@ -50,7 +49,8 @@ def recommend(
         typer.Option(
             "--candidates",
             metavar="FILE",
-            help="Only these items; one id per line, or .csv/.parquet with a column item_id.",
+            help="Only these items: one id per line, or .csv/.parquet with a column item_id. With a column user_id: "
+            "only these items for each customer, and no list for customers who are not in the file.",
         ),
     ] = None,
     filters: Annotated[
@@ -95,7 +95,7 @@ def recommend(
     """Write a list of items for every customer; train the recommender first if it is missing."""
     moment = parse_as_of(as_of)
     check_suffix(out, SUFFIXES)
-    candidate_ids = [item for item, _ in read_ids(candidates, "--candidates", "item_id")] if candidates else None
+    named = read_candidates(candidates, "--candidates") if candidates else None
     if exclude_purchased and purchased not in (None, "never"):
         raise UsageError(
             "--exclude-purchased means --purchased never", got=f"--purchased {purchased}", hint="omit one of the two"
@@ -115,13 +115,12 @@ def recommend(
 
     from features.data.lake import Lake
     from features.definitions.pack_features import make_builder
-    from models.recommend.scene import DEFAULT_SCENE
+    from models.recommend.scene import DEFAULT_SCENE, SCENES
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.recommending.batch import score_recommend, unavailable_items
     from serving.recommending.popular_lists import popularity_champions
     from serving.recommending.request_options import parse_list_options
-    from serving.scoring.tables import write
 
     list_options = parse_list_options({name: value for name, value in raw_options.items() if value is not None})
     output = Output(as_json)
@@ -140,17 +139,22 @@ def recommend(
         ensure_profiles(output, located, settings)
         lake = Lake(located)
         at = moment or as_of_or_default(lake, None)
-        load = load_from_workspace if not popular_only else partial(popularity_champions, as_of=at)
-        champions = load(located, settings)
+        # SCENES names what it has if the scene is unknown
+        jobs = {JOB, SCENES[scene or DEFAULT_SCENE].job}
+        champions = (
+            popularity_champions(located, settings, at)
+            if popular_only
+            else load_from_workspace(located, settings, sorted(jobs))
+        )
         output.step("scoring recommend")
         options: dict[str, Any] = {
             "num_results": num_results,
             "scene": scene,
-            "candidates": candidate_ids,
+            "candidates": named,
             "options": list_options,
         }
         model_as_of = champions.require(JOB).bundle.as_of
-        table = score_recommend(
+        scores = score_recommend(
             champions,
             as_of=moment,
             # reads the interactions after the fit of the champion
@@ -158,11 +162,16 @@ def recommend(
             unavailable=unavailable_items(lake),
             **{key: value for key, value in options.items() if value is not None},
         )
-        output.step(f"writing {out}")
-        write(table, out)
+        written = write_scores(output, scores, out)
     version = champions.require(JOB).version
-    facts = {"model": JOB, "model_version": version, "trained_first": trained}
-    report(output, located, out, table, begun, f"{JOB} version {version}", **facts)
+    facts: dict[str, Any] = {"model": JOB, "model_version": version, "trained_first": trained}
+    if scores.counts:
+        facts["candidates"] = scores.counts
+        output.say(
+            "candidates: {pairs:,} pairs = {used:,} used + {repeated:,} repeated + {of_unknown_users:,} of "
+            "unknown users + {of_unknown_items:,} of unknown items".format(**scores.counts)
+        )
+    report(output, located, out, written, begun, f"{JOB} version {version}", **facts)
 
 
 def read_json(option: str, text: str | None) -> Any:

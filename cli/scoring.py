@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qianmian.settings import Settings
+    from serving.recommending.candidates import CustomerCandidates
+    from serving.scoring.blocks import BlockScores, WrittenScores
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")]
 
@@ -49,29 +52,13 @@ def read_ids(path: Path, option: str, column: str, source_column: str | None = N
         The file is missing, cannot be read, has no such column, or is empty.
     """
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
     if not path.is_file():
         hint = f"name a text file with one id per line, or a .csv or .parquet file with a column {column}"
         raise UsageError("the file is missing", where=option, got=str(path), hint=hint)
     try:
         if path.suffix.lower() in SUFFIXES:
-            as_text = pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys((column, source_column or column), pa.string())
-            )
-            table = (
-                pyarrow.parquet.read_table(path)
-                if path.suffix.lower() == ".parquet"
-                else pyarrow.csv.read_csv(path, convert_options=as_text)
-            )
-            if column not in table.column_names:
-                raise UsageError(
-                    f"the file has no column {column}",
-                    where=f"{option} {path}",
-                    got=", ".join(table.column_names),
-                    hint=f"rename the column with the ids to {column}",
-                )
+            table = _read_table(path, option, (column, source_column or column))
             ids = table[column].to_pylist()
             has_sources = source_column is not None and source_column in table.column_names
             sources = table[source_column].to_pylist() if has_sources else [None] * len(ids)
@@ -93,6 +80,67 @@ def read_ids(path: Path, option: str, column: str, source_column: str | None = N
     if not found:
         raise UsageError("the file contains no id", where=f"{option} {path}", hint="write one id per line")
     return found
+
+
+def _read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
+    """Read a CSV or Parquet file in which `columns`, of which it must have the first, are text."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    as_text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
+    table = (
+        pyarrow.parquet.read_table(path)
+        if path.suffix.lower() == ".parquet"
+        else pyarrow.csv.read_csv(path, convert_options=as_text)
+    )
+    if columns[0] not in table.column_names:
+        raise UsageError(
+            f"the file has no column {columns[0]}",
+            where=f"{option} {path}",
+            got=", ".join(table.column_names),
+            hint=f"rename the column with the ids to {columns[0]}",
+        )
+    return table
+
+
+def read_candidates(path: Path, option: str) -> list[str] | CustomerCandidates:
+    """Read candidates: item ids for every customer, or pairs of a user id and an item id.
+
+    Parameters
+    ----------
+    path : Path
+        Text file with one item id per line, or CSV or Parquet file with a column item_id; with a column user_id it
+        names the candidates of each customer, and user_source the source of the user ids.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, cannot be read, has no column item_id, or names nothing.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        columns = ("item_id", "user_id", "user_source")
+        try:
+            table = _read_table(path, option, columns)
+        except pa.ArrowException:
+            table = None  # `read_ids` says why
+        if table is not None and "user_id" in table.column_names:
+            from serving.recommending.candidates import CustomerCandidates
+
+            pairs = table.select([name for name in columns if name in table.column_names])
+            pairs = pairs.cast(pa.schema([(name, pa.string()) for name in pairs.column_names]))
+            complete = pairs.filter(
+                pc.and_(*(pc.fill_null(pc.not_equal(pairs[name], ""), False) for name in columns[:2]))
+            )
+            if not complete.num_rows:
+                raise UsageError(
+                    "the file names no pair", where=f"{option} {path}", hint="give each row a user_id and an item_id"
+                )
+            return CustomerCandidates(complete)
+    return [item for item, _ in read_ids(path, option, "item_id")]
 
 
 def ensure_champion(output: Output, located: Workspace, settings: Settings, job: str, moment: datetime | None) -> bool:
@@ -146,22 +194,39 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
         ensure_snapshot(located, moment, settings)
 
 
+def write_scores(output: Output, scores: BlockScores, out: Path) -> WrittenScores:
+    """Write scores block by block with a line of progress for every tenth of the customers."""
+    from serving.scoring.blocks import write_blocks
+
+    said = 0
+
+    def progress(done: int, of: int) -> None:
+        nonlocal said
+        if of > scores.size and done * 10 // of > said:
+            said = done * 10 // of
+            output.step(f"{done:,} of {of:,} customers")
+
+    return write_blocks(scores, out, progress)
+
+
 def report(
-    output: Output, located: Workspace, out: Path, table: pa.Table, begun: float, made_by: str, **more: Any
+    output: Output, located: Workspace, out: Path, written: WrittenScores, begun: float, made_by: str, **more: Any
 ) -> None:
     """Say what was written; `more` are further fields of the JSON."""
     seconds = time.perf_counter() - begun
-    customers = len(set(table["one_id"].to_pylist()))
     output.result(
         {
             "workspace": located.root,
             "out": out,
-            "rows": table.num_rows,
-            "customers": customers,
-            "columns": table.column_names,
-            "as_of": table["as_of"][0].as_py() if table.num_rows else None,
+            "rows": written.rows,
+            "customers": written.customers,
+            "columns": written.columns,
+            "as_of": written.as_of,
+            "resumed_customers": written.resumed,
             **more,
             "seconds": round(seconds, 3),
         }
     )
-    output.say(f"{out}: {table.num_rows:,} rows of {customers:,} customers, {made_by}, {seconds:.1f} s")
+    if written.resumed:
+        output.say(f"{written.resumed:,} customers had been scored by a run that was interrupted")
+    output.say(f"{out}: {written.rows:,} rows of {written.customers:,} customers, {made_by}, {seconds:.1f} s")

@@ -257,6 +257,11 @@ class Settings(Section):
     pack: str | None = Field(
         None, description="name or path of the industry pack; the settings here override those of the pack"
     )
+    database_memory_gb: float = Field(
+        1.5,
+        ge=0.5,
+        description="memory of DuckDB in ingest and features; more is written to temporary files",
+    )
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)

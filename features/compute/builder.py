@@ -13,6 +13,7 @@ from features.compute.engines import DuckDBEngine, Engine
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.compute.views import CLOCK_TIME, DATED_TABLES, Views, is_supported, timestamp
 from features.data.lake import Lake, TableState
+from features.data.memory import MEMORY_GB
 from features.data.personal_names import personal_data_type
 from features.data.privacy import HASH_PREFIX
 from qianmian.errors import DataError
@@ -76,6 +77,8 @@ class Builder:
     allow_undated : collection of str
         Attributes of profiles without a date that are used at past moments all the same
         (`settings.profiles.allow_undated`).
+    memory_gb : float
+        As for `DuckDBEngine`, for the default engine.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class Builder:
         engine: Engine | None = None,
         timezone: str = UTC_ZONE,
         allow_undated: Collection[str] = (),
+        memory_gb: float = MEMORY_GB,
     ) -> None:
         self.lake = lake
         states = lake.states()
@@ -101,7 +105,7 @@ class Builder:
                 hint="ingest transactions, events or profiles with a source_user_id",
             )
         self.declared = tuple(features)
-        self.engine: Engine = engine or DuckDBEngine(lake, timezone)
+        self.engine: Engine = engine or DuckDBEngine(lake, timezone, memory_gb)
         self.backend, self.rows = self.engine.backend, self.engine.rows
         self.rows.allow_undated = frozenset(allow_undated)
         self.timezone = self.rows.local_time.timezone

@@ -89,6 +89,7 @@ def make_builder(lake: Lake, settings: Settings, engine: Engine | None = None) -
         engine,
         timezone=settings.calendar_timezone,
         allow_undated=settings.profiles.allow_undated,
+        memory_gb=settings.database_memory_gb,
     )
 
 

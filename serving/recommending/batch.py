@@ -1,16 +1,19 @@
-"""Lists of all customers as a table, written by `qianmian score recommend`.
+"""Lists of all customers, block by block, written by `qianmian score recommend`.
 
 The pipeline is that of single requests, applied to blocks of customers.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
@@ -22,13 +25,15 @@ from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import DataError, UsageError
 from qianmian.times import days_between
 from serving.champions import Champion, Champions
+from serving.recommending.candidates import CustomerCandidates
 from serving.recommending.catalogue import combine_masks
 from serving.recommending.pipeline import make_slate
 from serving.recommending.plan import JOB, RecommendationPlan, champion_for_scene
 from serving.recommending.request_options import ListOptions
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_RESULTS
-from serving.scoring.tables import BLOCK, IDENTITY_COLUMNS, PROVENANCE, at_moment, provenance_columns
+from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.tables import BLOCK, IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, provenance_columns
 
 MAX_MASK_CELLS = 4_000_000  # customers × items of a block if every customer has eligible items of their own
 RECOMMEND = pa.schema(
@@ -52,13 +57,13 @@ def score_recommend(
     *,
     num_results: int = 10,
     scene: str = DEFAULT_SCENE,
-    candidates: Collection[str] | None = None,
+    candidates: Collection[str] | CustomerCandidates | None = None,
     unavailable: Collection[str] | None = None,
     options: ListOptions | None = None,
     as_of: datetime | None = None,
     builder: Builder | None = None,
-) -> pa.Table:
-    """Compute a list for every customer of the profiles.
+) -> BlockScores:
+    """Prepare a list for every customer of the profiles.
 
     Parameters
     ----------
@@ -68,8 +73,8 @@ def score_recommend(
         Length of each list, 1 to 500.
     scene : str
         Scene of the lists.
-    candidates : collection of str, optional
-        Recommend only these items.
+    candidates : collection of str, or CustomerCandidates, optional
+        Recommend only these items; or to each customer only the items named for it, and no list to the others.
     unavailable : collection of str, optional
         Items that are not available now; default: those that were not when the model was fitted.
     options : ListOptions, optional
@@ -82,7 +87,7 @@ def score_recommend(
 
     Returns
     -------
-    pyarrow.Table
+    BlockScores
         One row per item: user_id, user_source, one_id, rank, item_id, score, source, as_of, model_version. Optional
         columns before as_of: expected_on in a scene that shows it; promotion with promotions; explored, propensity and
         propensity_in_list with exploration.
@@ -116,24 +121,56 @@ def score_recommend(
     query = Query(users, recent_interactions=recent, elapsed_days=elapsed_days, recent_auxiliary=auxiliary)
     available = None if unavailable is None else ~catalogue.item_mask(unavailable)
     plan = RecommendationPlan(champion, scene_record, model, query).with_options(options, available)
-    if candidates is not None:
+    own, counts = None, {}
+    if isinstance(candidates, CustomerCandidates):
+        known = candidates.known(champions_at.customers, champion.bundle.item_map)
+        own, counts = known.matrix, known.counts
+        plan = replace(plan, candidates=own)
+    elif candidates is not None:
         plan = _restricted(plan, candidates)
-    exploration = options.exploration
-    rng = np.random.default_rng(exploration.seed or 0) if exploration is not None else None
-    schema = _schema(plan)
-    identity_columns = champions_at.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
-    block_size = BLOCK if plan.purchased != "only" else max(1, MAX_MASK_CELLS // max(len(catalogue.item_ids), 1))
-    item_ids, parts = pa.array(champion.bundle.item_ids), []
-    for start in range(0, len(users), block_size):
-        lists = np.arange(start, min(start + block_size, len(users)))
-        rows = make_rows(plan, make_slate(plan, num_results, rng, lists), start)
+    schema, identity = _schema(plan), identity_columns(champions_at)
+    item_ids = pa.array(champion.bundle.item_ids)
+    asked = np.arange(len(users)) if own is None else np.flatnonzero(np.diff(own.indptr))
+
+    def block(start: int, stop: int) -> pa.Table:
+        lists = asked[start:stop]
+        rng = _random_source(plan, options, start)
+        rows = make_rows(plan, make_slate(plan, num_results, rng, lists), lists)
         columns = [
-            *identity_columns.slice(start, block_size).take(pa.array(rows.lists)).columns,
+            *identity.take(pa.array(lists[rows.lists])).columns,
             *_columns(rows, plan, item_ids),
             *provenance_columns(len(rows), moment, champion),
         ]
-        parts.append(pa.table(columns, schema=schema))
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+        return pa.table(columns, schema=schema)
+
+    n_items = len(catalogue.item_ids) if own is None else len(np.unique(own.indices))
+    has_own_items = own is not None or plan.purchased == "only"
+    depends_on = {
+        **provenance(champions_at, champion),
+        "lists": [num_results, scene, moment, options.model_dump(mode="json")],
+        "items": _digest(plan.allowed),
+        "candidates": None if own is None else _digest(own.indptr, own.indices),
+        "recent": None if builder is None else builder.lake.digest,
+    }
+    size = max(1, min(BLOCK, MAX_MASK_CELLS // max(n_items, 1))) if has_own_items else BLOCK
+    return BlockScores(schema, len(asked), block, depends_on, size, counts)
+
+
+def _random_source(plan: RecommendationPlan, options: ListOptions, start: int) -> np.random.Generator | None:
+    """Return the generator for the exploration of a block: the draws of the customers before it are skipped."""
+    if options.exploration is None:
+        return None
+    bits = np.random.PCG64(options.exploration.seed or 0)
+    bits.advance(start * plan.rerank_options.draws)
+    return np.random.Generator(bits)
+
+
+def _digest(*arrays: NDArray[Any] | None) -> str:
+    """Digest of arrays; None is a value of its own."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _restricted(plan: RecommendationPlan, candidates: Collection[str]) -> RecommendationPlan:

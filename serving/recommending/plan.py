@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from features.interaction_types import target_of
 from models.ranked import Ranked
@@ -65,6 +66,8 @@ class RecommendationPlan:
     similar_to : ndarray of int64, mapping, or None
         If set, the list contains the items most similar to any of these columns, or to an item with these attributes,
         and the model is not used.
+    candidates : csr_matrix, shape (n, n_items), or None
+        Items that each list may contain; None if the lists share their items.
     steps : tuple of str
         Names of the steps `filter_mask`, `allowed` and `excluded` in a short reason.
     """
@@ -79,6 +82,7 @@ class RecommendationPlan:
     purchased: PurchasedOption = "any"
     rerank_options: RerankOptions = NO_RERANKING
     similar_to: Columns | Mapping[str, Any] | None = None
+    candidates: sparse.csr_matrix | None = None
     steps: tuple[str, str, str] = STEPS
 
     @property
@@ -164,10 +168,10 @@ class RecommendationPlan:
         if self.similar_to is not None:
             return self._most_similar(query, n_candidates, allowed)
         exclude: list[NDArray[np.integer[Any]]] | None = [self.excluded] * len(query) if len(self.excluded) else None
-        if self.purchased == "only":
-            allowed, others = self._restrict_to_interacted(query, allowed)
+        for rows, columns in self._own_items(query, lists):
+            allowed, others = self._restrict_to_own(len(query), rows, columns, allowed)
             if others is not None:
-                exclude = others if exclude is None else [np.append(self.excluded, columns) for columns in others]
+                exclude = others if exclude is None else list(map(np.append, exclude, others))
         return self.model.recommend(
             query.users,
             n_candidates,
@@ -181,23 +185,32 @@ class RecommendationPlan:
             recent_auxiliary=query.recent_auxiliary,
         )
 
-    def _restrict_to_interacted(
-        self, query: Query, allowed: Mask | None
-    ) -> tuple[Mask, list[NDArray[np.integer[Any]]] | None]:
-        """Return the items that any customer of the query interacted with, and what to exclude for each customer.
+    def _own_items(
+        self, query: Query, lists: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]]:
+        """Yield pairs of a row of the query and a column of an item; a list may contain only its items of each."""
+        if self.purchased == "only":
+            yield self.interacted(query)
+        if self.candidates is not None:
+            own = self.candidates[lists]
+            yield np.repeat(np.arange(len(lists)), np.diff(own.indptr)), own.indices
 
-        Excluded are the items that only other customers of the query interacted with; None for a single customer.
+    def _restrict_to_own(
+        self, n: int, rows: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]], allowed: Mask | None
+    ) -> tuple[Mask, list[NDArray[np.integer[Any]]] | None]:
+        """Return the items of any of the n lists, and what to exclude from each; the lists have these items.
+
+        Excluded are the items that only other lists have; None for a single list.
         """
-        rows, columns = self.interacted(query)
         union = self.catalogue.mask_of(columns)
         allowed = union if allowed is None else allowed & union
-        if len(query) == 1:
+        if n == 1:
             return allowed, None
-        own = np.zeros((len(query), int(union.sum())), dtype=bool)
+        own = np.zeros((n, int(union.sum())), dtype=bool)
         own[rows, (np.cumsum(union) - 1)[columns]] = True
         row, position = np.nonzero(~own)
         others = np.flatnonzero(union)[position]
-        return allowed, np.split(others, np.cumsum(np.bincount(row, minlength=len(query)))[:-1])
+        return allowed, np.split(others, np.cumsum(np.bincount(row, minlength=n))[:-1])
 
     def _most_similar(self, query: Query, n_candidates: int, allowed: Mask | None) -> Ranked:
         """Rank the items by similarity to `similar_to`, shape (1, at most `n_candidates`)."""

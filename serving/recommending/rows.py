@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.rerank import ExplorationResult, Slate
 from qianmian.times import SECONDS_PER_DAY
 from serving.recommending.catalogue import expected_days
+from serving.recommending.pipeline import FIRST_LIST
 from serving.recommending.plan import RecommendationPlan
 
 PROMOTION = "promotion"  # the source of promoted items
@@ -61,7 +62,7 @@ class RecommendedRows:
         return values[self.lists, self.positions]
 
 
-def make_rows(plan: RecommendationPlan, slate: Slate, first: int = 0) -> RecommendedRows:
+def make_rows(plan: RecommendationPlan, slate: Slate, numbers: NDArray[np.int64] = FIRST_LIST) -> RecommendedRows:
     """Make the rows of a slate.
 
     Parameters
@@ -69,9 +70,9 @@ def make_rows(plan: RecommendationPlan, slate: Slate, first: int = 0) -> Recomme
     plan : RecommendationPlan
         Plan of the lists.
     slate : Slate
-        Consecutive lists of the plan.
-    first : int
-        Number of the slate's first list within the plan.
+        Lists of the plan, shape (n, k).
+    numbers : ndarray of int64, shape (n,)
+        Numbers of the slate's lists within the plan; default: the first list.
     """
     ranked = slate.ranked
     lists, positions = np.nonzero(ranked.ids >= 0)
@@ -86,7 +87,7 @@ def make_rows(plan: RecommendationPlan, slate: Slate, first: int = 0) -> Recomme
         (*ranked.sources, PROMOTION),
         promotions,
         slate.exploration_result,
-        expected_on(plan, first + lists, columns) if plan.scene.shows_expected_on else None,
+        expected_on(plan, numbers[lists], columns) if plan.scene.shows_expected_on else None,
     )
 
 

@@ -15,7 +15,8 @@ from models.classify.churn import risk_bands
 from serving.champions import Champions
 from serving.recommending.explain import days_text, score_reasons
 from serving.responses import rounded
-from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, blocks, with_identity
+from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
 JOB = "churn"
 REASON = pa.struct([(name, pa.string()) for name in ("feature", "description", "value", "effect")])
@@ -103,8 +104,8 @@ def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str 
 
 def score_churn(
     champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None, explain: bool = True
-) -> pa.Table:
-    """Compute a churn score, or the reason why there is none, for every customer of the profiles.
+) -> BlockScores:
+    """Prepare a churn score, or the reason why there is none, for every customer of the profiles.
 
     Parameters
     ----------
@@ -119,7 +120,7 @@ def score_churn(
 
     Returns
     -------
-    pyarrow.Table
+    BlockScores
         user_id, user_source, one_id, churn_probability, risk_band, reasons, no_score_reason, as_of, model_version.
 
     Raises
@@ -136,13 +137,16 @@ def score_churn(
         if champion.bundle.spec is not None
         else champions_at.customers.features
     )
-    parts = []
-    for identity_columns, rows in blocks(champions_at):
-        scores = score_rows(champions_at, encoded, rows, explain)
+    identity = identity_columns(champions_at)
+
+    def block(start: int, stop: int) -> pa.Table:
+        scores = score_rows(champions_at, encoded, np.arange(start, stop, dtype=np.int64), explain)
         for score in scores:
             score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
-        parts.append(with_identity(identity_columns, scores, champion, champions_at, CHURN))
-    return pa.concat_tables(parts)
+        return with_identity(identity.slice(start, stop - start), scores, champion, champions_at, CHURN)
+
+    depends_on = {**provenance(champions_at, champion), "explain": explain}
+    return BlockScores(CHURN, identity.num_rows, block, depends_on)
 
 
 def _text(value: float | str | None) -> str | None:

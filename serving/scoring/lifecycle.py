@@ -15,7 +15,8 @@ from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champions
 from serving.responses import rounded
-from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, blocks, with_identity
+from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
 JOB = "lifecycle"
 STAGE_TAG = "lifecycle_stage"
@@ -26,7 +27,7 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
     """Predict rows of the profiles, −1 for an unknown customer; a dict per row as in `/v1/predictions`."""
     known = np.flatnonzero(rows >= 0)
     profiles = champions.customers.features.take(rows[known])
-    stages = _stages(champions)[rows[known]]
+    stages = _stages(champions, rows[known])
     predictions: list[dict[str, Any]] = [_unknown_customer() for _ in rows]
     orders = profiles.column("orders_total")
     gaps, values = profiles.column("gap_days_mean"), _column(profiles, "order_value_mean")
@@ -51,14 +52,14 @@ def predict_rows(champions: Champions, encoded: UserFeatures, rows: NDArray[np.i
 
 def score_predictions(
     champions: Champions, *, as_of: datetime | None = None, builder: Builder | None = None
-) -> pa.Table:
-    """Compute lifecycle stage, next stage and averages for every customer of the profiles.
+) -> BlockScores:
+    """Prepare lifecycle stage, next stage and averages of every customer of the profiles.
 
     Parameters and errors are those of `score_churn`.
 
     Returns
     -------
-    pyarrow.Table
+    BlockScores
         user_id, user_source, one_id, lifecycle_stage, next_stage (a struct with one field per stage),
         average_days_between_orders, average_order_value, no_score_reason, as_of, model_version.
     """
@@ -81,16 +82,17 @@ def score_predictions(
             *PROVENANCE,
         ]
     )
-    return pa.concat_tables(
-        [
-            with_identity(identity_columns, predict_rows(champions_at, encoded, rows), champion, champions_at, schema)
-            for identity_columns, rows in blocks(champions_at)
-        ]
-    )
+    identity = identity_columns(champions_at)
+
+    def block(start: int, stop: int) -> pa.Table:
+        scores = predict_rows(champions_at, encoded, np.arange(start, stop, dtype=np.int64))
+        return with_identity(identity.slice(start, stop - start), scores, champion, champions_at, schema)
+
+    return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
 
 
-def _stages(champions: Champions) -> NDArray[np.str_]:
-    """Lifecycle stage of every row of the profiles: the value of the tag.
+def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Lifecycle stage of rows of the profiles: the value of the tag.
 
     Raises
     ------
@@ -103,7 +105,8 @@ def _stages(champions: Champions) -> NDArray[np.str_]:
             got=f"profiles without the tag {STAGE_TAG}",
             hint="map the column `ts` of transactions in sources.yaml, then ingest and run `qianmian features`",
         )
-    return np.asarray(champions.customers.tags[STAGE_TAG], dtype=np.str_)
+    values = champions.customers.tags[STAGE_TAG]
+    return np.asarray([values[row] for row in rows.tolist()], dtype=np.str_)
 
 
 def _column(profiles: UserFeatures, name: str) -> NDArray[np.float32] | None:

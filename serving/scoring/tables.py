@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.profiles.snapshot import build_snapshot
@@ -27,7 +25,21 @@ PROVENANCE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
 
 
 def write(table: pa.Table, path: Path) -> Path:
-    """Write a table atomically as Parquet or CSV, according to the suffix. In CSV, lists and structs are JSON texts.
+    """Write a table atomically as Parquet or CSV, according to the suffix; see `write_tables`."""
+    return write_tables(
+        (table.slice(start, BLOCK) for start in range(0, max(1, table.num_rows), BLOCK)), table.schema, path
+    )
+
+
+def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> Path:
+    """Write tables below each other, atomically, as Parquet or CSV. In CSV, lists and structs are JSON texts.
+
+    Parameters
+    ----------
+    tables : iterable of pyarrow.Table
+        Taken one by one, so that one of them is in memory at a time.
+    schema : pyarrow.Schema
+        Columns of every table.
 
     Raises
     ------
@@ -40,16 +52,15 @@ def write(table: pa.Table, path: Path) -> Path:
         )
     with atomic_path(path) as temporary:
         if path.suffix == ".parquet":
-            pq.write_table(table, temporary, compression="zstd")
+            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
             return path
-        nested = [field.name for field in table.schema if pa.types.is_nested(field.type)]
-        flat = pa.schema(
-            [pa.field(field.name, pa.string()) if field.name in nested else field for field in table.schema]
-        )
+        nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+        flat = pa.schema([pa.field(field.name, pa.string()) if field.name in nested else field for field in schema])
         with pa_csv.CSVWriter(temporary, flat) as writer:
-            for start in range(0, max(1, table.num_rows), BLOCK):
-                block = table.slice(start, BLOCK)
-                columns = [_json(block[name]) if name in nested else block[name] for name in block.column_names]
+            for table in tables:
+                columns = [_json(table[name]) if name in nested else table[name] for name in table.column_names]
                 writer.write_table(pa.table(columns, schema=flat))
     return path
 
@@ -84,18 +95,13 @@ def at_moment(champions: Champions, champion: Champion, as_of: datetime | None, 
     return champions.with_snapshot(build_snapshot(builder, as_of, champions.settings))
 
 
-def blocks(champions: Champions) -> Iterator[tuple[pa.Table, NDArray[np.int64]]]:
-    """Yield the customers of the profiles in blocks: identity columns and rows; one empty block if there are none."""
-    identity_columns = champions.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
-    for start in range(0, max(1, identity_columns.num_rows), BLOCK):
-        yield (
-            identity_columns.slice(start, BLOCK),
-            np.arange(start, min(start + BLOCK, identity_columns.num_rows), dtype=np.int64),
-        )
+def identity_columns(champions: Champions) -> pa.Table:
+    """Return the identity columns of all customers of the profiles."""
+    return champions.customers.table.select([name for name, _ in IDENTITY_COLUMNS])
 
 
 def with_identity(
-    identity_columns: pa.Table,
+    identity: pa.Table,
     scores: list[dict[str, Any]],
     champion: Champion,
     champions_at: Champions,
@@ -106,9 +112,9 @@ def with_identity(
     values = pa.Table.from_pylist(scores, schema=pa.schema([field for field in schema if field.name not in common]))
     return pa.table(
         [
-            *identity_columns.columns,
+            *identity.columns,
             *values.columns,
-            *provenance_columns(identity_columns.num_rows, champions_at.customers.as_of, champion),
+            *provenance_columns(identity.num_rows, champions_at.customers.as_of, champion),
         ],
         schema=schema,
     )

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.score_recommend import read_json, read_limits
-from cli.scoring import read_ids
+from cli.scoring import read_candidates, read_ids
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.profiles.snapshot import build_snapshot, load_current
@@ -132,6 +132,20 @@ def test_a_champion_that_is_missing_and_cannot_be_trained_is_exit_3(qianmian, fr
     assert done.code == 3
     assert "training it first" in done.err
     assert not (tmp_path / "churn.csv").exists()
+
+
+def test_candidates_are_items_for_all_or_pairs(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id\n007\n")
+    assert read_candidates(tmp_path / "items.csv", "--candidates") == ["007"]
+    (tmp_path / "pairs.csv").write_text("name,item_id,user_id\nx,007,01\ny,,02\nz,8,\n")
+    pairs = read_candidates(tmp_path / "pairs.csv", "--candidates").pairs
+    assert pairs.to_pylist() == [{"item_id": "007", "user_id": "01"}]
+    pq.write_table(pa.table({"user_id": [1], "item_id": [7], "user_source": ["shop"]}), tmp_path / "pairs.parquet")
+    pairs = read_candidates(tmp_path / "pairs.parquet", "--candidates").pairs
+    assert pairs.to_pylist() == [{"item_id": "7", "user_id": "1", "user_source": "shop"}]
+    (tmp_path / "none.csv").write_text("item_id,user_id\n,1\n")
+    with pytest.raises(UsageError, match="no pair"):
+        read_candidates(tmp_path / "none.csv", "--candidates")
 
 
 def test_json_of_an_option_or_of_a_file(tmp_path):

@@ -7,6 +7,7 @@ import json
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from features.training_data import interaction_rows
 from qianmian.errors import DataError, InvalidRequest, UsageError
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
+from serving.recommending.candidates import CustomerCandidates
 from serving.recommending.request_options import parse_list_options
 from serving.scoring import tables
 from serving.scoring.churn import score_churn
@@ -35,7 +37,7 @@ def answer(champions, route, **fields):
 @pytest.mark.parametrize("scene", ["home", "discover"])
 def test_recommend_equals_single_answers(champions, scene, monkeypatch):
     monkeypatch.setattr(batch, "BLOCK", 97)
-    table = batch.score_recommend(champions, num_results=7, scene=scene)
+    table = batch.score_recommend(champions, num_results=7, scene=scene).table()
     assert table.column_names == [
         "user_id",
         "user_source",
@@ -66,7 +68,7 @@ def test_recommend_equals_single_answers(champions, scene, monkeypatch):
 
 def test_churn_and_predictions_equal_single_answers(champions, monkeypatch):
     monkeypatch.setattr(tables, "BLOCK", 97)
-    churn, predictions = score_churn(champions), score_predictions(champions)
+    churn, predictions = score_churn(champions).table(), score_predictions(champions).table()
     assert churn.column_names == [
         "user_id",
         "user_source",
@@ -101,11 +103,13 @@ def test_candidates_and_purchased(champions):
     champion = champions.models["recommend"]
     catalogue = champion.catalogue
     items = catalogue.item_ids[5:15]
-    table = batch.score_recommend(champions, num_results=20, candidates={*items, "ghost"})
+    table = batch.score_recommend(champions, num_results=20, candidates={*items, "ghost"}).table()
     assert set(table["item_id"].to_pylist()) == set(items)
     assert table.num_rows == 10 * champions.customers.table.num_rows
     for purchased in ("never", "only"):
-        lists = batch.score_recommend(champions, num_results=5, options=parse_list_options({"purchased": purchased}))
+        lists = batch.score_recommend(
+            champions, num_results=5, options=parse_list_options({"purchased": purchased})
+        ).table()
         users = np.array([catalogue.user_row(one_id) for one_id in lists["one_id"].to_pylist()])
         columns = np.array([catalogue.item_column(item) for item in lists["item_id"].to_pylist()])
         interacted = np.asarray(catalogue.history[users, columns]).ravel()
@@ -114,16 +118,103 @@ def test_candidates_and_purchased(champions):
         lengths = np.minimum(5, many if purchased == "only" else catalogue.history.shape[1] - many)
         assert len(lists) == sum(lengths[catalogue.user_row(one_id)] for one_id in champions.customers.one_ids)
     with pytest.raises(DataError, match="none of the candidates"):
-        batch.score_recommend(champions, candidates={"ghost"})
+        batch.score_recommend(champions, candidates={"ghost"}).table()
     for number in (0, 501):
         with pytest.raises(UsageError, match=r"1\.\.500"):
-            batch.score_recommend(champions, num_results=number)
+            batch.score_recommend(champions, num_results=number).table()
     with pytest.raises(UsageError, match="home, replenish, discover"):
-        batch.score_recommend(champions, scene="moon")
+        batch.score_recommend(champions, scene="moon").table()
     with pytest.raises(UsageError, match="requires the context items"):
-        batch.score_recommend(champions, scene="similar")
+        batch.score_recommend(champions, scene="similar").table()
     with pytest.raises(InvalidRequest, match="never"):
-        batch.score_recommend(champions, scene="discover", options=parse_list_options({"purchased": "only"}))
+        batch.score_recommend(champions, scene="discover", options=parse_list_options({"purchased": "only"})).table()
+
+
+def candidate_pairs(*pairs):
+    names = ["user_id", "item_id"] if len(pairs[0]) == 2 else ["user_id", "item_id", "user_source"]
+    return CustomerCandidates(pa.table([pa.array(column, pa.string()) for column in zip(*pairs, strict=True)], names))
+
+
+@pytest.mark.parametrize("scene", ["home", "discover"])
+def test_candidates_of_each_customer_are_ranked_as_single_requests_rank_them(champions, scene, monkeypatch):
+    items = champions.models["recommend"].catalogue.item_ids
+    people = champions.customers.table.select(["user_id", "user_source"]).to_pylist()[5:90:6]
+    wanted = {
+        (person["user_id"], person["user_source"]): [items[(7 * number + 3 * place) % len(items)] for place in range(9)]
+        for number, person in enumerate(people)
+    }
+    pairs = [(user, item, source) for (user, source), chosen in wanted.items() for item in chosen]
+    bad = [(*pairs[0][:2], pairs[0][2]), ("nobody", items[0], None), (pairs[0][0], "ghost", pairs[0][2])]
+    candidates = candidate_pairs(*pairs, *bad)
+    monkeypatch.setattr(batch, "BLOCK", 4)
+    scores = batch.score_recommend(champions, num_results=20, scene=scene, candidates=candidates, unavailable=[])
+    assert scores.counts == {
+        "pairs": len(pairs) + 3,
+        "used": len(pairs),
+        "repeated": 1,
+        "of_unknown_users": 1,
+        "of_unknown_items": 1,
+    }
+    assert len(scores.ranges) == -(-len(wanted) // 4)
+    lists: dict[tuple[str, str], list[str]] = {}
+    for row in scores.table().to_pylist():
+        lists.setdefault((row["user_id"], row["user_source"]), []).append(row["item_id"])
+    assert set(lists) <= set(wanted), "customers who are not in the file get no list"
+    for (user_id, user_source), chosen in wanted.items():
+        person = {"user_id": user_id, "user_source": user_source}
+        if scene == "home":
+            single = answer(champions, "/rank", **person, item_ids=chosen)["items"]
+            assert lists[user_id, user_source] == [item["item_id"] for item in single if item["score"] is not None]
+        else:
+            assert set(lists.get((user_id, user_source), [])) <= set(chosen)
+
+
+def test_candidates_of_each_customer_keep_the_purchased_option(champions):
+    catalogue, person = champions.models["recommend"].catalogue, champions.customers.table["user_id"][3].as_py()
+    bought = catalogue.interacted(catalogue.user_row(champions.customers.resolve(person))).tolist()
+    asked = [catalogue.item_ids[column] for column in {*bought[:2], 0, 1, 2, 3}]
+    lists = {
+        option: set(
+            batch.score_recommend(
+                champions,
+                candidates=candidate_pairs(*((person, item) for item in asked)),
+                options=parse_list_options({"purchased": option, "filters": {"available": [True, False]}}),
+            )
+            .table()["item_id"]
+            .to_pylist()
+        )
+        for option in ("only", "never")
+    }
+    own = {catalogue.item_ids[column] for column in bought}
+    assert lists["only"] == set(asked) & own
+    assert lists["never"] == set(asked) - own
+
+
+def test_candidates_without_a_known_customer_or_item_are_refused(champions):
+    person, item = champions.customers.table["user_id"][0].as_py(), champions.models["recommend"].catalogue.item_ids[0]
+    with pytest.raises(DataError, match="user_id"):
+        batch.score_recommend(champions, candidates=candidate_pairs(("nobody", item)))
+    with pytest.raises(DataError, match="item_id"):
+        batch.score_recommend(champions, candidates=candidate_pairs((person, "ghost")))
+
+
+def test_what_the_lists_depend_on_is_in_their_digest(champions):
+    """Otherwise a run would continue with the blocks of other lists."""
+    items = champions.models["recommend"].catalogue.item_ids
+    variants = [
+        {},
+        {"num_results": 3},
+        {"scene": "discover"},
+        {"candidates": items[:5]},
+        {"candidates": items[:6]},
+        {"candidates": candidate_pairs((champions.customers.table["user_id"][0].as_py(), items[0]))},
+        {"unavailable": items[:1]},
+        {"options": parse_list_options({"purchased": "never"})},
+        {"options": parse_list_options({"filters": {"brand": "x"}, "purchased": "never"})},
+    ]
+    digests = [batch.score_recommend(champions, **variant).digest for variant in variants]
+    assert len(set(digests)) == len(variants)
+    assert batch.score_recommend(champions).digest == digests[0]
 
 
 CONTROLLED = {
@@ -136,7 +227,7 @@ CONTROLLED = {
 
 def test_controls_equal_single_answers(champions, monkeypatch):
     monkeypatch.setattr(batch, "BLOCK", 97)
-    table = batch.score_recommend(champions, num_results=8, options=parse_list_options(CONTROLLED))
+    table = batch.score_recommend(champions, num_results=8, options=parse_list_options(CONTROLLED)).table()
     assert table.column_names[-3:] == ["promotion", "as_of", "model_version"]
     rows: dict[str, list[dict]] = {}
     for row in table.to_pylist():
@@ -151,10 +242,10 @@ def test_controls_equal_single_answers(champions, monkeypatch):
 
 def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_exact(champions, monkeypatch):
     explored = parse_list_options({"exploration": {"share": 0.25, "pool": 8, "seed": 5}})
-    table = batch.score_recommend(champions, num_results=6, options=explored)
+    table = batch.score_recommend(champions, num_results=6, options=explored).table()
     assert table.column_names[-5:] == ["explored", "propensity", "propensity_in_list", "as_of", "model_version"]
     monkeypatch.setattr(batch, "BLOCK", 31)
-    assert batch.score_recommend(champions, num_results=6, options=explored).equals(table)
+    assert batch.score_recommend(champions, num_results=6, options=explored).table().equals(table)
     people = champions.customers.table.num_rows
     drawn = table.filter(table["explored"])
     # of 6 slots 1.5 are explored: one, or two with probability one half; the pool follows the other items
@@ -164,7 +255,7 @@ def test_exploration_is_the_same_in_blocks_of_any_size_and_its_propensities_are_
     assert by_place[0] == 0, "the top-ranked item stays first"
     other = batch.score_recommend(
         champions, num_results=6, options=parse_list_options({"exploration": {"share": 0.25, "pool": 8, "seed": 6}})
-    )
+    ).table()
     assert other["item_id"].to_pylist() != table["item_id"].to_pylist()
 
 
@@ -172,15 +263,15 @@ def test_no_row_at_or_after_as_of_is_read(champions, workspace):
     before, later = AS_OF - timedelta(days=1), AS_OF + timedelta(days=14)
     builder = Builder(Lake(workspace), FEATURES)
     for score in (batch.score_recommend, score_churn, score_predictions):
-        assert score(champions, as_of=AS_OF).num_rows
+        assert score(champions, as_of=AS_OF).customers
         with pytest.raises(DataError, match="was trained on rows after") as found:
             score(champions, as_of=before, builder=builder)
         assert "qianmian train" in (found.value.hint or "")
         with pytest.raises(UsageError):
             score(champions, as_of=later)
-    table = score_churn(champions, as_of=later, builder=builder)
+    table = score_churn(champions, as_of=later, builder=builder).table()
     assert set(table["as_of"].to_pylist()) == {later}
-    assert table["churn_probability"].to_pylist() != score_churn(champions)["churn_probability"].to_pylist()
+    assert table["churn_probability"].to_pylist() != score_churn(champions).table()["churn_probability"].to_pylist()
 
 
 def test_a_later_as_of_folds_in_recent_purchases(champions, workspace, monkeypatch):
@@ -189,7 +280,7 @@ def test_a_later_as_of_folds_in_recent_purchases(champions, workspace, monkeypat
     monkeypatch.setattr(batch, "BLOCK", 97)
     table = batch.score_recommend(
         champions, num_results=500, as_of=moment, builder=builder, options=parse_list_options({"purchased": "only"})
-    )
+    ).table()
     assert set(table["as_of"].to_pylist()) == {moment}
     rows = interaction_rows(builder, moment, AS_OF)
     catalogue = champions.models["recommend"].catalogue
@@ -223,10 +314,10 @@ def test_a_later_as_of_folds_in_recent_purchases(champions, workspace, monkeypat
         num_results=8,
         context={"events": events, "now": moment.isoformat()},
     )
-    together = batch.score_recommend(champions, num_results=8, as_of=moment, builder=builder)
+    together = batch.score_recommend(champions, num_results=8, as_of=moment, builder=builder).table()
     listed = [row["item_id"] for row in together.to_pylist() if row["one_id"] == one_id]
     assert [item["item_id"] for item in single["items"]] == listed
-    stale = batch.score_recommend(champions, num_results=8)
+    stale = batch.score_recommend(champions, num_results=8).table()
     assert together["item_id"].to_pylist() != stale["item_id"].to_pylist()
 
 
@@ -236,20 +327,20 @@ def test_items_that_became_unavailable_are_not_shown(champions, workspace):
     assert set(batch.unavailable_items(Lake(workspace))) & set(catalogue.item_ids) == known
     bestseller = catalogue.item_ids[0]
     before, after = (
-        batch.score_recommend(champions),
-        batch.score_recommend(champions, unavailable=[bestseller, "ghost"]),
+        batch.score_recommend(champions).table(),
+        batch.score_recommend(champions, unavailable=[bestseller, "ghost"]).table(),
     )
     assert bestseller in before["item_id"].to_pylist()
     assert bestseller not in after["item_id"].to_pylist()
     assert before.num_rows == after.num_rows
     asked = batch.score_recommend(
         champions, unavailable=[bestseller], options=parse_list_options({"filters": {"available": [True, False]}})
-    )
+    ).table()
     assert bestseller in asked["item_id"].to_pylist()
 
 
 def test_files(champions, tmp_path):
-    table = score_churn(champions)
+    table = score_churn(champions).table()
     parquet, text = write(table, tmp_path / "churn.parquet"), write(table, tmp_path / "churn.csv")
     assert pq.read_table(parquet).equals(table)
     with text.open(newline="", encoding="utf-8") as handle:
@@ -257,7 +348,7 @@ def test_files(champions, tmp_path):
     assert len(rows) == table.num_rows
     assert list(rows[0]) == table.column_names
     assert json.loads(rows[0]["reasons"]) == table["reasons"][0].as_py()
-    predictions = score_predictions(champions)
+    predictions = score_predictions(champions).table()
     with write(predictions, tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as handle:
         first = next(csv.DictReader(handle))
     assert json.loads(first["next_stage"] or "null") == predictions["next_stage"][0].as_py()

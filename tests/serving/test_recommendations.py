@@ -158,7 +158,7 @@ def test_replenish_returns_the_expected_day_and_the_cycle(of_bundle):
     home = answer(champions, user_id=users[4], num_results=1, explain=True)["items"][0]
     assert home["reasons"] == ["bought every 10 days, last 5 days ago"], "a cycle holds whichever model ranked the item"
     assert "expected_on" not in home
-    table = batch.score_recommend(champions, scene="replenish", num_results=2)
+    table = batch.score_recommend(champions, scene="replenish", num_results=2).table()
     assert table.column_names == [
         "user_id",
         "user_source",
@@ -343,7 +343,7 @@ def test_a_scene_with_a_job_of_its_own_is_answered_by_its_champion(of_bundle, sm
     body = answer(with_contents, user_id=users[0], scene="content", num_results=2)
     assert body["model"] == {"name": "qianmian-content", "version": "7"}
     assert body["as_of"] == "2024-07-01T00:00:00Z"
-    table = batch.score_recommend(with_contents, scene="content", num_results=2)
+    table = batch.score_recommend(with_contents, scene="content", num_results=2).table()
     assert set(table["model_version"].to_pylist()) == {"7"}
     assert answer(with_contents, user_id=users[0])["model"]["version"] == "1"
 

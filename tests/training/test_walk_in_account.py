@@ -131,7 +131,7 @@ def answer(champions, route="/recommendations", **fields):
 
 def test_the_walk_in_account_is_named_and_gets_no_churn_score(champions, trained):
     assert any(line.startswith("WALKIN is no single customer (shared account: ") for line in trained[0])
-    rows = {row["user_id"]: row for row in score_churn(champions).to_pylist()}
+    rows = {row["user_id"]: row for row in score_churn(champions).table().to_pylist()}
     assert rows["WALKIN"]["churn_probability"] is None
     assert rows["WALKIN"]["no_score_reason"].startswith("shared account: ")
     assert rows["WALKIN"]["no_score_reason"].endswith(" of all order lines, 12.0 orders a day")

@@ -10,6 +10,7 @@ bucket by bucket, so that memory is bounded by one bucket.
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from features.compute.compile_ibis import compile_profiles
 from features.compute.local_time import LocalTime
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake, literal, quote
+from features.data.memory import MEMORY_GB, bounded_memory, spill_to
 from features.data.tables import LAKE_TABLES
 from qianmian.errors import ConfigError
 from qianmian.paths import exact_pattern
@@ -71,6 +73,8 @@ class DuckDBEngine:
     lake : Lake
     timezone : str
         Time zone of days and hours: IANA name, or UTC.
+    memory_gb : float
+        Memory of DuckDB while it builds a lake that does not fit into memory (`Settings.database_memory_gb`).
 
     Raises
     ------
@@ -80,9 +84,11 @@ class DuckDBEngine:
 
     name = "duckdb"
 
-    def __init__(self, lake: Lake, timezone: str = UTC_ZONE) -> None:
-        self.lake, self.states = lake, lake.states()
+    def __init__(self, lake: Lake, timezone: str = UTC_ZONE, memory_gb: float = MEMORY_GB) -> None:
+        self.lake, self.states, self.memory_gb = lake, lake.states(), memory_gb
         self.backend: Any = lake.connect()
+        # one folder for the life of the connection, because tables that stay may lie in it; DuckDB makes and removes it
+        self.connection.execute(spill_to(lake.workspace.root / f".spill-{uuid.uuid4().hex[:8]}"))
         if timezone != UTC_ZONE:
             self._check_timezone(timezone)
         self.rows = PreparedTables(self.backend, self.states, LocalTime(timezone))
@@ -121,13 +127,11 @@ class DuckDBEngine:
     def _by_bucket(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         root = self.lake.workspace.root
         with explain_os_errors(root), tempfile.TemporaryDirectory(dir=root, prefix=".build-") as scratch:
-            self.connection.execute(
-                f"SET temp_directory={literal(Path(scratch) / 'spill')}; SET preserve_insertion_order=false"
-            )
+            self.connection.execute(f"{bounded_memory(self.memory_gb)} SET preserve_insertion_order=false")
             try:
                 parts = list(self._bucket_tables(features, as_of, Path(scratch)))
             finally:
-                self.connection.execute("SET preserve_insertion_order=true")
+                self.connection.execute("SET preserve_insertion_order=true; RESET memory_limit")
         whole = pa.concat_tables(parts)
         ids = whole["one_id"]
         in_order = len(ids) < 2 or pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()

@@ -26,8 +26,9 @@ from features.data.ingest.own_items import with_own_items
 from features.data.ingest.profile_history import history_query
 from features.data.ingest.rejected import quarantine, rejected_rows, translate_duckdb_errors
 from features.data.ingest.report import IngestReport, TableReport, mapped_examples
-from features.data.lake import Lake, literal
+from features.data.lake import Lake
 from features.data.locking import exclusive_writer
+from features.data.memory import bounded_memory, spill_to
 from features.data.privacy import PersonalDataHasher, save_key_fingerprint
 from features.data.sources.base import RawTable, Source
 from features.data.sources.watermarks import Watermark
@@ -108,7 +109,7 @@ def ingest(
     workspace.create()
     lake = Lake(workspace)
     scratch = workspace.root / f".ingest-{uuid.uuid4().hex[:8]}"
-    with _connection(workspace, source, scratch) as connection, exclusive_writer(workspace):
+    with _connection(workspace, source, settings, scratch) as connection, exclusive_writer(workspace):
         lake.attach(connection, "lake_")
         source.watermarks = _last_watermarks(lake, source)
         personal = PersonalDataHasher.of(workspace, settings)
@@ -182,7 +183,7 @@ def preview(
     examples: dict[str, dict[str, list[str]]] = {}
     scratch = Path(tempfile.gettempdir()) / f"qianmian-preview-{uuid.uuid4().hex[:8]}"
     warnings: tuple[IngestWarning, ...] = ()
-    with _connection(workspace, source, scratch) as connection:
+    with _connection(workspace, source, settings, scratch) as connection:
         lake.attach(connection, "lake_")
         source.limit = rows
         source.watermarks = _last_watermarks(lake, source)
@@ -211,13 +212,17 @@ def preview(
 
 
 @contextlib.contextmanager
-def _connection(workspace: Workspace, source: Source, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _connection(
+    workspace: Workspace, source: Source, settings: Settings, scratch: Path
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection that spills to `scratch`, with readable errors; the folder is removed at the end."""
     connection = duckdb.connect()
     try:
         with translate_duckdb_errors(workspace.root, source):
             connection.execute(
-                f"SET TimeZone='UTC'; SET preserve_insertion_order=true; SET temp_directory={literal(scratch)}"
+                "SET TimeZone='UTC'; SET preserve_insertion_order=true; "
+                + bounded_memory(settings.database_memory_gb)
+                + spill_to(scratch)
             )
             # In a notebook without ipywidgets, DuckDB disables its progress bar itself and then rejects this setting.
             if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):

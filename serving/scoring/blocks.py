@@ -1,0 +1,159 @@
+"""Scores of all customers, computed and written block by block; an interrupted run continues where it ended.
+
+Memory holds one block, and each finished block is a file of its own until all are there. The blocks lie beside the
+result, in a folder that is named by what the scores depend on, so that a run with another model, moment or option never
+takes them over.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qianmian import __version__
+from qianmian.workspace import atomic_path
+from serving.champions import Champion, Champions
+from serving.scoring.tables import BLOCK, PROVENANCE, write_tables
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores of customers that are computed by blocks.
+
+    Attributes
+    ----------
+    schema : pyarrow.Schema
+        Columns of every block.
+    customers : int
+        Number of customers.
+    block : callable
+        Computes the scores of the customers from one number up to another, as a table.
+    depends_on : mapping
+        What the scores depend on, as plain data: runs in which it is equal give equal blocks.
+    size : int
+        Number of customers of a block.
+    counts : mapping of str to int
+        What was read of the candidates of each customer (`KnownCandidates.counts`); empty without such.
+    """
+
+    schema: pa.Schema
+    customers: int
+    block: Callable[[int, int], pa.Table]
+    depends_on: Mapping[str, Any]
+    size: int = BLOCK
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """First customer of each block and the one after its last."""
+        return [
+            (start, min(start + self.size, self.customers)) for start in range(0, max(1, self.customers), self.size)
+        ]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that the blocks depend on."""
+        known = {"version": __version__, "size": self.size, "customers": self.customers, **self.depends_on}
+        text = json.dumps([known, str(self.schema)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def table(self) -> pa.Table:
+        """All scores as one table in memory."""
+        return pa.concat_tables([self.block(*block) for block in self.ranges])
+
+
+@dataclass(frozen=True)
+class WrittenScores:
+    """What a file of scores contains.
+
+    Attributes
+    ----------
+    rows, customers : int
+        Number of rows, and of the customers in them.
+    columns : tuple of str
+        Names of the columns.
+    as_of : datetime or None
+        Moment of the scores; None without rows.
+    resumed : int
+        Number of customers whose scores an interrupted run had left.
+    """
+
+    rows: int
+    customers: int
+    columns: tuple[str, ...]
+    as_of: datetime | None
+    resumed: int = 0
+
+    @classmethod
+    def of(cls, table: pa.Table) -> WrittenScores:
+        """The facts of a table."""
+        as_of = table[PROVENANCE[0][0]][0].as_py() if table.num_rows else None
+        return cls(table.num_rows, len(table["one_id"].unique()), tuple(table.column_names), as_of)
+
+
+def provenance(champions: Champions, champion: Champion) -> dict[str, Any]:
+    """What the scores of a champion depend on whatever the options: model and profiles."""
+    profiles = champions.customers
+    return {
+        "model": [champion.job, champion.version, champion.bundle.as_of, champion.bundle.facts],
+        "profiles": [profiles.as_of, profiles.data_digest, profiles.tags_digest],
+        "settings": champions.settings.model_dump(mode="json"),
+    }
+
+
+def write_blocks(
+    scores: BlockScores, path: Path, progress: Callable[[int, int], None] = lambda done, of: None
+) -> WrittenScores:
+    """Write scores to a Parquet or CSV file; the file appears when it is complete.
+
+    Parameters
+    ----------
+    scores : BlockScores
+    path : Path
+        ``.parquet`` or ``.csv``.
+    progress : callable, optional
+        Called with the number of customers done and their total after every block.
+
+    Returns
+    -------
+    WrittenScores
+
+    Notes
+    -----
+    The finished blocks lie in the hidden folder ``.NAME.DIGEST.blocks`` beside the file. They are removed with those of
+    other runs for the same file when the file is complete.
+    """
+    folder = path.with_name(f".{path.name}.{scores.digest}.blocks")
+    files = [folder / f"{number:06d}.parquet" for number in range(len(scores.ranges))]
+    resumed = 0
+    for file, (start, stop) in zip(files, scores.ranges, strict=True):
+        if file.exists():
+            resumed += stop - start
+        else:
+            with atomic_path(file) as temporary:
+                pq.write_table(scores.block(start, stop), temporary, compression="zstd")
+        progress(stop, scores.customers)
+    rows, customers, as_of = 0, 0, None
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal rows, customers, as_of
+        for file in files:
+            found = WrittenScores.of(table := pq.read_table(file, schema=scores.schema))
+            # a customer is in one block only
+            rows, customers, as_of = rows + found.rows, customers + found.customers, as_of or found.as_of
+            yield table
+
+    write_tables(tables(), scores.schema, path)
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.blocks"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return WrittenScores(rows, customers, tuple(scores.schema.names), as_of, resumed)
