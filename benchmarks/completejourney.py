@@ -216,6 +216,11 @@ def lists_of_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iter
 def with_seed(model: Recommender, seed: int) -> Recommender:
     """An unfitted model with the parameters of another, and this seed if it has one."""
     parameters = model.get_params()
+    if "components" in parameters:  # a blend
+        parameters["components"] = [
+            [name, {**given, **({"seed": seed} if "seed" in given else {})}, weight]
+            for name, given, weight in parameters["components"]
+        ]
     return type(model)(**{**parameters, **({"seed": seed} if "seed" in parameters else {})})
 
 

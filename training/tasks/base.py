@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions, TrainingSet
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
-from models.recommend.ranking.two_stage import DEFAULT_STAGES
+from models.recommend.ranking.two_stage import DEFAULT_STAGES, TYPED_STAGES
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
@@ -106,13 +106,11 @@ def make_ranker(settings: RecommendSettings, seed: int, target: str) -> Recommen
     The models of its first stage have the parameters of the settings, so that what was found for a model also serves
     the ranker.
     """
-    given = settings.models.get("two_stage", {})
-    if "stages" in given or not any(name in settings.models for name, _, _ in DEFAULT_STAGES[target]):
-        return make_recommender("two_stage", settings, seed, target=target)
-    stages = [
-        (name, {**settings.models.get(name, {}), **params}, width) for name, params, width in DEFAULT_STAGES[target]
-    ]
-    return make_recommender("two_stage", settings, seed, target=target, stages=stages)
+    names = {name for name, _, _ in (*DEFAULT_STAGES[target], *TYPED_STAGES)}
+    given = {name: dict(parameters) for name, parameters in settings.models.items() if name in names}
+    return make_recommender(
+        "two_stage", settings, seed, target=target, **({"stage_parameters": given} if given else {})
+    )
 
 
 def parameters_of(kind: type[Recommender]) -> list[str]:

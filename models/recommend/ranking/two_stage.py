@@ -71,6 +71,8 @@ class TwoStageRecommender(Recommender):
     stages : sequence of (str, dict, int), optional
         Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target
         and, where there are several types of interaction, `TYPED_STAGES`.
+    stage_parameters : mapping of str to dict, optional
+        Parameters of the models of the stages, by name, where `stages` does not set them.
     horizon_days : float
         Length of the label period after a cutoff in days.
     cuts : int
@@ -120,6 +122,7 @@ class TwoStageRecommender(Recommender):
         self,
         target: str = "any",
         stages: Stages | None = None,
+        stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
         horizon_days: float = 28.0,
         cuts: int = 2,
         users_per_cut: int = 4_000,
@@ -135,7 +138,8 @@ class TwoStageRecommender(Recommender):
         n_jobs: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.target, self.stages, self.horizon_days = target, stages, horizon_days
+        self.target, self.stages, self.stage_parameters = target, stages, stage_parameters
+        self.horizon_days = horizon_days
         self.cuts, self.users_per_cut, self.negatives_per_positive = cuts, users_per_cut, negatives_per_positive
         self.objectives, self.rounds, self.learning_rate, self.depth = tuple(objectives), rounds, learning_rate, depth
         self.min_child_weight, self.subsample = min_child_weight, subsample
@@ -146,8 +150,7 @@ class TwoStageRecommender(Recommender):
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
-        wanted = DEFAULT_STAGES[self.target] if self.stages is None else self.stages
-        stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in wanted)
+        stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
         return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (
             stages + 3e-7 * n_lines(train)
@@ -214,9 +217,11 @@ class TwoStageRecommender(Recommender):
 
     @property
     def _stages(self) -> Stages:
-        if self.stages is not None:
-            return self.stages
-        return (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if self._types else ()))
+        stages = self.stages
+        if stages is None:
+            stages = (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if self._types else ()))
+        given = self.stage_parameters or {}
+        return tuple((name, {**given.get(name, {}), **params}, width) for name, params, width in stages)
 
     @property
     def _types(self) -> tuple[int, ...]:
