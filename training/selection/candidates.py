@@ -129,7 +129,9 @@ def select_candidates(
                 TASKS[name], found.models[choice.winner], choice, customers, found.periods, len(found.values)
             )
             contenders = {one for one, behind in choice.behind.items() if behind.low <= 0}
-            if customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
+            if back < TASKS[name].periods:
+                wanted[name] = {one: found.models[one] for one in choice.values if one != BLEND}
+            elif customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
                 wanted[name] = {one: found.models[one] for one in choice.values if one in contenders}
         del split
         if not wanted:

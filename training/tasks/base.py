@@ -48,6 +48,9 @@ class Task:
         Length of the evaluated lists.
     baselines : sequence of str
         Candidates that are measured beside the winner in the test period, besides the simplest and the runner-up.
+    periods : int
+        Validation periods on which candidates are always compared; more than one where few items decide, so that an
+        interval over customers is too narrow.
     fallbacks : sequence of str
         Tasks (whose winner is used) or models, by name, that fill the slots the scene's model leaves empty.
     tuned_models : sequence of str
@@ -64,6 +67,7 @@ class Task:
     metric: str = "ndcg"
     k: int = 10
     baselines: Sequence[str] = ()
+    periods: int = 1
     fallbacks: Sequence[str] = ()
     tuned_models: Sequence[str] = ()
     extra_metrics: ExtraMetrics | None = None

@@ -17,10 +17,10 @@ HIDDEN_SHARE = 0.2  # of the items
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: category and brand affinity; the LightFM hybrid; category popularity; a random order."""
+    """Candidates: the LightFM hybrid; category and brand affinity; category popularity; a random order."""
     return {
-        "affinity": make_recommender("affinity", settings, seed),
         "hybrid": make_recommender("hybrid", settings, seed),
+        "affinity": make_recommender("affinity", settings, seed),
         "popular categories": make_recommender("affinity", settings, seed, prior_lines=1e9),
         "random": make_recommender("popular", settings, seed),
     }
@@ -31,7 +31,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
 
     Items are shuffled first, because their order is that of popularity, which must be unknown for hidden items.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, int(train.as_of.toordinal())))  # other items at another cutoff
     order = rng.permutation(train.n_items)
     place = np.empty(train.n_items, dtype=np.int32)
     place[order] = np.arange(train.n_items, dtype=np.int32)
@@ -62,5 +62,7 @@ TASK = Task(
     "which item without interactions a customer will choose; relevant are hidden items that are new to the customer",
     candidates,
     examples,
+    # which items are hidden matters: LightFM had an NDCG@10 of .0126 and .0038 in two months of Complete Journey
+    periods=3,
     tuned_models=("affinity",),
 )
