@@ -100,17 +100,22 @@ class HoldoutSplitter:
         span = (self._context.as_of - self._context.history_start(*self._tables)).days
         return max(1, span // self.horizon_days - 3)
 
-    def validation(self, back: int = 1) -> HoldoutSplit:
+    def validation(self, back: int = 1, *, with_features: bool = True) -> HoldoutSplit:
         """The validation split that is `back` horizons before the test split; it contains nothing of later splits.
 
-        The training set has the profile features of its cutoff.
+        Parameters
+        ----------
+        back : int
+            1 is the period that ends where the test period begins.
+        with_features : bool
+            Whether its training set has profile features.
         """
         if back not in self._made:
             if self.horizon_days is None:
                 seed = self._context.settings.seed
                 self._made[back] = _random_split(_random_split(self._full_training_set(), seed).train, seed + back)
             else:
-                self._made[back] = self._window_split(1 + back, with_features=True)
+                self._made[back] = self._window_split(1 + back, with_features=with_features)
         return self._made[back]
 
     def forget(self) -> None:

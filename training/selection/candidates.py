@@ -111,7 +111,7 @@ def select_candidates(
     left_out: dict[str, float] = {}
     wanted: Candidates = {name: task.candidates(settings, seed) for name, task in TASKS.items()}
     for back in range(1, 1 + min(MAX_PERIODS, splitter.validation_periods)):
-        split = splitter.validation(back)
+        split = splitter.validation(back, with_features=back == 1 or any(TASKS[name].reads_profiles for name in wanted))
         if back == 1:
             wanted, left_out = within_budget(wanted, split.train, settings.budget_cpu_seconds)
         for name, evaluation in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():

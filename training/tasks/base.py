@@ -51,6 +51,8 @@ class Task:
     periods : int
         Validation periods on which candidates are always compared; more than one where few items decide, so that an
         interval over customers is too narrow.
+    reads_profiles : bool
+        Whether the examples or their only candidates need profile features.
     fallbacks : sequence of str
         Tasks (whose winner is used) or models, by name, that fill the slots the scene's model leaves empty.
     tuned_models : sequence of str
@@ -68,6 +70,7 @@ class Task:
     k: int = 10
     baselines: Sequence[str] = ()
     periods: int = 1
+    reads_profiles: bool = False
     fallbacks: Sequence[str] = ()
     tuned_models: Sequence[str] = ()
     extra_metrics: ExtraMetrics | None = None

@@ -42,5 +42,6 @@ TASK = Task(
     "which items a customer without history will choose; relevant are all items of the test period",
     candidates,
     examples,
+    reads_profiles=True,
     tuned_models=("popular_by_segment", "hybrid"),
 )
