@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from training import JobResult
 
 SOURCE = "completejourney"
+QUICK_CUSTOMERS = 500
 LOG_LINES = 15  # last lines of the server's log, shown if it does not start
 
 
@@ -43,7 +44,13 @@ class StageTimer:
         self.output.advance()
 
 
-def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def demo(
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"Only {QUICK_CUSTOMERS} households: a sample, with other figures.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, stop.
 
     A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing.
@@ -56,10 +63,12 @@ def demo(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 
     output = Output(as_json)
     located = Workspace.locate(workspace)
-    source = make_source(SOURCE, {})
+    source = make_source(SOURCE, {"customers": QUICK_CUSTOMERS if quick else None})
     if not located.config_file.exists() and not Lake(located).states():
         write_timezone(located, str(source.customers_timezone))
     settings = load_settings(located.config_file)
+    if quick:
+        output.say(f"a sample of {QUICK_CUSTOMERS} of 2,469 households: all figures below are those of the sample")
     stage_timer = StageTimer(output)
     with output.working(total=5, what="demo"):
         with stage_timer.stage("ingest"):

@@ -43,7 +43,10 @@ def ingest(
     customers: Annotated[
         int | None,
         typer.Option(
-            "--customers", metavar="N", help="synthetic: number of persons. Default: 1000.", show_default=False
+            "--customers",
+            metavar="N",
+            help="synthetic: number of persons (default 1000); completejourney: read only so many households.",
+            show_default=False,
         ),
     ] = None,
     days: Annotated[

