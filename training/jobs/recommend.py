@@ -154,8 +154,9 @@ def _evaluate_on_test(
         simplest = list(candidates)[-1]
         examples = sampled(task.examples(train, test.holdout, seed), seed)
         if len(examples) < MIN_EXAMPLES:
-            count = f"{len(examples)} examples, and {MIN_EXAMPLES} are needed"
-            context.progress(f"recommend: {name} is not evaluated ({count}), so its simplest baseline ships")
+            if len(examples):  # a scene without any is left out, and the final fit says why
+                count = f"{len(examples)} examples, and {MIN_EXAMPLES} are needed"
+                context.progress(f"recommend: {name} is not evaluated ({count}), so its simplest baseline ships")
             return None
         wanted = {one: candidates[one] for one in candidates if one in (*task.baselines, simplest)}
         if (found := selected.get(name)) is not None:

@@ -164,7 +164,7 @@ def _evaluate_split(
         task = TASKS[name]
         examples = sampled(task.examples(split.train, split.holdout, seed), seed)
         if len(examples) < (MIN_EXAMPLES if first else 1):
-            if first:
+            if first and len(examples):
                 progress(
                     f"recommend: {name} cannot be compared ({len(examples)} examples, and {MIN_EXAMPLES} are needed), "
                     "so its simplest baseline ships"

@@ -17,10 +17,10 @@ HIDDEN_SHARE = 0.3  # of the customers with attributes
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: popularity among customers with the same attributes; the LightFM hybrid; popularity."""
+    """Candidates: the LightFM hybrid; popularity among customers with the same attributes; popularity."""
     return {
-        "popular by segment": make_recommender("popular_by_segment", settings, seed),
         "hybrid": make_recommender("hybrid", settings, seed),
+        "popular by segment": make_recommender("popular_by_segment", settings, seed),
         "popular": make_recommender("popular", settings, seed),
     }
 
