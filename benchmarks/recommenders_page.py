@@ -72,8 +72,8 @@ def normalised_name(name: str) -> str:
 
 
 def ranking_columns(data_set: DataSet, models: ModelResults) -> list[str]:
-    """Ranking metrics (named ``…@k``) that any model has, those of the protocol first."""
-    held = dict.fromkeys(metric for results in models.values() for metric in results if "@" in metric)
+    """Ranking metrics (named ``…@k``) that any model has, those of the protocol first; differences are left out."""
+    held = dict.fromkeys(metric for results in models.values() for metric in results if re.search(r"@\d+$", metric))
     return [
         *(metric for metric in data_set.metrics if metric in held),
         *(metric for metric in held if metric not in data_set.metrics),

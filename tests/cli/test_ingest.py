@@ -89,6 +89,9 @@ def test_a_missing_column_is_exit_2_and_names_it(qianmian, tmp_path):
         (["files"], "needs --config"),
         (["files", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["synthetic", "--customers", "3"], "too small"),
+        (["synthetic", "--season-strength", "-1"], "season_strength ≥ 0"),
+        (["synthetic", "--gap-days", "0"], "gap_days > 0"),
+        (["completejourney", "--intent"], "does not accept --intent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -16,6 +16,7 @@ from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.replenish.model import ReplenishRecommender
 from models.recommend.scene_models import SceneModels
+from models.recommend.session.neighbours import SessionTransitionsRecommender
 from models.recommend.similar.model import SimilarRecommender
 from qianmian.errors import InvalidRequest, NotFound, NotReady
 from serving.champions import Champion, Champions
@@ -313,6 +314,35 @@ def test_reason_texts_for_unknown_users_and_for_events():
     assert item_reasons({"times": 2, "last_days": 3.0}, "repeat", str, events=True) == [
         "you interacted with it 2 times, last 3 days ago"
     ]
+
+
+def test_a_session_is_answered_from_the_events_of_a_stranger(of_bundle):
+    """Views of tea lead to an éclair, views of bread to pasta; nobody bought what they viewed."""
+    views = [(user, item, 9.0 - user - 0.001 * place) for user in range(8) for place, item in enumerate((4, 5))]
+    views += [(user, item, 9.0 - user - 0.001 * place) for user in range(10, 18) for place, item in enumerate((0, 2))]
+    users, items, ages = (np.array(column) for column in zip(*views, strict=True))
+    empty = TrainingSet.from_arrays([], [], n_users=20, n_items=len(NAMES))
+    seen = TrainingSet.from_arrays(users, items, n_users=20, n_items=len(NAMES), age_days=ages).interactions
+    train = replace(empty, auxiliary=replace(seen, types=np.ones(len(seen), np.int8)))
+
+    class Fitted(SessionTransitionsRecommender):
+        def fit(self, _):
+            return super().fit(train)
+
+    champions, _ = of_bundle(
+        models={"next": Fitted(), "popular": PopularRecommender()}, scenes={"session": ["next", "popular"]}
+    )
+    visit = [{"item_id": "阿 tea", "event_type": "view", "ts": "2024-08-02T10:00:00Z"}]
+    asked = {"user_id": "a stranger", "scene": "session", "num_results": 1, "explain": True}
+    shown = answer(champions, **asked, context={"events": visit})
+    assert shown["items"][0]["item_id"] == NAMES[5]
+    assert shown["items"][0]["source"] == "session_transitions"
+    assert shown["items"][0]["reasons"] == ["often next in visits like yours"]
+    assert (shown["fallback"], shown["ignored_events"]) == (None, [])
+    later = [*visit, {"item_id": "bread", "event_type": "view", "ts": "2024-08-02T12:00:00Z"}]
+    assert answer(champions, **asked, context={"events": later})["items"][0]["item_id"] == "pasta"
+    assert answer(champions, **asked, context={"items": ["bread"]})["items"][0]["item_id"] == "pasta"
+    assert answer(champions, **asked)["items"][0]["source"] == "popular"
 
 
 def test_the_error_explains_why_a_scene_was_left_out(of_bundle):

@@ -60,6 +60,7 @@ def test_examples_divide_visits_and_know_only_their_first_part(train):
         # what is relevant follows the last item that is known, and is not this item
         assert set(truth[row].indices.tolist()) <= {last + 1, last + 2}
         assert len(truth[row].indices)
+        assert examples.exclude[row].tolist() == [last]
     again = TASK.examples(train, train.interactions, 0)
     np.testing.assert_array_equal(again.users, examples.users)
     assert (again.truth != truth).nnz == 0

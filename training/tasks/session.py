@@ -34,9 +34,10 @@ def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommend
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
     """The last visit of each customer in the days before the period, divided at a random moment.
 
-    Relevant are the items of the rest of the visit, of any type of interaction. The days before the period are used,
-    because `holdout` has interactions of the target only. Models are fitted on what was before these days. What the
-    customer did in them until the moment is recent; for simplicity every moment is in the middle of these days.
+    Relevant are the items of the rest of the visit, of any type of interaction. The item that the customer looks at is
+    in no list. The days before the period are used, because `holdout` has interactions of the target only. Models are
+    fitted on what was before these days. What the customer did in them until the moment is recent; for simplicity every
+    moment is in the middle of these days.
     """
     nothing = sparse.csr_matrix((0, train.n_items), dtype=np.float32)
     if not has_visits(train):
@@ -51,6 +52,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
         train.with_earlier_cutoff(found.days),
         found.users,
         found.truth,
+        exclude=None if found.current is None else list(found.current[:, None]),
         recent_interactions=_interactions(recent.where(of_target), typed=of_any, weighted=of_any),
         recent_auxiliary=None if of_any else _interactions(recent.where(~of_target), typed=True),
         elapsed_days=found.days / 2,

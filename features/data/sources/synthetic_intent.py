@@ -68,12 +68,12 @@ def draw_visitors(
 ) -> tuple[dict[str, Any], _Needs]:
     """Draw the strangers and their needs; their numbers as persons follow those of the customers."""
     count = int(customers * VISITORS)
-    taste_of = rng.integers(0, customers, count)
+    like_person = rng.integers(0, customers, count)
     times = 1 + (rng.random(count) < 0.25)
     visitor = np.repeat(np.arange(count), times)
     day = rng.uniform(0.0, days, count)
     end = np.minimum(day[visitor] + rng.exponential(1.0, len(visitor)), float(days))
-    item = sample_items(rng, people["taste"], taste_of[visitor])
+    item = sample_items(rng, people["taste"], like_person[visitor])
     return {"count": count}, _Needs(customers + visitor, item, end, np.full(len(visitor), -1))
 
 
@@ -245,8 +245,8 @@ def _alternatives(rng: np.random.Generator, wanted: Ints, items: Mapping[str, An
     rank = np.empty(len(wanted), dtype=np.int64)
     for begin in range(0, len(wanted), 1_000_000):  # bounded memory
         part = slice(begin, begin + 1_000_000)
-        drawn = rng.random(len(wanted[part]))[:, None] > steps[wanted[part]]
-        rank[part] = np.minimum(drawn.sum(axis=1), n - 1)
+        above = rng.random(len(wanted[part]))[:, None] > steps[wanted[part]]
+        rank[part] = np.minimum(above.sum(axis=1), n - 1)
     return np.asarray(wanted // n * n + rank, dtype=np.int64)
 
 

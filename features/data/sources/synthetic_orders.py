@@ -177,8 +177,8 @@ def draw_lines(
             both % total // ITEMS_PER_CATEGORY
         ].T
         both = both[(months >= low) & (months < high)]
-    drawn = {"order": both // total, "item": both % total, "repurchased": np.isin(both, repurchases)}
-    return drawn, {"person": owner, "item": favourite, "cycle": cycle}
+    lines = {"order": both // total, "item": both % total, "repurchased": np.isin(both, repurchases)}
+    return lines, {"person": owner, "item": favourite, "cycle": cycle}
 
 
 def sample_items(rng: np.random.Generator, taste: Floats, person: Ints) -> Ints:

@@ -33,6 +33,8 @@ class SessionExamples:
         User of each example.
     elapsed : ndarray of float64, (n,)
         Days from the cutoff to the moment of each example.
+    current : ndarray of int64, (n,), or None
+        Item of the last entry of each trail where this is the item that the user looks at.
     """
 
     days: float
@@ -40,6 +42,7 @@ class SessionExamples:
     truth: sparse.csr_matrix
     users: NDArray[np.int64]
     elapsed: NDArray[np.float64]
+    current: NDArray[np.int64] | None = None
 
     def since_cutoff(self) -> Trails:
         """The entries of the trails that are newer than the cutoff."""
@@ -126,7 +129,7 @@ def divided_visits(
     # being shown what is looked at is no recommendation
     current = trails.items[at - 1]
     truth = truth.where(truth.items != current[truth.rows])
-    return SessionExamples(days, given, _truth(truth), users, days - moments)
+    return SessionExamples(days, given, _truth(truth), users, days - moments, current)
 
 
 def _renumbered(trails: Trails, users: NDArray[np.int64]) -> Trails:

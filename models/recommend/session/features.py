@@ -169,7 +169,7 @@ def _own_features(trails: Trails, rows: NDArray[np.int64], items: NDArray[np.int
         columns += [_log(np.bincount(place, weight * decay, len(keys)).astype(np.float64)) for weight in counted]
     newest = np.full(len(keys), float(10 * TRAIL_LENGTH))  # entries since the last one of the item
     np.minimum.at(newest, place, trails.place_from_end.astype(np.float64))
-    columns.append(-np.log1p(newest))
+    columns += [-np.log1p(newest), (newest == 0).astype(np.float64)]  # the item looked at now is rarely the next one
     visits = np.unique(place * np.int64(len(trails) + 1) + trails.visits()) // np.int64(len(trails) + 1)
     columns.append(np.log1p(np.bincount(visits, minlength=len(keys))))
     return [np.asarray(column, dtype=np.float64) for column in columns]

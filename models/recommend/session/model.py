@@ -14,7 +14,7 @@ from models.persist import Arrays
 from models.recommend.base import Query, entry_positions
 from models.recommend.choice_models import fit_conditional_logit
 from models.recommend.session.examples import MOST_EXAMPLES, SessionExamples, period_examples, visit_examples
-from models.recommend.session.features import SessionStatistics
+from models.recommend.session.features import MOST_ENTRIES, SessionStatistics
 from models.recommend.session.trails import Trails, auxiliary_kinds, untyped_kind
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import DataError, UsageError
@@ -62,6 +62,19 @@ class SessionRecommender(SparseScoresRecommender):
     @property
     def auxiliary_types(self) -> tuple[str, ...]:
         return tuple(INTERACTION_TYPES[code] for code in self.types_.tolist())
+
+    def estimated_cpu_seconds(self, train: TrainingSet) -> float:
+        """Estimate the CPU seconds of a fit: links of a bounded number of entries, and of a bounded number of examples.
+
+        Measured on 400,000 and 1.6 million entries; the cutoffs of a period cost more than the one of the visits.
+        """
+        entries = len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary))
+        return (1.0 if self.horizon_days is None else 8.0) + 5e-6 * min(entries, MOST_ENTRIES)
+
+    def estimated_peak_bytes(self, train: TrainingSet) -> int:
+        """Estimate the memory of a fit in bytes, most of which are the features of the examples."""
+        entries = len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary))
+        return int(1.2e9 + 150.0 * entries)
 
     def _fit(self, train: TrainingSet) -> None:
         if self.predicts not in PREDICTS or not (self.horizon_days is None or self.horizon_days > 0):

@@ -86,8 +86,8 @@ class Trails:
         """The entries of so many rows, drawn at random with a fixed seed, that about `most` entries remain."""
         if len(self) <= most:
             return self
-        drawn = np.random.default_rng(0).random(self.shape[0]) < most / len(self)
-        return self.where(drawn[self.rows])
+        kept_rows = np.random.default_rng(0).random(self.shape[0]) < most / len(self)
+        return self.where(kept_rows[self.rows])
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
