@@ -155,11 +155,15 @@ class Interactions:
         return result
 
 
-def distinct_customers(*parts: Interactions) -> NDArray[np.int64]:
-    """Distinct customers of each item in arrays of the same users and items, int64 array, shape (n_items,)."""
-    n_users, n_items = parts[0].shape
-    users, items = (np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items"))
-    met = sparse.csr_matrix((np.ones(len(users), np.int8), (items, users)), shape=(n_items, n_users), dtype=np.int8)
+def distinct_customers(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Distinct customers of each item, int64 array, shape (n_items,), from index arrays of shape (m,).
+
+    Examples
+    --------
+    >>> distinct_customers(np.array([0, 1, 1]), np.array([2, 2, 2]), (2, 3)).tolist()
+    [0, 0, 2]
+    """
+    met = sparse.csr_matrix((np.ones(len(users), np.int8), (items, users)), shape=(shape[1], shape[0]))
     met.sum_duplicates()
     customers: NDArray[np.int64] = np.diff(met.indptr).astype(np.int64)
     return customers

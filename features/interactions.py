@@ -248,14 +248,16 @@ class TrainingSet:
     @cached_property
     def item_customers(self) -> NDArray[np.int64]:
         """Distinct customers per item in the target, int64 array, shape (n_items,)."""
-        return distinct_customers(self.interactions)
+        return distinct_customers(self.interactions.users, self.interactions.items, self.interactions.shape)
 
     @cached_property
     def item_customers_of_any_type(self) -> NDArray[np.int64]:
         """Distinct customers per item in all types of interactions, int64 array, shape (n_items,)."""
         if self.auxiliary is None:
             return self.item_customers
-        return distinct_customers(self.interactions, self.auxiliary)
+        parts = (self.interactions, self.auxiliary)
+        users, items = (np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items"))
+        return distinct_customers(users, items, self.interactions.shape)
 
     @property
     def history_days(self) -> float:

@@ -18,6 +18,7 @@ from features.compute.builder import Builder
 from features.data.tables import TOLD
 from features.event_interactions import INTERACTION_COLUMNS, event_rows
 from features.id_map import IdMap
+from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
 from features.interactions import Interactions, TrainingSet, sorted_interactions
 from features.purchases import purchase_rows
@@ -208,12 +209,9 @@ def _catalogue(
     owners = np.concatenate([users.rows(part["one_id"]) for part in parts])
     of_target = np.arange(len(codes)) < len(kept)
 
-    def customers(which: NDArray[np.bool_]) -> NDArray[np.int64]:
-        pairs = np.unique(codes[which] * (len(users) + 1) + owners[which])
-        return np.bincount(pairs // (len(users) + 1), minlength=len(names))
-
-    bought = customers(of_target)
-    met = bought if others is None else customers(np.ones(len(codes), dtype=bool))
+    shape, known = (len(users), len(names)), owners >= 0
+    bought = distinct_customers(owners[of_target & known], codes[of_target & known], shape)
+    met = bought if others is None else distinct_customers(owners[known], codes[known], shape)
     lines = np.bincount(codes[of_target], minlength=len(names))
     order = np.lexsort((names, -met, -lines, -bought))
     order = order[met[order] >= min_item_customers]

@@ -93,3 +93,56 @@ def test_a_history_that_is_too_short_is_rejected(shop, copy_workspace, settings)
     workspace = copy_workspace(shop, {name: first.format(name) for name in ("transactions", "events")})
     with pytest.raises(DataError, match="too short"):
         HoldoutSplitter(TrainingContext(workspace, datetime(2024, 1, 3), settings, lambda line: None))
+
+
+def with_recommend(settings, **changed):
+    return settings.model_copy(update={"recommend": settings.recommend.model_copy(update=changed)})
+
+
+def test_what_is_held_out_is_the_target(shop, settings):
+    """Views are predicted if the settings say so; purchases are then auxiliary."""
+    lines = []
+    context = TrainingContext(shop, END, with_recommend(settings, target="view", min_item_customers=2), lines.append)
+    split = HoldoutSplitter(context).test()
+    assert split.train.target == "view"
+    assert "purchase" in split.train.auxiliary.type_counts()
+    assert "view" not in split.train.auxiliary.type_counts()
+    rows = context.builder.views(END)["events"].to_pyarrow().to_pylist()
+    items, users = set(split.train.item_ids.tolist()), set(split.train.user_ids.tolist())
+    views = [
+        row
+        for row in rows
+        if row["event_type"] == "view"
+        and row["ts"] >= split.start
+        and row["item_id"] in items
+        and row["one_id"] in users
+    ]
+    assert len(split.holdout) == len(views) > 0
+    assert any(line.startswith("recommendations predict view, from ") for line in lines)
+
+
+def test_items_beyond_the_largest_catalogue_are_said(shop, settings):
+    lines = []
+    context = TrainingContext(shop, END, with_recommend(settings, max_items=10, min_item_customers=2), lines.append)
+    assert HoldoutSplitter(context).test().train.n_items == 10
+    assert any("only the 10 most popular are recommended (recommend.max_items)" in line for line in lines)
+
+
+def test_a_target_that_nobody_reached_is_refused(shop, settings):
+    context = context_of(shop, with_recommend(settings, target="share"))
+    with pytest.raises(DataError, match="recommend.target is share, and nobody has") as caught:
+        HoldoutSplitter(context)
+    assert "purchase: " in caught.value.got
+
+
+def test_orders_of_one_day_cannot_be_split(shop, settings, copy_workspace):
+    day = copy_workspace(
+        shop,
+        {
+            "transactions": "SELECT * REPLACE (TIMESTAMP '2024-05-29 10:00:00' AS ts) FROM transactions",
+            "events": "SELECT * FROM events WHERE false",
+        },
+    )
+    with pytest.raises(DataError, match="the history is too short") as caught:
+        HoldoutSplitter(context_of(day, settings))
+    assert caught.value.got == "1 days"
