@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.recommend import base
 from models.recommend.base import ItemFilter, Query, Recommender
-from models.recommend.ranking.candidates import StageLists, merge_candidates, stage_features, stage_lists
+from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_of
 from models.recommend.ranking.item_statistics import item_groups, item_statistics
@@ -81,17 +81,6 @@ class RankingExamples:
 
 
 @dataclass(frozen=True)
-class _Proposed:
-    """Candidates of a block of customers: `rows`, `places` are the cells of `ids`, (n, m), that are candidates."""
-
-    query: Query
-    lists: StageLists
-    ids: Ints
-    rows: Ints
-    places: Ints
-
-
-@dataclass(frozen=True)
 class ExampleSampler:
     """Samples examples from earlier cutoffs, with the parameters of `TwoStageRecommender`.
 
@@ -151,6 +140,9 @@ class ExampleSampler:
         past, n_items = train.with_earlier_cutoff(days), train.n_items
         known, wanted = self._wanted(train, past, days)
         sampled = self._asked(past, wanted)
+        is_sampled = np.zeros(train.n_users, dtype=bool)
+        is_sampled[sampled] = True
+        wanted = wanted[is_sampled[wanted // n_items]]
         starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))
         lines, users, own = lines_of(past.interactions, starts, sampled), sampled, None
         if self.target == "new":
@@ -161,7 +153,8 @@ class ExampleSampler:
         width = len(FEATURES) + 2 * len(self.widths)
         if not len(users):
             return RankingExamples.none(width)
-        models, proposed, labels, groups = self.fit_stages(past), list[_Proposed](), list[Floats](), list[Ints]()
+        models, labels, groups = self.fit_stages(past), list[Floats](), list[Ints]()
+        proposed = list[tuple[Ints, Ints, Floats]]()  # of each block: row among the sampled customers, item, scores
         block = max(1, base.BLOCK_CELLS // n_items)
         for start in range(0, len(users), block):
             query = Query(users[start : start + block])
@@ -169,22 +162,21 @@ class ExampleSampler:
             lists = stage_lists(models, self.widths, query, item_filter)
             ids = merge_candidates(lists, self.from_history).ids
             rows, places = np.nonzero(ids >= 0)
-            proposed.append(_Proposed(query, lists, ids, rows, places))
-            labels.append(np.isin(query.users[rows] * n_items + ids[rows, places], wanted).astype(np.float32))
+            columns = stage_features(models, self.widths, query, ids, lists)[rows, places]
+            owners, ids = query.users[rows], ids[rows, places]
+            proposed.append((np.searchsorted(sampled, owners), ids, columns))
+            labels.append(np.isin(owners * n_items + ids, wanted).astype(np.float32))
             groups.append(rows + start)
         kept, weights = sampled_negatives(np.concatenate(labels), self.negatives_per_positive, self.seed)
         # both targets ask the same customers, so that they share the histories
         codes, key = item_groups(past.item_attributes), ("histories", self.users_per_cut, self.seed, self.horizon_days)
         histories = past.memoize(key, lambda: Histories.of(lines, codes))
         statistics, spooled, start = item_statistics(past), SpooledRows(width), 0
-        for each in proposed:
-            chosen = np.flatnonzero(kept[start : start + len(each.rows)])
-            start += len(each.rows)
-            rows, places = each.rows[chosen], each.places[chosen]
-            columns = stage_features(models, self.widths, each.query, each.ids, each.lists)[rows, places]
-            row = np.searchsorted(sampled, each.query.users[rows])
-            ids = each.ids[rows, places]
-            spooled.append(np.concatenate([features(histories, statistics, row, ids), columns], axis=1))
+        for rows, ids, columns in proposed:
+            chosen = np.flatnonzero(kept[start : start + len(rows)])
+            start += len(rows)
+            described = features(histories, statistics, rows[chosen], ids[chosen])
+            spooled.append(np.concatenate([described, columns[chosen]], axis=1))
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:
