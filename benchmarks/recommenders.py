@@ -54,9 +54,10 @@ def child(name: str, data: Path | None, quick: bool, models: list[str], out: Pat
     run = importlib.import_module(BENCHMARKS[name][0]).run
     (results, checks), cost = common.measure_cost(lambda: run(data, quick, *([models] * bool(models))))
     print(f"{name}: {cost}")
-    results = results.get(name, results)  # {model: …} or {data set: {model: …}}
+    models_of = {name: results} if name not in results else results  # {model: …} or {data set: {model: …}}
     found = {
-        "models": results,
+        "models": models_of.pop(name),
+        "more": models_of,
         "failed": common.report(checks),
         "seconds": cost.wall_seconds,
         "peak_mb": cost.peak_mb,
@@ -187,12 +188,13 @@ def main() -> None:
             for name, result in found.items()
         }
     completed = {name: result for name, result in found.items() if result["models"]}
+    more = {name: models for result in completed.values() for name, models in result.get("more", {}).items()}
     docs = arguments.docs or (None if arguments.quick else ROOT / "docs")
     if docs is not None and completed:
         publish(docs, completed)
         print(f"\nwritten: {docs / 'benchmarks.md'}")
     failed = [f"{name}: {line}" for name, result in found.items() for line in result["failed"]]
-    common.finish({name: result["models"] for name, result in completed.items()}, (), arguments.json, failed)
+    common.finish({name: result["models"] for name, result in completed.items()} | more, (), arguments.json, failed)
 
 
 if __name__ == "__main__":

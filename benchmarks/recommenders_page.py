@@ -13,6 +13,11 @@ from typing import Any
 from recommenders_data import DATA, DataSet, PublishedResult
 
 OURS = "qianmian"  # the model that ships
+NOVEMBER, MINUS_PEER = "completejourney_november", "ndcg@10_minus_peer"  # data set and metric of the comparison
+PEER_PROTOCOL = (
+    "a two-stage recommender that is written with RecTools and LightGBM (`benchmarks/peers/`), as the mean over "
+    "households of the mean of five seeds of each"
+)
 REPRODUCTION_TOLERANCE = 0.02  # relative difference above which the page reports a reproduction as different
 MetricValue = Mapping[str, Any]  # value, low, high, n
 ModelResults = Mapping[str, Mapping[str, MetricValue]]
@@ -191,6 +196,14 @@ def shortfalls(data_set: DataSet, models: ModelResults, failed: Sequence[str]) -
     return [*lines, *(f"A requirement of the benchmark failed: {line}." for line in failed)]
 
 
+def beside_peer(results: Mapping[str, Any]) -> list[str]:
+    """A sentence about the paired differences to the peer, for each month that was measured beside it."""
+    months = {"December 2017": results["models"], "November 2017": results.get("more", {}).get(NOVEMBER, {})}
+    found = {month: models.get(OURS, {}).get(MINUS_PEER) for month, models in months.items()}
+    shown = [f"{with_interval(value)} in {month}" for month, value in found.items() if value]
+    return [f"NDCG@10 of `{OURS}` minus that of the peer, {PEER_PROTOCOL}: {', '.join(shown)}."] if shown else []
+
+
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +220,12 @@ def section(key: str, results: Mapping[str, Any], pictures: Sequence[str]) -> li
             else "every model with its 95 % interval, published figures as dashed lines"
         )
         lines += [f"![{data_set.title}: {caption}](benchmarks/{name})", ""]
-    lines += [*(f"- {line}" for line in summary(data_set, models)), "", f"Here {data_set.thresholds_from}.", ""]
+    lines += [
+        *(f"- {line}" for line in [*summary(data_set, models), *beside_peer(results)]),
+        "",
+        f"Here {data_set.thresholds_from}.",
+        "",
+    ]
     short = shortfalls(data_set, models, results.get("failed", ()))
     lines += (
         [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -115,6 +116,8 @@ def run(arguments: Sequence[str]) -> int:
     kept = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(kept, standalone_mode=False, prog_name="qianmian")
+        if code == INTERRUPTED_EXIT:  # Typer returns it for Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except QianmianError as error:
         return _report_error(error.as_dict(), str(error), error.exit_code, as_json, debug)
@@ -191,7 +194,15 @@ def main() -> None:
     # OpenMP threads that spin while they wait are ten times slower on a busy machine (XGBoost, 13,000 rows on two busy
     # cores: 47 s spinning, 3 s sleeping); libgomp reads this variable once, when it is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED_EXIT:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would interrupt the end
+        # the interpreter would wait for the fits that still run in threads. Nothing is lost: every file of a workspace
+        # is written under a temporary name and renamed
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

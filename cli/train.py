@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from training import JobResult
-    from training.report import EvalReport
+    from training.report import EvalReport, TaskSummary
 
 ALL_JOBS = "all"
 STATUSES = ("registered", "refused", "skipped")
@@ -173,6 +174,31 @@ def show_report(output: Output, title: str, report: EvalReport) -> None:
         )
     columns = ["metric", "value", "95 % interval", "n", *baselines]
     output.table(title, columns, rows, right=columns[1:])
+    if report.tasks:
+        show_tasks(output, title, report.tasks)
+
+
+def show_tasks(output: Output, title: str, tasks: Sequence[TaskSummary]) -> None:
+    """Print one row for each scene or cold start: what ships, its value, and how far it is ahead of the next best."""
+    columns = ["scene", "ships", "metric", "value", "95 % interval", "n", "next best", "ahead of it", "simplest", "why"]
+    rows: list[list[object]] = [
+        [
+            task.task,
+            task.model,
+            task.metric,
+            format_number(task.value.value),
+            f"{format_number(task.value.low)} – {format_number(task.value.high)}",
+            task.value.n,
+            f"{task.other} {format_number(task.other_value.value)}" if task.other != task.model else "",
+            f"{task.ahead_of_other.value:+.3f} [{task.ahead_of_other.low:+.3f}, {task.ahead_of_other.high:+.3f}]"
+            if task.other != task.model
+            else "",
+            f"{task.simplest} {format_number(task.simplest_value.value)}" if task.simplest != task.model else "",
+            task.reason,
+        ]
+        for task in tasks
+    ]
+    output.table(f"{title}: what ships in every scene", columns, rows, right=["value", "n"])
 
 
 def format_number(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -15,117 +15,23 @@ from scipy import sparse
 
 from features.compute.spec import UserFeatures
 from features.id_map import IdMap
+from features.interaction_arrays import (
+    INTERACTION_FIELDS,
+    Interactions,
+    distinct_customers,
+    sorted_interactions,
+)
+from features.interaction_types import INTERACTION_TYPES, PURCHASE, checked_type_weights
+
+__all__ = [  # what a model needs to know of interactions
+    "INTERACTION_FIELDS",
+    "INTERACTION_TYPES",
+    "Interactions",
+    "TrainingSet",
+    "sorted_interactions",
+]
 
 T = TypeVar("T")
-# the columns of `Interactions`; `shape` is no column
-INTERACTION_FIELDS = (
-    "users",
-    "items",
-    "age_days",
-    "weights",
-    "orders",
-    "quantities",
-    "amounts",
-    "returned_days",
-)
-EVENT_WEIGHTS = {
-    "view": 1.0,
-    "search": 1.0,
-    "message_click": 1.0,
-    "share": 2.0,
-    "favourite": 3.0,
-    "cart": 3.0,
-    "purchase": 5.0,
-}
-
-
-@dataclass(frozen=True)
-class Interactions:
-    """Interactions as parallel arrays: one entry per paid order line, or per event where no order line names an item.
-
-    Lines that were given back are no interactions, nor are lines of items that are no merchandise (bags, deposits). Of
-    a line that was given back in part, `quantities` and `amounts` are those that were kept.
-    `features.training_data.training_set` sorts the entries by user, item, age and weight.
-
-    Attributes
-    ----------
-    users, items : int32 array, shape (m,)
-        Row and column indices.
-    age_days : float32 array, shape (m,)
-        Days between the interaction and `as_of`, > 0; 0 where the source has no timestamps.
-    weights : float32 array, shape (m,)
-        1 per order line; `EVENT_WEIGHTS` for events.
-    shape : tuple of int
-        (n_users, n_items).
-    orders : int32 array, shape (m,), or None
-        Order (or visit) of each line; the later of two orders of a user has the larger number. None if unknown.
-    quantities, amounts : float32 array, shape (m,), or None
-        Units and amount paid for the line, NaN if unknown. None if the source has no such column.
-    returned_days : float32 array, shape (m,), or None
-        Only in `TrainingSet.returned`: days between the return of the line and `as_of`, > 0.
-    """
-
-    users: NDArray[np.int32]
-    items: NDArray[np.int32]
-    age_days: NDArray[np.float32]
-    weights: NDArray[np.float32]
-    shape: tuple[int, int]
-    orders: NDArray[np.int32] | None = None
-    quantities: NDArray[np.float32] | None = None
-    amounts: NDArray[np.float32] | None = None
-    returned_days: NDArray[np.float32] | None = None
-
-    def where(self, kept: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Interactions:
-        """Entries selected by a boolean mask of shape (m,) or by an index array."""
-        columns = {name: getattr(self, name) for name in INTERACTION_FIELDS}
-        return replace(self, **{name: column[kept] for name, column in columns.items() if column is not None})
-
-    def without_returned(self) -> tuple[Interactions, Interactions | None]:
-        """Divide entries of which some were returned: those without a return, and the returned ones (None if none)."""
-        if self.returned_days is None:
-            return self, None
-        returned = ~np.isnan(self.returned_days)
-        kept = replace(self, returned_days=None).where(~returned)
-        return kept, self.where(returned) if returned.any() else None
-
-    def rewound(self, days: float) -> Interactions:
-        """Return the entries older than `days`, with ages as they were `days` days earlier."""
-        older = self.where(self.age_days > days)
-        back = None if older.returned_days is None else older.returned_days - np.float32(days)
-        return replace(older, age_days=older.age_days - np.float32(days), returned_days=back)
-
-    def merged(self, other: Interactions) -> Interactions:
-        """Add the entries of another array of the same users and items, and sort them; returns are forgotten."""
-        names = [name for name in INTERACTION_FIELDS if getattr(self, name) is not None and name != "returned_days"]
-        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
-        return sorted_interactions(**columns, shape=self.shape)
-
-    def matrix(self, half_life_days: float | None = None) -> sparse.csr_matrix:
-        """Sum the weights into a user × item matrix.
-
-        Parameters
-        ----------
-        half_life_days : float, optional
-            With a half-life, the weight of an interaction of age a is multiplied by ``2 ** (-a / half_life_days)``.
-
-        Returns
-        -------
-        csr_matrix of float32, shape (n_users, n_items)
-
-        Examples
-        --------
-        >>> zeros, ones = np.zeros(2, np.int32), np.ones(2, np.float32)
-        >>> both = Interactions(zeros, zeros, np.array([0, 10], np.float32), ones, (1, 1))
-        >>> float(both.matrix()[0, 0]), float(both.matrix(half_life_days=10)[0, 0])
-        (2.0, 1.5)
-        """
-        weights = self.weights
-        if half_life_days is not None:
-            weights = weights * np.exp2(-self.age_days / np.float32(half_life_days))
-        counts = sparse.coo_matrix((weights.astype(np.float64), (self.users, self.items)), shape=self.shape).tocsr()
-        result = counts.astype(np.float32)
-        result.sort_indices()
-        return result
 
 
 class _Memo:
@@ -152,7 +58,7 @@ class TrainingSet:
     item_ids : str array, shape (n_items,)
         Items by descending popularity (customers, then lines, then id). The lower index wins a tie of scores.
     interactions : Interactions
-        Interactions before `as_of`.
+        Interactions of the target before `as_of`.
     item_attributes : dict of str to array, each of shape (n_items,)
         Columns of the table `items`: text as str ('' if unknown), numbers as float32 (NaN if unknown), booleans as
         int8 (−1 if unknown). `category`, `brand` and `price` are always present, another column when any item has a
@@ -162,7 +68,14 @@ class TrainingSet:
     as_of : datetime
         Cutoff, naive UTC: later data are not included.
     source : str
-        Table the interactions come from: ``transactions``, ``events`` or ``contents``.
+        Tables the interactions come from: ``transactions``, ``events``, ``transactions and events`` or ``contents``.
+    auxiliary : Interactions or None
+        Interactions of the other types before `as_of` (views, carts, …), each of weight 1, with `types`; `orders` are
+        visits, numbered independently of those of `interactions`. None if there are none.
+    target : str
+        What is recommended: a type of interaction, or ``any`` for all types, which are then `interactions`.
+    items_left_out : int
+        Items with enough customers that are left out because the catalogue would be too large.
     returned : Interactions or None
         Lines that were given back before `as_of`, with `returned_days`. At a cutoff before their return they are
         interactions (`with_earlier_cutoff`). None if there are none.
@@ -176,6 +89,9 @@ class TrainingSet:
     as_of: datetime
     source: str = "transactions"
     returned: Interactions | None = field(default=None, kw_only=True)
+    auxiliary: Interactions | None = field(default=None, kw_only=True)
+    target: str = field(default=PURCHASE, kw_only=True)
+    items_left_out: int = field(default=0, kw_only=True)
     _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
@@ -244,8 +160,8 @@ class TrainingSet:
         )
 
     def with_interactions(self, interactions: Interactions) -> TrainingSet:
-        """Copy with the same customers and items and other interactions; returned lines are forgotten."""
-        return replace(self, interactions=interactions, returned=None)
+        """Copy with other interactions of the target; returned lines and auxiliary interactions are forgotten."""
+        return replace(self, interactions=interactions, returned=None, auxiliary=None)
 
     def with_earlier_cutoff(self, days: float) -> TrainingSet:
         """Return the training set as it was `days` days before `as_of`, without later interactions and returns.
@@ -270,8 +186,10 @@ class TrainingSet:
             assert returned.returned_days is not None
             not_yet = returned.returned_days <= 0  # returned at or after the earlier cutoff
             data, returned = data.merged(returned.where(not_yet)), returned.where(~not_yet)
+        auxiliary = None if self.auxiliary is None else self.auxiliary.rewound(days)
         as_of = self.as_of - timedelta(days=days)
-        return replace(self, interactions=data, user_features=None, as_of=as_of, returned=returned)
+        past = replace(self, interactions=data, user_features=None, as_of=as_of, returned=returned)
+        return replace(past, auxiliary=auxiliary)
 
     @property
     def n_users(self) -> int:
@@ -283,29 +201,71 @@ class TrainingSet:
 
     @cached_property
     def item_customers(self) -> NDArray[np.int64]:
-        """Distinct customers per item, int64 array, shape (n_items,)."""
-        return np.asarray((self.interactions.matrix() > 0).sum(axis=0)).ravel().astype(np.int64)
+        """Distinct customers per item in the target, int64 array, shape (n_items,)."""
+        return distinct_customers(self.interactions)
+
+    @cached_property
+    def item_customers_of_any_type(self) -> NDArray[np.int64]:
+        """Distinct customers per item in all types of interactions, int64 array, shape (n_items,)."""
+        if self.auxiliary is None:
+            return self.item_customers
+        return distinct_customers(self.interactions, self.auxiliary)
+
+    @property
+    def history_days(self) -> float:
+        """Days from the oldest interaction of any type to `as_of`; 0 for undated data."""
+        parts = [self.interactions] if self.auxiliary is None else [self.interactions, self.auxiliary]
+        return max(float(part.age_days.max(initial=0.0)) for part in parts)
+
+    @cached_property
+    def has_interactions(self) -> NDArray[np.bool_]:
+        """Whether each user has interactions of any type, bool array, shape (n_users,)."""
+        known = np.zeros(self.n_users, dtype=bool)
+        known[self.interactions.users] = True
+        if self.auxiliary is not None:
+            known[self.auxiliary.users] = True
+        return known
+
+    def matrix(
+        self, half_life_days: float | None = None, type_weights: Mapping[str, float] | None = None
+    ) -> sparse.csr_matrix:
+        """Sum the weights of the target and of auxiliary interactions into a user × item matrix.
+
+        Parameters
+        ----------
+        half_life_days : float, optional
+            As in `Interactions.matrix`.
+        type_weights : mapping of str to float, optional
+            Weight of an interaction of each auxiliary type, beside one of the target, which counts 1; a type that is
+            not named does not count. Where the target is ``any``, the weights replace those of the named types. None:
+            the target alone.
+
+        Returns
+        -------
+        csr_matrix of float32, shape (n_users, n_items)
+
+        Raises
+        ------
+        UsageError
+            A type is unknown, or a weight is negative or not finite.
+
+        Examples
+        --------
+        >>> data = TrainingSet.from_arrays(np.array([0]), np.array([0]), n_users=1, n_items=2)
+        >>> viewed = replace(data.interactions, items=np.array([1], np.int32), types=np.array([1], np.int8))
+        >>> data = replace(data, auxiliary=viewed)
+        >>> data.matrix().toarray().tolist(), data.matrix(None, {"view": 0.5}).toarray().tolist()
+        ([[1.0, 0.0]], [[1.0, 0.5]])
+        """
+        if type_weights is None:
+            return self.interactions.matrix(half_life_days)
+        weights = checked_type_weights(type_weights)
+        counts = self.interactions.weighted(weights).matrix(half_life_days)
+        if self.auxiliary is not None:
+            counts = (counts + self.auxiliary.matrix_of_types(half_life_days, weights)).tocsr()
+            counts.sort_indices()
+        return counts
 
     def user_rows(self, one_ids: NDArray[np.str_]) -> NDArray[np.int64]:
         """Index of each id in `user_ids`, −1 for an unknown user."""
         return IdMap(self.user_ids).rows(one_ids)
-
-
-def sorted_interactions(
-    users: NDArray[np.int32],
-    items: NDArray[np.int32],
-    age_days: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    shape: tuple[int, int],
-    orders: NDArray[np.int32] | None = None,
-    quantities: NDArray[np.float32] | None = None,
-    amounts: NDArray[np.float32] | None = None,
-    returned_days: NDArray[np.float32] | None = None,
-) -> Interactions:
-    """Sort interactions by user, item, age, weight and the remaining columns.
-
-    Float sums, and therefore ties of scores, then do not depend on the order of the input.
-    """
-    columns = (returned_days, amounts, quantities, orders, weights, age_days, items, users)
-    order = np.lexsort([column for column in columns if column is not None])
-    return Interactions(users, items, age_days, weights, shape, orders, quantities, amounts, returned_days).where(order)

@@ -19,7 +19,7 @@ from features.id_map import IdMap
 from features.returns import MIN_REFUNDS, UNDATED, Lines, are_credit_notes, has_earlier_sale, own_sales, settle
 from qianmian.times import SECONDS_PER_DAY
 
-PURCHASE_COLUMNS = ("one_id", "item_id", "age_days", "weight", "basket", "quantity", "amount")
+PURCHASE_COLUMNS = ("one_id", "item_id", "age_days", "weight", "basket", "quantity", "amount", "discount")
 SEPARATOR = "\x1f"  # between the source and the order number in a basket
 PAIR = ["one_id", "item_id"]
 
@@ -38,8 +38,8 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     -------
     pyarrow.Table
         `PURCHASE_COLUMNS` and ``returned_days``: days from the return of the whole line to `as_of` (infinite if the
-        refund has no time), null if any of it was kept. `quantity` and `amount` of a line that was given back in part
-        are those that were kept.
+        refund has no time), null if any of it was kept. `quantity`, `amount` and `discount` (with coupons) of a line
+        that was given back in part are those that were kept.
     """
     views = builder.views(as_of)
     timed = "ts" in builder.states["transactions"].filled
@@ -49,6 +49,11 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
         weight=ibis.literal(1.0),
         age_days=days_before(views.cutoff, lines.ts) if timed else ibis.literal(0.0),
         basket=lines.source + SEPARATOR + lines.order_id,
+        discount=ibis.ifelse(
+            lines.discount.isnull() & lines.coupon_discount.isnull(),
+            ibis.null("float64"),
+            lines.discount.fill_null(0.0) + lines.coupon_discount.fill_null(0.0),
+        ),
     )
     inside = lines if start is None else lines.filter(lines.ts >= ibis.timestamp(start.isoformat(sep=" ")))
     if not refunds.num_rows:
@@ -86,7 +91,7 @@ def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime, d
     days = np.where(
         return_times == UNDATED, np.inf, (cutoff - return_times.astype(np.float64)) / (SECONDS_PER_DAY * 1e6)
     )
-    for name in ("quantity", "amount"):
+    for name in ("quantity", "amount", "discount"):
         column = sold[name].cast(pa.float64())
         left = pc.multiply(column, pa.array(np.where(whole, 1.0, kept)))
         sold = sold.set_column(sold.column_names.index(name), name, left)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,14 +15,18 @@ from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
-from features.compute.views import days_before
 from features.data.tables import TOLD
+from features.event_interactions import INTERACTION_COLUMNS, event_rows
 from features.id_map import IdMap
-from features.interactions import EVENT_WEIGHTS, Interactions, TrainingSet, sorted_interactions
-from features.purchases import PURCHASE_COLUMNS, purchase_rows
+from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
+from features.interactions import Interactions, TrainingSet, sorted_interactions
+from features.purchases import purchase_rows
+from features.targets import choose_target, lines_are_dated, tables_with_items
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
+COLUMN_TYPES = {"one_id": pa.string(), "item_id": pa.string(), "basket": pa.string(), "type": pa.int8()}
+INTERACTION_SCHEMA = pa.schema([(name, COLUMN_TYPES.get(name, pa.float64())) for name in INTERACTION_COLUMNS])
 # columns of `items` that describe no item of a model: the source, that it is merchandise, the date of the row, when its
 # columns were told
 NOT_ATTRIBUTES = frozenset(
@@ -33,113 +39,140 @@ NOT_ATTRIBUTES = frozenset(
 )
 
 
-def interaction_source(builder: Builder, as_of: datetime) -> str:
-    """Table the interactions come from: `transactions` if any line before `as_of` has an item, else `events`.
+def interaction_rows(
+    builder: Builder, as_of: datetime, start: datetime | None = None, *, target: str = PURCHASE
+) -> pa.Table:
+    """Read the interactions of a target in ``[start, as_of)``.
 
-    Raises
-    ------
-    DataError
-        If neither table has items.
-    """
-    states = builder.states_at(as_of)
-    for table in ("transactions", "events"):
-        if table in states and "item_id" in states[table].filled:
-            return table
-    raise DataError(
-        "neither transactions nor events have an item_id",
-        where=str(builder.lake.workspace.lake),
-        hint="map `item_id` in sources.yaml; without items nothing can be recommended",
-    )
-
-
-def interaction_rows(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
-    """Read the interactions in ``[start, as_of)`` and name the table they come from.
-
-    They are paid order lines if any order line has an item, else events (`interaction_source`). Lines that refunds
-    before `as_of` took back are left out (`features.returns`), and so are items that are no merchandise.
+    Purchases are paid order lines, and purchase events of customers and items that transactions do not have. Lines that
+    refunds before `as_of` took back are left out (`features.returns`), and so are items that are no merchandise.
 
     Returns
     -------
     pyarrow.Table
-        Columns one_id, item_id, age_days, weight, basket (order or visit), quantity, amount. The last three are null
-        where the source does not have them.
-    str
-        ``transactions`` or ``events``.
+        Columns one_id, item_id, age_days, weight, basket (order or visit), quantity, amount, discount, type (index in
+        `INTERACTION_TYPES`). Basket and what follows it are null where the source does not have them. The weight is 1,
+        or `EVENT_WEIGHTS` where the target is ``any``.
 
     Raises
     ------
     DataError
         If the data has no items, or `start` is given and the data has no timestamps.
     """
-    rows, source = _rows_with_returns(builder, as_of, start)
+    rows = _typed_rows(builder, as_of, start, target, type_names(target))
     rows = rows.filter(pc.is_null(rows["returned_days"]))
-    return rows.drop_columns(["returned_days"]), source
+    return rows.drop_columns(["returned_days"])
 
 
-def _rows_with_returns(builder: Builder, as_of: datetime, start: datetime | None = None) -> tuple[pa.Table, str]:
-    """The rows of `interaction_rows` and the purchases that were returned, with the column ``returned_days``."""
-    source = interaction_source(builder, as_of)
-    timed = "ts" in builder.states[source].filled
-    if start is not None and not timed:
+def auxiliary_rows(
+    builder: Builder, as_of: datetime, start: datetime | None = None, *, target: str = PURCHASE
+) -> pa.Table | None:
+    """Read the interactions of the types that are not the target, as `interaction_rows` does, each of weight 1.
+
+    None where all types are the target, where no events name items, and beside order lines without times: the events
+    would tell of purchases that are held out.
+    """
+    others = [name for name in INTERACTION_TYPES if name not in type_names(target)]
+    states = builder.states_at(as_of)
+    if not others or "events" not in tables_with_items(states) or not lines_are_dated(states):
+        return None
+    rows = _typed_rows(builder, as_of, start, target, others)
+    return rows.filter(pc.is_null(rows["returned_days"])).drop_columns(["returned_days"])
+
+
+def _typed_rows(
+    builder: Builder, as_of: datetime, start: datetime | None, target: str, types: Collection[str]
+) -> pa.Table:
+    """Rows of the named types, with the column ``returned_days`` of `purchase_rows`."""
+    tables = target_tables(builder, as_of, target)
+    if start is not None and not lines_are_dated(builder.states) and "transactions" in tables:
         raise DataError(
             "the data has no timestamps, so a period cannot be selected",
-            where=source,
+            where="transactions",
             hint="map `ts` in sources.yaml",
         )
-    if source == "transactions":
-        return purchase_rows(builder, as_of, start), source
-    views, unknown = builder.views(as_of), ibis.null("float64")
-    rows = views[source].filter(_.item_id.notnull())
-    rows = rows.mutate(
-        weight=rows.event_type.cases(*EVENT_WEIGHTS.items(), else_=0.0).cast("float64"),
-        age_days=days_before(views.cutoff, rows.ts) if timed else ibis.literal(0.0),
-        basket=rows.session_id,
-        quantity=unknown,
-        amount=unknown,
-        returned_days=unknown,
-    )
-    rows = rows.filter(rows.weight > 0)
-    if start is not None:
-        rows = rows.filter(rows.ts >= ibis.timestamp(start.isoformat(sep=" ")))
-    return rows.select(*PURCHASE_COLUMNS, "returned_days").to_pyarrow(), source
+    parts = []
+    if "transactions" in tables and PURCHASE in types:
+        lines = purchase_rows(builder, as_of, start)
+        parts.append(lines.append_column("type", pa.array(np.zeros(len(lines), np.int8))))
+    if "events" in tables:
+        parts.append(event_rows(builder, as_of, start, types, beside_lines="transactions" in tables))
+    rows = pa.concat_tables([part.select(INTERACTION_COLUMNS).cast(INTERACTION_SCHEMA) for part in parts])
+    if target != ANY:
+        return rows
+    weights = np.array([EVENT_WEIGHTS[name] for name in INTERACTION_TYPES])[rows["type"].to_numpy()]
+    return rows.set_column(rows.column_names.index("weight"), "weight", pa.array(weights))
+
+
+def target_tables(builder: Builder, as_of: datetime, target: str) -> tuple[str, ...]:
+    """The tables that are read: of undated order lines beside events, the one that the target needs."""
+    states = builder.states_at(as_of)
+    tables = tables_with_items(states)
+    if len(tables) == 2 and not lines_are_dated(states):
+        return ("transactions",) if target == PURCHASE else ("events",)
+    return tables
 
 
 def training_set(
-    builder: Builder, as_of: datetime, *, min_item_customers: int = 5, with_features: bool = True
+    builder: Builder,
+    as_of: datetime,
+    *,
+    min_item_customers: int | None = 5,
+    max_items: int = 200_000,
+    target: str = AUTO,
+    with_features: bool = True,
 ) -> TrainingSet:
     """Build the training set at `as_of`.
 
     Parameters
     ----------
-    min_item_customers : int
-        Items with fewer customers before `as_of` are left out and cannot be recommended.
+    min_item_customers : int or None
+        Items with fewer customers before `as_of`, by interactions of any type, are left out and cannot be recommended.
+        None is 1.
+    max_items : int
+        The most popular items that are kept.
+    target : str
+        What is recommended; ``auto`` is `features.targets.choose_target` at `as_of`.
     with_features : bool
         Whether `user_features` is filled with the profile features at `as_of`.
 
     Raises
     ------
     DataError
-        If no item has that many customers.
+        If no item has that many customers, or nobody has an interaction of the target.
     """
-    rows, source = _rows_with_returns(builder, as_of)
-    kept = rows.filter(pc.is_null(rows["returned_days"]))
-    per_item = kept.group_by("item_id").aggregate([("one_id", "count_distinct"), ("one_id", "count")])
-    per_item = per_item.filter(pc.greater_equal(per_item["one_id_count_distinct"], min_item_customers))
-    per_item = per_item.sort_by(
-        [("one_id_count_distinct", "descending"), ("one_id_count", "descending"), ("item_id", "ascending")]
-    )
-    item_ids = np.asarray(per_item["item_id"].to_pylist(), dtype=np.str_)
-    if not len(item_ids):
+    if target == AUTO:
+        target = choose_target(builder, as_of).name
+    rows = _typed_rows(builder, as_of, None, target, type_names(target))
+    tables = target_tables(builder, as_of, target)
+    if not len(rows):
         raise DataError(
-            f"no item has at least {min_item_customers} customers before {as_of.date()}",
-            where=source,
-            hint="lower recommend.min_item_customers in qianmian.yaml, or ingest more data",
+            f"nobody has an interaction of the target ({target}) before {as_of.date()}",
+            where=" and ".join(tables),
+            hint="set recommend.target to a type of interaction that occurs, or ingest a longer history",
         )
+    others = auxiliary_rows(builder, as_of, target=target)
     customers = builder.views(as_of).customers.select("one_id").distinct().order_by("one_id").to_pyarrow()
     user_ids = np.asarray(customers["one_id"].to_pylist(), dtype=np.str_)
-    users, items = IdMap(user_ids).rows(rows["one_id"]), IdMap(item_ids).rows(rows["item_id"])
-    shape = len(user_ids), len(item_ids)
-    interactions, returned = interactions_from_rows(rows, users, items, shape).without_returned()
+    user_map = IdMap(user_ids)
+    least = 1 if min_item_customers is None else min_item_customers
+    item_ids, left_out = _catalogue(rows, others, user_map, least, max_items)
+    if not len(item_ids):
+        raise DataError(
+            f"no item has at least {least} customers before {as_of.date()}",
+            where=" and ".join(tables),
+            hint="lower recommend.min_item_customers in qianmian.yaml, or ingest more data",
+        )
+    item_map, shape = IdMap(item_ids), (len(user_ids), len(item_ids))
+
+    def arrays(of: pa.Table) -> Interactions:
+        return interactions_from_rows(of, user_map.rows(of["one_id"]), item_map.rows(of["item_id"]), shape)
+
+    interactions, returned = arrays(rows).without_returned()
+    auxiliary = None if others is None else arrays(others)
+    if target != ANY:
+        interactions = replace(interactions, types=None)
+        returned = None if returned is None else replace(returned, types=None)
     features = None
     if with_features:
         built = builder.build(as_of).matrix()
@@ -148,12 +181,43 @@ def training_set(
         user_ids,
         item_ids,
         interactions,
-        _item_attributes(builder, item_ids, source, as_of, interactions),
+        _item_attributes(builder, item_ids, tables, as_of, interactions),
         features,
         as_of,
-        source,
+        " and ".join(tables),
         returned=returned,
+        auxiliary=auxiliary if auxiliary is not None and len(auxiliary) else None,
+        target=target,
+        items_left_out=left_out,
     )
+
+
+def _catalogue(
+    rows: pa.Table, others: pa.Table | None, users: IdMap, min_item_customers: int, max_items: int
+) -> tuple[NDArray[np.str_], int]:
+    """Ids of the items that are kept, the most popular first, and how many popular enough items `max_items` cuts.
+
+    Items go by their customers in the target, then lines in the target, then customers of any type, then id.
+    """
+    kept = rows.filter(pc.is_null(rows["returned_days"]))
+    parts = [kept] if others is None else [kept, others]
+    coded = pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], pa.string())
+    coded = coded.combine_chunks().dictionary_encode()
+    names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
+    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    owners = np.concatenate([users.rows(part["one_id"]) for part in parts])
+    of_target = np.arange(len(codes)) < len(kept)
+
+    def customers(which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        pairs = np.unique(codes[which] * (len(users) + 1) + owners[which])
+        return np.bincount(pairs // (len(users) + 1), minlength=len(names))
+
+    bought = customers(of_target)
+    met = bought if others is None else customers(np.ones(len(codes), dtype=bool))
+    lines = np.bincount(codes[of_target], minlength=len(names))
+    order = np.lexsort((names, -met, -lines, -bought))
+    order = order[met[order] >= min_item_customers]
+    return names[order[:max_items]], max(0, len(order) - max_items)
 
 
 def interactions_from_rows(
@@ -178,9 +242,13 @@ def interactions_from_rows(
     baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
-    returned = None
-    if "returned_days" in rows.column_names and rows["returned_days"].null_count < len(rows):
-        returned = pc.filter(rows["returned_days"], kept).to_numpy().astype(np.float32)
+
+    def given(name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
+        """A column that is left out where nothing fills it."""
+        if name not in rows.column_names or rows[name].null_count == len(rows):
+            return None
+        return np.asarray(pc.filter(rows[name], kept).to_numpy(), dtype=dtype)
+
     return sorted_interactions(
         user,
         item,
@@ -190,7 +258,9 @@ def interactions_from_rows(
         orders,
         units,
         paid,
-        returned,
+        given("returned_days", np.float32),
+        given("type", np.int8),
+        given("discount", np.float32),
     )
 
 
@@ -220,7 +290,7 @@ def _order_numbers(
 
 
 def _item_attributes(
-    builder: Builder, item_ids: NDArray[np.str_], source: str, as_of: datetime, interactions: Interactions
+    builder: Builder, item_ids: NDArray[np.str_], tables: Sequence[str], as_of: datetime, interactions: Interactions
 ) -> dict[str, NDArray[Any]]:
     items = builder.backend.table("items").to_pyarrow()
     at = IdMap(items["item_id"].to_pylist()).rows(item_ids)
@@ -234,7 +304,7 @@ def _item_attributes(
         np.isnan(attributes["price"]), _median_unit_price(interactions), attributes["price"]
     ).astype(np.float32)
     if (
-        source == "events"
+        "events" in tables
         and not attributes["category"].astype(bool).any()
         and "category" in builder.states["events"].filled
     ):

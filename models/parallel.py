@@ -48,6 +48,8 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
     ------
     Exception
         The exception of the first task, in order, that failed; tasks that have not started by then are cancelled.
+    KeyboardInterrupt
+        At once, without waiting for the tasks that run.
     """
     at_once = min(MAX_PARALLEL, thread_budget(), len(work))
     if at_once < 2:
@@ -60,13 +62,20 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
     import scipy.linalg  # noqa: F401  the limit applies only to libraries that are already loaded
 
     # BLAS has one thread count per process; tasks that set it to one and restore it do not disturb each other
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(at_once, initializer=claim) as pool:
+    with threadpool_limits(1, "blas"):
+        pool = ThreadPoolExecutor(at_once, initializer=claim)
         begun = [pool.submit(piece) for piece in work]
         try:
-            return [future.result() for future in begun]
+            results = [future.result() for future in begun]
+        except KeyboardInterrupt:
+            # a fit cannot be stopped; the process ends without it (`cli.main.main`)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+        pool.shutdown()
+        return results
 
 
 @cache

@@ -20,15 +20,42 @@ class Section(BaseModel):
 class RecommendSettings(Section):
     """Settings of `train recommend`."""
 
-    horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test windows")
-    min_item_customers: int = Field(5, ge=1, description="items bought by fewer customers are not recommended")
+    horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test periods")
+    target: Literal["auto", "any", "purchase", "view", "cart", "favourite", "search", "share", "message_click"] = Field(
+        "auto",
+        description="what is predicted: a type of interaction, any for all types, or auto for purchases where enough "
+        "customers buy and all types elsewhere",
+    )
+    min_item_customers: int | None = Field(
+        None,
+        ge=1,
+        description="items with fewer customers are not recommended; null or auto: the largest of 5, 3, 2 and 1 that "
+        "leaves out at most a tenth of the interactions of the validation period",
+    )
+    max_items: int = Field(200_000, ge=1, description="only so many items, the most popular, are recommended")
     half_life_days: tuple[int, ...] = Field(
-        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation window"
+        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation period"
     )
     models: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="parameters of models, by model name, that differ from the defaults"
     )
+    budget_cpu_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="the most expensive models are no candidates, until fitting the others once is estimated to cost "
+        "at most this",
+    )
     tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
+
+    @field_validator("min_item_customers", mode="before")
+    @classmethod
+    def _auto_is_null(cls, value: Any) -> Any:
+        return None if value == "auto" else value
+
+    @property
+    def usual_min_item_customers(self) -> int:
+        """The minimum of customers of an item where no validation window chooses it."""
+        return self.min_item_customers or 5
 
 
 class ChurnSettings(Section):

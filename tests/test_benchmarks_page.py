@@ -204,6 +204,17 @@ def test_a_data_set_keeps_its_figures_when_another_is_measured(results, tmp_path
     assert not (tmp_path / "benchmarks" / "december.csv").exists()
 
 
+def test_the_peer_is_compared_in_both_months(results):
+    ours = {name: metric(0.45) for name in ("recall@10", "ndcg@10", "hit_rate@10")}
+    difference = {"value": 0.002, "low": -0.001, "high": 0.005, "n": 2037}
+    more = {"completejourney_november": {"qianmian": {"ndcg@10_minus_peer": difference | {"value": -0.003}}}}
+    shop = results | {"models": {"qianmian": ours}}
+    assert "minus that of the peer" not in page.page({"completejourney": shop}, [], {})
+    shop["models"]["qianmian"]["ndcg@10_minus_peer"] = difference
+    text = page.page({"completejourney": shop | {"more": more}}, [], {})
+    assert ".0020 [-.0010, .0050] in December 2017, -.0030 [-.0010, .0050] in November 2017." in text
+
+
 def test_every_look_at_december_is_logged(results, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     recommenders = loaded("recommenders")

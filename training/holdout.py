@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.id_map import IdMap
+from features.interaction_types import ANY
 from features.interactions import Interactions, TrainingSet
-from features.training_data import interaction_rows, interaction_source, interactions_from_rows
+from features.training_data import interaction_rows, interactions_from_rows, target_tables
 from qianmian.errors import DataError
 from training.evaluation.protocols import hold_out, sort_items_by_popularity
 from training.jobs.base import TrainingContext
@@ -17,6 +20,8 @@ from training.tasks.base import MIN_EXAMPLES
 
 NO_START = datetime(1, 1, 1)
 HOLDOUT_SHARE = 0.1  # share of each customer's items, for undated interactions
+MIN_ITEM_CUSTOMERS = (5, 3, 2, 1)  # a rarer item costs time and memory, and its statistics are noise
+MAX_LEFT_OUT = 0.1  # share of the purchases of known items that may be left out
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class HoldoutSplitter:
     ----------
     horizon_days : int or None
         Length of a period in days; None for undated interactions.
+    min_item_customers : int
+        Items with fewer customers are left out: that of the settings, or the one that fits the data
+        (`fitting_min_item_customers`).
 
     Raises
     ------
@@ -62,9 +70,15 @@ class HoldoutSplitter:
 
     def __init__(self, context: TrainingContext) -> None:
         self._context = context
-        source = interaction_source(context.builder, context.as_of)
-        self.horizon_days = _horizon_days(context, source) if context.builder.states[source].begin is not None else None
-        self._history = "" if self.horizon_days is None else _history_text(context, source)
+        self._tables = tables = target_tables(context.builder, context.as_of, context.target.name)
+        dated = any(context.builder.states[table].begin is not None for table in tables)
+        self.horizon_days = _horizon_days(context, tables) if dated else None
+        self._history = "" if self.horizon_days is None else _history_text(context, tables)
+        self.min_item_customers = context.settings.recommend.min_item_customers or self._fitting_min_item_customers()
+        self._made: dict[int, HoldoutSplit] = {}
+        found = context.target.counts[context.target.name].evaluable
+        if found >= MIN_EXAMPLES and self.min_item_customers > 1:
+            self._history += f"; with items of any number of customers, {found:,} could be evaluated"
 
     def test(self) -> HoldoutSplit:
         """The test split.
@@ -78,25 +92,56 @@ class HoldoutSplitter:
             return _random_split(self._full_training_set(), self._context.settings.seed)
         return self._window_split(1, with_features=True)
 
-    def validation(self, *, with_features: bool) -> HoldoutSplit:
-        """The validation split, which contains nothing of the test split.
-
-        Parameters
-        ----------
-        with_features : bool
-            Whether its training set has profile features.
-        """
+    @property
+    def validation_periods(self) -> int:
+        """Number of validation splits before the test split that leave two horizons of training data, at least one."""
         if self.horizon_days is None:
-            seed = self._context.settings.seed
-            return _random_split(_random_split(self._full_training_set(), seed).train, seed + 1)
-        return self._window_split(2, with_features=with_features)
+            return 1
+        span = (self._context.as_of - self._context.history_start(*self._tables)).days
+        return max(1, span // self.horizon_days - 3)
+
+    def validation(self, back: int = 1) -> HoldoutSplit:
+        """The validation split that is `back` horizons before the test split; it contains nothing of later splits.
+
+        The training set has the profile features of its cutoff.
+        """
+        if back not in self._made:
+            if self.horizon_days is None:
+                seed = self._context.settings.seed
+                self._made[back] = _random_split(_random_split(self._full_training_set(), seed).train, seed + back)
+            else:
+                self._made[back] = self._window_split(1 + back, with_features=True)
+        return self._made[back]
+
+    def forget(self) -> None:
+        """Free the splits that were made, with the models that were fitted on them."""
+        self._made.clear()
+
+    def _fitting_min_item_customers(self) -> int:
+        """The choice of `fitting_min_item_customers` on the last validation period; the largest for undated data."""
+        if self.horizon_days is None:
+            return MIN_ITEM_CUSTOMERS[0]
+        context, horizon = self._context, timedelta(days=self.horizon_days)
+        start, target = context.as_of - 2 * horizon, context.target.name
+        # an item is known by interactions of any type
+        before = interaction_rows(context.builder, start, target=ANY)
+        after = interaction_rows(context.builder, start + horizon, start, target=target)
+        per_item = before.group_by("item_id").aggregate([("one_id", "count_distinct")])
+        ids = IdMap(per_item["item_id"].to_pylist())
+        customers = np.append(per_item["one_id_count_distinct"].to_numpy(), 0)
+        pairs = after.group_by(["one_id", "item_id"]).aggregate([])
+        found = fitting_min_item_customers(customers[ids.rows(pairs["item_id"])])
+        if found != MIN_ITEM_CUSTOMERS[0]:
+            context.progress(f"recommend: items need {found} customers; more would leave out too many purchases")
+        return found
 
     def _full_training_set(self) -> TrainingSet:
         return self._training_set(self._context.as_of, with_features=False)
 
     def _training_set(self, as_of: datetime, *, with_features: bool) -> TrainingSet:
-        least = self._context.settings.recommend.min_item_customers
-        return self._context.training_set(as_of, min_item_customers=least, with_features=with_features)
+        return self._context.training_set(
+            as_of, min_item_customers=self.min_item_customers, with_features=with_features
+        )
 
     def _window_split(self, horizons_back: int, *, with_features: bool) -> HoldoutSplit:
         """The split whose held-out period begins `horizons_back` horizons before `as_of`."""
@@ -110,22 +155,47 @@ class HoldoutSplitter:
         )
 
 
+def fitting_min_item_customers(customers: NDArray[np.int64]) -> int:
+    """The largest of `MIN_ITEM_CUSTOMERS` that leaves out at most `MAX_LEFT_OUT` of the later purchases of known items.
+
+    Parameters
+    ----------
+    customers : ndarray of int64, shape (m,)
+        For each (customer, item) pair of the validation period, the customers of the item before it; 0 for an item
+        that nobody had, which no setting can recommend.
+
+    Examples
+    --------
+    >>> fitting_min_item_customers(np.array([9] * 95 + [1] * 5)), fitting_min_item_customers(np.array([9, 9, 2, 1, 0]))
+    (5, 1)
+    """
+    known = customers[customers > 0]
+    for least in MIN_ITEM_CUSTOMERS:
+        if not len(known) or float(np.mean(known < least)) <= MAX_LEFT_OUT:
+            return least
+    return MIN_ITEM_CUSTOMERS[-1]
+
+
 def interactions_between(context: TrainingContext, train: TrainingSet, start: datetime, end: datetime) -> Interactions:
-    """Interactions of a training set's customers with its items in ``[start, end)``; ages count back from `end`."""
-    rows, _ = interaction_rows(context.builder, end, start)
+    """Interactions of the target by a training set's customers with its items in ``[start, end)``.
+
+    Ages count back from `end`.
+    """
+    rows = interaction_rows(context.builder, end, start, target=train.target)
     users, items = IdMap(train.user_ids).rows(rows["one_id"]), IdMap(train.item_ids).rows(rows["item_id"])
-    return interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    held = interactions_from_rows(rows, users, items, (train.n_users, train.n_items))
+    return held if train.target == ANY else replace(held, types=None)
 
 
-def _horizon_days(context: TrainingContext, source: str) -> int:
+def _horizon_days(context: TrainingContext, tables: Sequence[str]) -> int:
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     # a short history gets shorter periods, so that at least half of it is training data
     horizon = min(wanted, span // 4)
     if horizon < 1:
         raise DataError(
             "the history is too short to hold out a validation and a test period",
-            where=source,
+            where=" and ".join(tables),
             got=f"{span} days",
             allowed="at least 4 days",
             hint=f"ingest a longer history; periods of {wanted} days take {4 * wanted} days",
@@ -133,10 +203,10 @@ def _horizon_days(context: TrainingContext, source: str) -> int:
     return horizon
 
 
-def _history_text(context: TrainingContext, source: str) -> str:
+def _history_text(context: TrainingContext, tables: Sequence[str]) -> str:
     """How long the history is, and how long it has to be for periods of the full length; for an error message."""
     wanted = context.horizon_days or context.settings.recommend.horizon_days
-    span = (context.as_of - context.history_start(source)).days
+    span = (context.as_of - context.history_start(*tables)).days
     return f"; the history has {span} days, and periods of {wanted} days take {4 * wanted}"
 
 
@@ -154,11 +224,14 @@ def _random_split(data: TrainingSet, seed: int) -> HoldoutSplit:
 
 
 def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutSplit:
-    both = np.intersect1d(held.train.interactions.users, held.holdout.users)
+    train = held.train
+    both = np.unique(held.holdout.users[train.has_interactions[held.holdout.users]])
     if len(both) < MIN_EXAMPLES:
+        kind = "interactions" if train.target == ANY else f"interactions of the target ({train.target})"
         raise DataError(
-            f"only {len(both)} customers have both a history and interactions in {held.period}",
+            f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="bring more customers, a longer history, or lower recommend.min_item_customers",
+            hint="lower recommend.min_item_customers, bring more customers or a longer history, "
+            "or set recommend.target to any",
         )
     return held

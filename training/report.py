@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -21,6 +21,36 @@ class Metric:
 
 
 Metrics = Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One task of a job in the test period: what ships beside the other candidates measured there.
+
+    Attributes
+    ----------
+    task, model, metric : str
+        The task, the candidate that ships, and the metric by which it was chosen (``ndcg@10``).
+    value : Metric
+        Of the candidate that ships.
+    other, other_value, ahead_of_other
+        The best of the other candidates, its value, and the paired difference.
+    simplest, simplest_value
+        The simplest candidate and its value.
+    reason : str
+        Why the candidate ships.
+    """
+
+    task: str
+    model: str
+    metric: str
+    value: Metric
+    other: str
+    other_value: Metric
+    ahead_of_other: Metric
+    simplest: str
+    simplest_value: Metric
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,8 @@ class EvalReport:
         Reasons of the gate.
     notes : tuple of str
         What a reader must know of the data: attributes that are left out, or that alone predict as well as the model.
+    tasks : tuple of TaskSummary
+        For a job of several tasks, each of them.
     """
 
     metrics: Metrics
@@ -52,6 +84,7 @@ class EvalReport:
     passed: bool = False
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    tasks: tuple[TaskSummary, ...] = ()
 
     def with_verdict(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
         """The same report with the gate's verdict."""
@@ -71,4 +104,5 @@ class EvalReport:
             "passed": self.passed,
             "reasons": list(self.reasons),
             "notes": list(self.notes),
+            "tasks": [asdict(task) for task in self.tasks],
         }

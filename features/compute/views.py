@@ -307,6 +307,9 @@ class Views:
             t = t.filter(t.ts < self.cutoff)
         return t if self.rows.one_ids_static else t.inner_join(self.customers, ["source", "source_user_id"])
 
+    def _transactions(self) -> ir.Table:
+        return self._before_cutoff("transactions")
+
     def _lines(self) -> ir.Table:
         t = self._before_cutoff("transactions")
         return t.filter(t.status == "paid")

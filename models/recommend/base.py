@@ -185,6 +185,7 @@ class Recommender(FitCost, ABC):
         recent_interactions: Interactions | None = None,
         elapsed_days: float = 0.0,
         items: Sequence[Indices] | None = None,
+        recent_auxiliary: Interactions | None = None,
     ) -> Ranked:
         """Rank the k best items of each user.
 
@@ -208,6 +209,8 @@ class Recommender(FitCost, ABC):
             Days from the `as_of` of the fit to now, ≥ 0.
         items : sequence of int arrays, (n,), optional
             Context items of each user, which the list should go with, such as the basket.
+        recent_auxiliary : Interactions, optional
+            Interactions of other types than the target after the fit; `exclude_purchased` does not leave them out.
 
         Returns
         -------
@@ -219,7 +222,8 @@ class Recommender(FitCost, ABC):
         InvalidRequest
             k < 1, a user or an item is outside the training set, or an argument has the wrong length.
         """
-        query = Query(self._check_users(users), attributes, recent_interactions, elapsed_days, items)
+        given_users = self._check_users(users)
+        query = Query(given_users, attributes, recent_interactions, elapsed_days, items, recent_auxiliary)
         n = len(query)
         if k < 1:
             raise InvalidRequest("k must be at least 1", got=k, field="num_results")
@@ -228,10 +232,7 @@ class Recommender(FitCost, ABC):
         for name, given in (("exclude", exclude), ("attributes", attributes), ("items", items)):
             if given is not None and len(given) != n:
                 raise InvalidRequest(f"`{name}` needs one entry per user", got=len(given), allowed=n)
-        if recent_interactions is not None and recent_interactions.shape != (n, self.n_items_):
-            raise InvalidRequest(
-                "`recent_interactions` has the wrong shape", got=recent_interactions.shape, allowed=(n, self.n_items_)
-            )
+        query.check_recent(self.n_items_)
         for given in (exclude, items):
             if given:
                 self._check_items(np.concatenate(given))
@@ -302,6 +303,11 @@ class Recommender(FitCost, ABC):
         """The values of profile attributes that the model uses, as ``attribute=value``."""
         return ()
 
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        """The types of interaction beside the target that the fitted model and its submodels learnt from."""
+        return tuple(dict.fromkeys(name for part in self.submodels for name in part.auxiliary_types))
+
     def item_vectors(self) -> NDArray[np.float32]:
         """Return item vectors, (n_items, d); similar items have a high cosine."""
         raise self._unsupported("item_vectors")
@@ -332,17 +338,8 @@ class Recommender(FitCost, ABC):
     def expected_days(self, users: Indices, items: Indices, within_days: float | None = None) -> NDArray[np.float64]:
         """Predict when each of m users will buy an item again.
 
-        Parameters
-        ----------
-        users, items : int arrays, (m,)
-            Pairs of a user and an item.
-        within_days : float, optional
-            If given, the expectation is conditional on a purchase within this many days.
-
-        Returns
-        -------
-        ndarray of float64, (m,)
-            Days from the `as_of` of the fit, > 0; NaN where unknown.
+        With `within_days`, the expectation is conditional on a purchase within this many days. The result, float64 of
+        shape (m,), is in days from the `as_of` of the fit, > 0; NaN where unknown.
         """
         raise self._unsupported("expected_days")
 
@@ -395,6 +392,7 @@ class Recommender(FitCost, ABC):
         interacted = np.zeros(len(users), dtype=bool)
         if self.n_users_:
             interacted = (users >= 0) & (np.diff(self.history_.indptr)[np.maximum(users, 0)] > 0)
-        if self.supports_fold_in and query.recent_interactions is not None:
-            interacted[query.recent_interactions.users] = True
+        for recent in (query.recent_interactions, query.recent_auxiliary if self.auxiliary_types else None):
+            if self.supports_fold_in and recent is not None:
+                interacted[recent.users] = True
         return interacted

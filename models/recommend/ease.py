@@ -13,6 +13,7 @@ from features.interactions import TrainingSet
 from models.recommend.base import Choice, Range
 from models.recommend.cost import n_lines
 from models.recommend.item_knn import Floats, ItemLinksRecommender, cooccurrence_blocks
+from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
 from qianmian.errors import DataError
 
@@ -40,6 +41,8 @@ class EASERecommender(ItemLinksRecommender):
     count_power : float
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Raises
     ------
@@ -61,9 +64,11 @@ class EASERecommender(ItemLinksRecommender):
         max_items: int | None = 15_000,
         half_life_days: float | None = None,
         count_power: float = 0.0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.regularization, self.neighbours, self.max_items = regularization, neighbours, max_items
         self.half_life_days, self.count_power = half_life_days, count_power
+        self.type_weights = type_weights
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         return 2.2e-11 * self._linked_items(train) ** 3 + 5e-7 * n_lines(train)

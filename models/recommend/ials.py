@@ -13,16 +13,17 @@ from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
 from models.parallel import thread_budget
 from models.persist import Arrays
-from models.recommend.base import Choice, Query, Range, fold_in
+from models.recommend.base import Choice, Query, Range
 from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.sampling import learning_sample
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
 
 
-class ImplicitALSRecommender(FactorRecommender):
+class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
     """Scores items by the product of user and item factors; the weight of an interaction decays with its age.
 
     As in `implicit`, the confidence is ``alpha × weight`` for an interaction and 1 elsewhere. A user without history
@@ -44,6 +45,8 @@ class ImplicitALSRecommender(FactorRecommender):
         Half-life of a weight in days; None for no decay.
     seed : int
         Seed of the initial factors.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Notes
     -----
@@ -72,9 +75,10 @@ class ImplicitALSRecommender(FactorRecommender):
         alpha: float = 2.0,
         half_life_days: float | None = 120.0,
         seed: int = 0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.factors, self.iterations, self.regularization, self.alpha = factors, iterations, regularization, alpha
-        self.half_life_days, self.seed = half_life_days, seed
+        self.half_life_days, self.seed, self.type_weights = half_life_days, seed, type_weights
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         alternations = 2.2e-9 * n_learnt_lines(train) * self.factors * self.iterations
@@ -90,8 +94,9 @@ class ImplicitALSRecommender(FactorRecommender):
         from implicit.recommender_base import ModelFitError
         from threadpoolctl import threadpool_limits
 
-        weights, sample = train.interactions.matrix(self.half_life_days), learning_sample(train)
-        learnt = weights if sample is train else sample.interactions.matrix(self.half_life_days)
+        self._count(train)
+        weights, sample = self.counts_, learning_sample(train)
+        learnt = self._learnt_counts(train)
         self.ridge_ = self.regularization * noise_level(learnt)
         try:
             with threadpool_limits(1, "blas"):
@@ -108,7 +113,6 @@ class ImplicitALSRecommender(FactorRecommender):
                 "the factors are not finite", where="ials", hint="fit with more regularization or fewer factors"
             ) from error
         self.user_factors_ = np.array(model.user_factors)
-        self.weights_ = weights.data
         self._set_items(np.array(model.item_factors))
         if sample is not train:  # the item factors are those of the sample; every customer is solved for
             self.user_factors_ = self.solve(weights)
@@ -128,16 +132,10 @@ class ImplicitALSRecommender(FactorRecommender):
         vectors = np.zeros((len(query), self.index_.factors), dtype=np.float32)
         known = answerable & (query.users >= 0)
         vectors[known] = self.user_factors_[query.users[known]]
-        if query.recent_interactions is not None and len(query.recent_interactions.users):
-            changed = np.unique(query.recent_interactions.users).astype(np.int64)
-            vectors[changed] = self.solve(fold_in(self._weights(), query.take(changed), self.half_life_days))
+        changed = self._changed_rows(query)
+        if len(changed):
+            vectors[changed] = self.solve(self._counts_now(query.take(changed)))
         return vectors, answerable
-
-    def _weights(self) -> sparse.csr_matrix:
-        """Return the weights of the fit, (n_users, n_items); they share the sparsity pattern of `history_`."""
-        return sparse.csr_matrix(
-            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
-        )
 
     def solve(self, weights: sparse.csr_matrix) -> NDArray[np.float32]:
         """Solve for the factors of users with the item factors fixed.
@@ -181,12 +179,13 @@ class ImplicitALSRecommender(FactorRecommender):
         return {
             "user_factors": self.user_factors_,
             "item_factors": self.index_.item_vectors,
-            "weights": self.weights_,
-            "ridge": np.float64(self.ridge_),
+            **self._counts_state(),
+            "ridge": np.asarray(self.ridge_),
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.user_factors_, self.weights_ = check_finite("ials: user_factors", state["user_factors"]), state["weights"]
+        self.user_factors_ = check_finite("ials: user_factors", state["user_factors"])
+        self._restore_counts(state)
         self.ridge_ = float(state["ridge"])
         self._set_items(check_finite("ials: item_factors", state["item_factors"]))
 

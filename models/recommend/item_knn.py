@@ -17,27 +17,26 @@ from models.recommend.base import (
     Choice,
     Query,
     Range,
-    fold_in,
 )
 from models.recommend.cost import n_learnt_lines, n_lines
-from models.recommend.sampling import learning_sample
 from models.recommend.sparse_scores import SparseScoresRecommender
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 from qianmian.errors import UsageError
 
 BLOCK_ENTRIES = 5_000_000  # pairs of items held in memory at a time while counting
 Floats = NDArray[np.float32]
 
 
-class ItemLinksRecommender(SparseScoresRecommender):
+class ItemLinksRecommender(TypeWeightedRecommender, SparseScoresRecommender):
     """Scores item j by ``Σ_i x_i B_ij`` over the user's items i.
 
     x are the decayed counts to the power `count_power`, B is the sparse matrix `links_`. B has a zero diagonal, so
     frequent purchases of an item do not raise its own score, and an item that no link reaches is not a candidate. The
     scores need only the row of the user, so interactions after the fit change the list, also of a user without history.
 
-    Subclasses set the parameters `half_life_days` and `count_power` and implement `_compute_links`. A subclass whose
-    cost grows with the square of the items or faster has a parameter `max_items`: only links between so many items, the
-    most popular ones, are computed, and the model ranks no other items.
+    Subclasses set the parameters `half_life_days`, `count_power` and `type_weights` and implement `_compute_links`. A
+    subclass whose cost grows with the square of the items or faster has a parameter `max_items`: only links between so
+    many items, the most popular ones, are computed, and the model ranks no other items.
 
     Attributes
     ----------
@@ -51,7 +50,6 @@ class ItemLinksRecommender(SparseScoresRecommender):
     supports_similar: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
 
-    half_life_days: float | None
     count_power: float
     max_items: int | None = None
     links_: sparse.csr_matrix
@@ -62,11 +60,8 @@ class ItemLinksRecommender(SparseScoresRecommender):
         """Compute `links_` and `popularity_factor_` from weights > 0 of the `learning_sample`, (n_users, n_items)."""
 
     def _fit(self, train: TrainingSet) -> None:
-        counts = train.interactions.matrix(self.half_life_days)
-        self.weights_ = counts.data
-        sample = learning_sample(train)
-        known = counts if sample is train else sample.interactions.matrix(self.half_life_days)
-        interacted = self._apply_count_power(known)
+        self._count(train)
+        interacted = self._apply_count_power(self._learnt_counts(train))
         if self.max_items is None or self.max_items >= train.n_items:
             links, self.popularity_factor_ = self._compute_links(interacted)
         else:
@@ -101,10 +96,7 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return interacted
 
     def _score_candidates(self, query: Query) -> sparse.csr_matrix:
-        counts = sparse.csr_matrix(
-            (self.weights_, self.history_.indices, self.history_.indptr), shape=self.history_.shape
-        )
-        return (self._apply_count_power(fold_in(counts, query, self.half_life_days)) @ self.links_).tocsr()
+        return (self._apply_count_power(self._counts_now(query)) @ self.links_).tocsr()
 
     def _similarity(self, item: int) -> Floats:
         """Return the links of the item without the popularity factor, scaled to a maximum of 1; −inf without a link."""
@@ -117,11 +109,12 @@ class ItemLinksRecommender(SparseScoresRecommender):
         return scores
 
     def _state(self) -> Arrays:
-        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, "weights": self.weights_}
+        return {**pack_csr("links", self.links_), "shown": self.popularity_factor_, **self._counts_state()}
 
     def _restore(self, state: Arrays) -> None:
         self.links_ = unpack_csr("links", state)
-        self.popularity_factor_, self.weights_ = state["shown"], state["weights"]
+        self.popularity_factor_ = state["shown"]
+        self._restore_counts(state)
 
 
 class ItemKNNRecommender(ItemLinksRecommender):
@@ -151,6 +144,8 @@ class ItemKNNRecommender(ItemLinksRecommender):
     count_power : float
         Power of a decayed count: 0 uses only whether the item was bought (age then has no effect), 1 uses the count.
         0 was best on first purchases of Complete Journey in October.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
 
     Examples
     --------
@@ -179,10 +174,12 @@ class ItemKNNRecommender(ItemLinksRecommender):
         popularity_power: float = 0.3,
         half_life_days: float | None = None,
         count_power: float = 0.0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.neighbours, self.weighting, self.shrinkage = neighbours, weighting, shrinkage
         self.normalise, self.popularity_power = normalise, popularity_power
         self.half_life_days, self.count_power = half_life_days, count_power
+        self.type_weights = type_weights
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         lines, counts = n_lines(train), np.bincount(train.interactions.users).astype(np.float64)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.interaction_types import checked_type_weights
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import top_k
 from models.recommend.base import Indices, ItemFilter, Query, Recommender
+from models.recommend.type_weighted import TypeWeights
 
 
 class _NonPersonalizedRecommender(Recommender):
@@ -58,15 +61,37 @@ class PopularRecommender(_NonPersonalizedRecommender):
     ----------
     window_days : float or None
         Length of the window in days. All interactions count if it is None or if the window has no interactions.
+    type_weights : mapping of str to float, optional
+        Weight of a customer who met the item in each way, beside one of the target, who counts 1; None: the target
+        alone.
     """
 
     name: ClassVar[str] = "popular"
 
-    def __init__(self, window_days: float | None = None) -> None:
-        self.window_days = window_days
+    def __init__(self, window_days: float | None = None, type_weights: TypeWeights | None = None) -> None:
+        self.window_days, self.type_weights = window_days, type_weights
+
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        return tuple(name for name, weight in (self.type_weights or {}).items() if weight > 0)
 
     def _fit(self, train: TrainingSet) -> None:
-        self.item_scores_ = recent_customers(train, self.window_days)
+        if self.type_weights is None:
+            self.item_scores_ = recent_customers(train, self.window_days)
+            return
+        weights, of_target = checked_type_weights(self.type_weights), train.interactions
+        parts = [(1.0, of_target)]
+        if of_target.types is not None:
+            parts = [(weights.get(name, 1.0), of_target.of_types([name])) for name in of_target.type_counts()]
+        if train.auxiliary is not None:
+            parts += [
+                (weights.get(name, 0.0), train.auxiliary.of_types([name])) for name in train.auxiliary.type_counts()
+            ]
+        self.item_scores_ = np.zeros(train.n_items, dtype=np.float32)
+        for weight, part in parts:
+            if weight > 0:
+                customers = recent_customers(replace(train, interactions=part), self.window_days)
+                self.item_scores_ += np.float32(weight) * customers
 
 
 class TrendingRecommender(_NonPersonalizedRecommender):

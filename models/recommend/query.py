@@ -31,7 +31,11 @@ class Query:
     attributes : sequence of mapping or None, (n,), optional
         Profile attributes sent with the call.
     recent_interactions : Interactions, optional
-        Interactions of these users after the fit. Its `users` are rows of this query, its ages count back from now.
+        Interactions of the target by these users after the fit. Its `users` are rows of this query, its ages count back
+        from now.
+    recent_auxiliary : Interactions, optional
+        Interactions of other types after the fit, with `types`, in the same form. Models that learn from auxiliary
+        interactions use them.
     elapsed_days : float
         Days from the `as_of` of the fit to now.
     items : sequence of int arrays, (n,), optional
@@ -43,6 +47,7 @@ class Query:
     recent_interactions: Interactions | None = None
     elapsed_days: float = 0.0
     items: Sequence[Indices] | None = None
+    recent_auxiliary: Interactions | None = None
     _cache: dict[int, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -58,25 +63,38 @@ class Query:
         found: T = self._cache[id(model)]
         return found
 
+    def check_recent(self, n_items: int) -> None:
+        """Check the shapes of the recent interactions.
+
+        Raises
+        ------
+        InvalidRequest
+            A shape is not (n, n_items).
+        """
+        for name in ("recent_interactions", "recent_auxiliary"):
+            recent = getattr(self, name)
+            if recent is not None and recent.shape != (len(self), n_items):
+                raise InvalidRequest(f"`{name}` has the wrong shape", got=recent.shape, allowed=(len(self), n_items))
+
     def take(self, rows: NDArray[np.int64]) -> Query:
         """Return the query restricted to these rows."""
-        recent_interactions = self.recent_interactions
-        if recent_interactions is not None:
-            place = np.full(len(self), -1, dtype=np.int32)
-            place[rows] = np.arange(len(rows), dtype=np.int32)
-            recent_interactions = recent_interactions.where(place[recent_interactions.users] >= 0)
-            recent_interactions = replace(
-                recent_interactions,
-                users=place[recent_interactions.users],
-                shape=(len(rows), recent_interactions.shape[1]),
-            )
+        place = np.full(len(self), -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows), dtype=np.int32)
+
+        def taken(recent: Interactions | None) -> Interactions | None:
+            if recent is None:
+                return None
+            kept = recent.where(place[recent.users] >= 0)
+            return replace(kept, users=place[kept.users], shape=(len(rows), recent.shape[1]))
+
         picked = rows.tolist()
         return Query(
             self.users[rows],
             None if self.attributes is None else [self.attributes[row] for row in picked],
-            recent_interactions,
+            taken(self.recent_interactions),
             self.elapsed_days,
             None if self.items is None else [self.items[row] for row in picked],
+            taken(self.recent_auxiliary),
         )
 
 
@@ -256,28 +274,38 @@ def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
     return rows
 
 
-def fold_in(counts: sparse.csr_matrix, query: Query, half_life_days: float | None) -> sparse.csr_matrix:
+def fold_in(
+    counts: sparse.csr_matrix,
+    query: Query,
+    half_life_days: float | None,
+    type_weights: Mapping[str, float] | None = None,
+) -> sparse.csr_matrix:
     """Compute the current weights of users: those of the fit, decayed until now, plus the recent interactions.
 
     Parameters
     ----------
     counts : csr_matrix, (n_users, n_items)
-        `Interactions.matrix(half_life_days)` of the fit.
+        `TrainingSet.matrix(half_life_days, type_weights)` of the fit.
     query : Query
         The n users, their recent interactions and the elapsed days.
     half_life_days : float or None
         Half-life of the exponential decay in days; None for no decay.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction; None: recent auxiliary interactions do not count.
 
     Returns
     -------
     csr_matrix of float32, (n, n_items)
         Indices are sorted.
     """
-    now = rows_of(counts, query.users)
-    if query.recent_interactions is not None and half_life_days is not None:
+    now, recent = rows_of(counts, query.users), query.recent_interactions
+    auxiliary = query.recent_auxiliary if type_weights is not None else None
+    if half_life_days is not None and (recent is not None or auxiliary is not None):
         now = now * np.float32(2.0 ** (-query.elapsed_days / half_life_days))
-    if query.recent_interactions is not None:
-        now = now + query.recent_interactions.matrix(half_life_days)
+    if recent is not None:
+        now = now + recent.weighted(type_weights or {}).matrix(half_life_days)
+    if auxiliary is not None and type_weights is not None:
+        now = now + auxiliary.matrix_of_types(half_life_days, type_weights)
     now = now.astype(np.float32)
     now.sort_indices()
     return now

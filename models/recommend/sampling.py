@@ -24,7 +24,7 @@ def learning_sample(train: TrainingSet, lines: int | None = None) -> TrainingSet
     Parameters
     ----------
     lines : int, optional
-        Largest number of interactions of the sample; `LEARNING_LINES` by default.
+        Largest number of interactions of the sample, auxiliary ones included; `LEARNING_LINES` by default.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def learning_sample(train: TrainingSet, lines: int | None = None) -> TrainingSet
     True
     """
     most = LEARNING_LINES if lines is None else lines
-    if len(train.interactions.users) <= most:
+    if len(train.interactions) + (0 if train.auxiliary is None else len(train.auxiliary)) <= most:
         return train
     return train.memoize(("learning sample", most), lambda: _sampled(train, most))
 
@@ -64,6 +64,8 @@ def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[NDArray[np.
 def _sampled(train: TrainingSet, lines: int) -> TrainingSet:
     data = train.interactions
     counts = np.bincount(data.users, minlength=train.n_users)
+    if train.auxiliary is not None:
+        counts += np.bincount(train.auxiliary.users, minlength=train.n_users)
     order = np.random.default_rng(0).permutation(train.n_users)
     kept = np.zeros(train.n_users, dtype=bool)
     kept[order[np.cumsum(counts[order]) <= lines]] = True
@@ -75,4 +77,5 @@ def _sampled(train: TrainingSet, lines: int) -> TrainingSet:
         return interactions.where(mask)
 
     returned = None if train.returned is None else of_sampled(train.returned)
-    return replace(train, interactions=of_sampled(data), returned=returned)
+    auxiliary = None if train.auxiliary is None else of_sampled(train.auxiliary)
+    return replace(train, interactions=of_sampled(data), returned=returned, auxiliary=auxiliary)

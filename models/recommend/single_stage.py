@@ -14,7 +14,7 @@ from models.recommend.item_knn import ItemKNNRecommender
 from models.recommend.next_basket.model import NextBasketRecommender
 from models.recommend.popular import PopularRecommender, TrendingRecommender
 from models.recommend.popular_by_segment import SegmentPopularRecommender
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.replenish.model import ReplenishRecommender
 from models.recommend.similar.model import SimilarRecommender
 from models.recommend.spectral import SpectralRecommender
@@ -28,6 +28,7 @@ SINGLE_STAGE: Registry[type[Recommender]] = Registry(
         "popular_by_segment": SegmentPopularRecommender,
         "trending": TrendingRecommender,
         "repeat": RepeatPurchaseRecommender,
+        "own_events": OwnEventsRecommender,
         "next_basket": NextBasketRecommender,
         "replenish": ReplenishRecommender,
         "affinity": AffinityRecommender,

@@ -12,6 +12,7 @@ from features.interactions import TrainingSet
 from models.recommend.base import Choice, Range
 from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.item_knn import Floats, ItemLinksRecommender, positive_power
+from models.recommend.type_weighted import TypeWeights
 from models.topk import top_k
 
 BLOCK_CELLS = 8_000_000  # dense links computed at a time, before the strongest are selected: 32 MB
@@ -61,6 +62,8 @@ class SpectralRecommender(ItemLinksRecommender):
         0 was best on first purchases of Complete Journey in October.
     seed : int
         Seed of the randomised decomposition (Halko, Martinsson & Tropp 2011).
+    type_weights : mapping of str to float, optional
+        Weights of the types of interaction, as in `TrainingSet.matrix`; None: the target alone.
     """
 
     name: ClassVar[str] = "spectral"
@@ -88,11 +91,13 @@ class SpectralRecommender(ItemLinksRecommender):
         half_life_days: float | None = None,
         count_power: float = 0.0,
         seed: int = 0,
+        type_weights: TypeWeights | None = None,
     ) -> None:
         self.components, self.smoothing, self.beyond = components, smoothing, beyond
         self.user_power, self.seen_power, self.shown_power = user_power, seen_power, shown_power
         self.neighbours, self.max_items = neighbours, max_items
         self.half_life_days, self.count_power, self.seed = half_life_days, count_power, seed
+        self.type_weights = type_weights
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
         items, rank = self._linked_items(train), min(self.components, train.n_users // MIN_ROWS_PER_COMPONENT)

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.interaction_types import ANY, target_of
 from features.interactions import Interactions
-from features.training_data import interaction_rows, interactions_from_rows
+from features.training_data import auxiliary_rows, interaction_rows, interactions_from_rows
 from models.recommend.base import Query
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import DataError, UsageError
@@ -111,8 +112,8 @@ def score_recommend(
     champions_at = at_moment(champions, champion, moment, builder) if is_later else champions
     elapsed_days = days_between(champion.bundle.as_of, moment)
     users = champion.bundle.user_map.rows(champions_at.customers.one_ids)
-    recent_interactions = _recent_interactions(champion, champions_at, moment, builder) if is_later else None
-    query = Query(users, recent_interactions=recent_interactions, elapsed_days=elapsed_days)
+    recent, auxiliary = _recent_interactions(champion, champions_at, moment, builder) if is_later else (None, None)
+    query = Query(users, recent_interactions=recent, elapsed_days=elapsed_days, recent_auxiliary=auxiliary)
     available = None if unavailable is None else ~catalogue.item_mask(unavailable)
     plan = RecommendationPlan(champion, scene_record, model, query).with_options(options, available)
     if candidates is not None:
@@ -187,8 +188,10 @@ def _columns(rows: RecommendedRows, plan: RecommendationPlan, item_ids: pa.Array
 
 def _recent_interactions(
     champion: Champion, champions_at: Champions, as_of: datetime, builder: Builder | None
-) -> Interactions | None:
+) -> tuple[Interactions | None, Interactions | None]:
     """Interactions of the customers of the profiles between the cutoff of the champion and `as_of`, None if none.
+
+    The first are of the target of the champion, the second of the other types.
 
     Raises
     ------
@@ -209,18 +212,22 @@ def _recent_interactions(
         raise UsageError(
             "recent interactions can only be read from a lake", got=f"--as-of {as_of:%Y-%m-%d}", field="as_of"
         )
-    rows, source = interaction_rows(builder, as_of, champion.bundle.as_of)
-    trained_on = champion.bundle.facts.get("interactions", "transactions")
-    if source != trained_on:
-        raise DataError(
-            f"the recommender in production was trained on {trained_on}, but the interactions are now in {source}",
-            where=f"{champion.name} version {champion.version}",
-            hint="run `qianmian train recommend` again",
-        )
     batch_users, items = champions_at.customers.user_map, champion.bundle.item_map
-    users, columns = batch_users.rows(rows["one_id"]), items.rows(rows["item_id"])
-    interactions = interactions_from_rows(rows, users, columns, (len(batch_users), len(items)))
-    return interactions if len(interactions.users) else None
+
+    def arrays(rows: pa.Table | None) -> Interactions | None:
+        if rows is None:
+            return None
+        users, columns = batch_users.rows(rows["one_id"]), items.rows(rows["item_id"])
+        found = interactions_from_rows(rows, users, columns, (len(batch_users), len(items)))
+        return found if len(found) else None
+
+    start, target = champion.bundle.as_of, target_of(champion.bundle.facts)
+    reads_others = any(model.supports_fold_in and model.auxiliary_types for model in champion.catalogue.models)
+    of_target = arrays(interaction_rows(builder, as_of, start, target=target))
+    return (
+        of_target if of_target is None or target == ANY else replace(of_target, types=None),
+        arrays(auxiliary_rows(builder, as_of, start, target=target)) if reads_others else None,
+    )
 
 
 def unavailable_items(lake: Lake) -> list[str]:

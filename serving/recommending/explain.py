@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
+from features.interaction_types import PURCHASE, target_of
 from features.interactions import Interactions
 from models.recommend.base import Evidence, Recommender
 from serving.champions import Champion
@@ -63,7 +64,7 @@ class Explainer:
         context_items: NDArray[np.int64] | None = None,
     ) -> None:
         self._catalogue = champion.catalogue
-        self._events = champion.bundle.facts.get("interactions") == "events"
+        self._events = target_of(champion.bundle.facts) != PURCHASE
         self._row, self._recent_interactions, self._elapsed_days = row, recent_interactions, elapsed_days
         self._context_items = context_items if context_items is not None and len(context_items) else None
         self._purchases_by_group: dict[tuple[int, int], int] | None = None
@@ -174,7 +175,7 @@ def item_reasons(
     name_of : callable
         Column of an item → its name in a text.
     events : bool
-        Whether the model is trained on behaviour events instead of purchases.
+        Whether the model recommends what customers meet in any way instead of what they buy.
     has_history : bool
         Whether the customer has a history.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.interaction_types import target_of
 from models.ranked import Ranked
 from models.recommend.base import Query, Recommender
 from models.recommend.scene import SCENES, PurchasedOption, Scene
@@ -176,6 +177,7 @@ class RecommendationPlan:
             recent_interactions=query.recent_interactions,
             elapsed_days=query.elapsed_days,
             items=query.items,
+            recent_auxiliary=query.recent_auxiliary,
         )
 
     def _restrict_to_interacted(
@@ -272,6 +274,7 @@ def resolve_request(
         recent.interactions if recent is not None else None,
         recent.elapsed_days if recent is not None else 0.0,
         [context_items] if len(context_items) else None,
+        recent.auxiliary if recent is not None else None,
     )
     similar_to = None if scene.needs_model or catalogue.trained(scene.name) else context_items
     plan = RecommendationPlan(champion, scene, model, query, similar_to=similar_to)
@@ -300,8 +303,8 @@ def recent_activity_of(champion: Champion, context: RequestContext) -> RecentAct
     """Return what the context says about the time after the cutoff, None if it says nothing."""
     if not context.events and context.now is None:
         return None
-    interaction_source = str(champion.bundle.facts.get("interactions", "transactions"))
-    return recent_activity(champion.catalogue, champion.bundle.as_of, interaction_source, context.events, context.now)
+    bundle = champion.bundle
+    return recent_activity(champion.catalogue, bundle.as_of, target_of(bundle.facts), context.events, context.now)
 
 
 def resolve_context_items(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> tuple[Columns, list[str]]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.profiles.snapshot import load_current
+from features.targets import choose_target
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.recommend.popular import PopularRecommender
@@ -29,7 +30,16 @@ def popularity_champions(workspace: Workspace, settings: Settings, as_of: dateti
         If the lake has no items with enough customers.
     """
     builder = make_builder(Lake(workspace), settings)
-    train = training_set(builder, as_of, min_item_customers=settings.recommend.min_item_customers, with_features=False)
+    wanted = settings.recommend
+    target = choose_target(builder, as_of, wanted=wanted.target, horizon_days=wanted.horizon_days).name
+    train = training_set(
+        builder,
+        as_of,
+        min_item_customers=wanted.usual_min_item_customers,
+        max_items=wanted.max_items,
+        target=target,
+        with_features=False,
+    )
     model = PopularRecommender().fit(train)
     bundle = ModelBundle(
         "scenes",
@@ -38,6 +48,6 @@ def popularity_champions(workspace: Workspace, settings: Settings, as_of: dateti
         user_ids=train.user_ids,
         item_ids=train.item_ids,
         item_attributes=train.item_attributes,
-        facts={"job": JOB, "interactions": train.source},
+        facts={"job": JOB, "interactions": train.source, "target": train.target},
     )
     return Champions({JOB: Champion(JOB, VERSION, bundle)}, load_current(workspace), settings)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from pydantic import Field
 
-from features.interactions import EVENT_WEIGHTS, Interactions
+from features.compute.algebra import SESSION_GAP_SECONDS
+from features.interaction_types import ANY, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
+from features.interactions import Interactions
 from qianmian.errors import InvalidRequest
 from qianmian.schema import EVENT_TYPES
 from qianmian.times import days_between
 from serving.recommending.catalogue import Catalogue
 from serving.requests import Identifier, RequestModel
 
+EventRow = tuple[int, float, float, datetime, int]  # column, age in days, weight, time, type
+VISIT_GAP = np.timedelta64(SESSION_GAP_SECONDS, "s")  # a longer pause between events begins another visit
 EVENTS_FIELD = "context.events"
 
 
@@ -34,7 +38,10 @@ class RecentActivity:
     Attributes
     ----------
     interactions : Interactions or None
-        Interactions of one user, row 0, with ages relative to the moment of the list; None if no event is used.
+        Interactions of the target by one user, row 0, with ages relative to the moment of the list; None if no event
+        is used.
+    auxiliary : Interactions or None
+        In the same form, the interactions of other types that the model learns from.
     elapsed_days : float
         Days from the `as_of` of the fit to the moment of the list.
     ignored : list of dict
@@ -44,6 +51,7 @@ class RecentActivity:
     """
 
     interactions: Interactions | None
+    auxiliary: Interactions | None
     elapsed_days: float
     ignored: list[dict[str, int | str]]
     unknown: list[str]
@@ -70,7 +78,7 @@ def parse_time(text: str, where: str) -> datetime:
 
 
 def recent_activity(
-    catalogue: Catalogue, as_of: datetime, interaction_source: str, events: Sequence[Event], now: str | None
+    catalogue: Catalogue, as_of: datetime, target: str, events: Sequence[Event], now: str | None
 ) -> RecentActivity:
     """Turn the events of a request into interactions.
 
@@ -80,9 +88,9 @@ def recent_activity(
         Items of the recommender.
     as_of : datetime
         Cutoff of the fit, naive UTC.
-    interaction_source : {"transactions", "events"}
-        Table that the model was trained on. ``transactions``: only purchases are used. ``events``: every event is used
-        with its weight.
+    target : str
+        What the model recommends: a type of interaction, or ``any``. Events of the target are used, and those of the
+        types that the models of the catalogue learnt from besides (`Recommender.auxiliary_types`).
     events : sequence of Event
         Events of the request.
     now : str, optional
@@ -104,9 +112,11 @@ def recent_activity(
         )
     ignored: list[dict[str, int | str]] = []
     unknown: dict[str, None] = {}
-    rows: list[tuple[int, float, float, datetime]] = []
+    rows: list[EventRow] = []
+    auxiliary: list[EventRow] = []
+    of_target, besides = type_names(target), _folded_types(catalogue)
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
-        column, weight = catalogue.item_column(event.item_id), _weight(event.event_type, interaction_source)
+        column, kind = catalogue.item_column(event.item_id), event.event_type
         if event.event_type not in EVENT_TYPES:
             where = f"{EVENTS_FIELD}[{index}].event_type"
             raise InvalidRequest(
@@ -120,28 +130,37 @@ def recent_activity(
         elif column < 0:
             unknown[event.item_id] = None
             ignored.append({"index": index, "reason": "the model does not know the item"})
-        elif not weight:
-            reason = f"the model learns from {interaction_source}: {event.event_type} does not count"
-            ignored.append({"index": index, "reason": reason})
+        elif kind not in of_target and kind not in besides:
+            names = [name for name in INTERACTION_TYPES if name in of_target or name in besides]
+            learnt = "transactions" if names == [PURCHASE] else ", ".join(names)
+            ignored.append({"index": index, "reason": f"the model learns from {learnt}: {kind} does not count"})
         else:
-            rows.append((column, days_between(time, moment), weight, time))
-    interactions = _interactions(rows, len(catalogue.item_ids)) if rows else None
-    return RecentActivity(interactions, days_between(as_of, moment), ignored, list(unknown))
+            weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
+            row = (column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind))
+            (rows if kind in of_target else auxiliary).append(row)
+    n_items = len(catalogue.item_ids)
+    made = _interactions(rows, n_items, visits=target != PURCHASE) if rows else None
+    if made is not None and target != ANY:
+        made = replace(made, types=None)
+    other = _interactions(auxiliary, n_items, visits=True) if auxiliary else None
+    return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown))
 
 
-def _weight(event_type: str, interaction_source: str) -> float:
-    if interaction_source == "events":
-        return EVENT_WEIGHTS.get(event_type, 0.0)
-    return 1.0 if event_type == "purchase" else 0.0
+def _folded_types(catalogue: Catalogue) -> set[str]:
+    """The types beside the target whose events change the lists of a model."""
+    return {name for model in catalogue.models if model.supports_fold_in for name in model.auxiliary_types}
 
 
-def _interactions(rows: Sequence[tuple[int, float, float, datetime]], n_items: int) -> Interactions:
-    """Interactions of one user from rows of (column, age in days, weight, time)."""
+def _interactions(rows: Sequence[EventRow], n_items: int, *, visits: bool) -> Interactions:
+    """Interactions of one user; `orders` are visits, or orders of the events with the same timestamp."""
     items = np.asarray([row[0] for row in rows], dtype=np.int32)
     ages = np.asarray([row[1] for row in rows], dtype=np.float32)
     weights = np.asarray([row[2] for row in rows], dtype=np.float32)
-    # events with the same timestamp form one order
-    times = np.asarray([row[3] for row in rows], dtype="datetime64[us]")
-    orders = np.unique(times, return_inverse=True)[1].astype(np.int32)
-    interactions = Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders)
+    times, place = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)
+    orders = np.arange(len(times), dtype=np.int32)
+    if visits:
+        orders = np.cumsum(np.diff(times, prepend=times[:1]) > VISIT_GAP).astype(np.int32)
+    orders = orders[place]
+    types = np.asarray([row[4] for row in rows], dtype=np.int8)
+    interactions = Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders, types=types)
     return interactions.where(np.lexsort((weights, ages, items)))

@@ -9,8 +9,8 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.interactions import EVENT_WEIGHTS
-from features.training_data import interaction_rows, interaction_source, training_set
+from features.interaction_types import EVENT_WEIGHTS
+from features.training_data import interaction_rows, training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 1)
@@ -76,7 +76,7 @@ def pairs(train, builder):
 
 @pytest.fixture(scope="module")
 def shop(lake_of):
-    """Lines of all kinds, a customer without any, and an events table that must not count."""
+    """Lines of all kinds, a customer without any, and views of an item that nobody bought."""
     lines = Orders()
     lines.add("z most", "1", "2", "3")
     lines.add("y lines", "1", "2", "2", "2").add("x tie", "1", "2", "2").add("d tie", "2", "1", "2")
@@ -104,12 +104,16 @@ def train(shop):
 
 
 def test_items_go_by_customers_then_lines_then_id(train):
-    assert train.item_ids.tolist() == ["z most", "y lines", "d tie", "x tie"]
-    assert train.item_customers.tolist() == [3, 2, 2, 2]
+    assert train.item_ids.tolist() == ["z most", "y lines", "d tie", "x tie", "viewed"]
+    assert train.item_customers.tolist() == [3, 2, 2, 2, 0]
+    assert train.item_customers_of_any_type.tolist() == [3, 2, 2, 2, 3]
     assert np.bincount(train.interactions.items).tolist() == [3, 4, 3, 3]
 
 
-@pytest.mark.parametrize(("least", "items"), [(1, ["z most", "y lines", "d tie", "x tie", "few"]), (3, ["z most"])])
+@pytest.mark.parametrize(
+    ("least", "items"),
+    [(1, ["z most", "y lines", "d tie", "x tie", "few", "viewed"]), (3, ["z most", "viewed"])],
+)
 def test_items_of_fewer_customers_are_left_out(shop, least, items):
     found = training_set(shop, AS_OF, min_item_customers=least, with_features=False)
     assert found.item_ids.tolist() == items
@@ -133,7 +137,7 @@ def test_users_without_history_are_there(train, shop):
         )
     )
     assert rows == {"1": 4, "2": 8, "3": 1, "9": 0}
-    assert (train.n_users, train.n_items) == train.interactions.shape == (4, 4)
+    assert (train.n_users, train.n_items) == train.interactions.shape == (4, 5)
 
 
 def test_a_customer_first_seen_later_is_not_there_yet(shop):
@@ -158,10 +162,12 @@ def test_user_rows(train):
 
 
 def test_item_attributes_are_empty_where_unknown(train):
-    assert {name: values.tolist() for name, values in train.item_attributes.items()} == {
-        "category": ["food/milk", "", "", "home"],
-        "brand": ["b", "", "", ""],
-        "price": [1.0, 1.0, 1.0, 1.0],
+    found = {name: values.tolist() for name, values in train.item_attributes.items()}
+    found["price"] = [None if np.isnan(price) else price for price in found["price"]]
+    assert found == {
+        "category": ["food/milk", "", "", "home", ""],
+        "brand": ["b", "", "", "", ""],
+        "price": [1.0, 1.0, 1.0, 1.0, None],
     }
 
 
@@ -169,9 +175,9 @@ def test_item_attributes_are_empty_where_unknown(train):
 
 
 def test_lines_count_where_any_names_an_item(train, shop):
-    assert interaction_source(shop, AS_OF) == train.source == "transactions"
+    assert (train.source, train.target) == ("transactions and events", "purchase")
     assert set(train.interactions.weights.tolist()) == {1.0}
-    assert not {"viewed", "refunded", "cancelled", "future"} & set(
+    assert not {"refunded", "cancelled", "future"} & set(
         training_set(shop, AS_OF, min_item_customers=1, with_features=False).item_ids.tolist()
     )
 
@@ -209,8 +215,7 @@ def test_a_period_begins_with_its_start(lake_of):
     lines = Orders()
     for days in (1, 5, 6):
         lines.add(f"{days} days", "1", ts=AS_OF - days * DAY)
-    rows, source = interaction_rows(Builder(lake_of({"transactions": lines.rows}), FEATURES), AS_OF, AS_OF - 5 * DAY)
-    assert source == "transactions"
+    rows = interaction_rows(Builder(lake_of({"transactions": lines.rows}), FEATURES), AS_OF, AS_OF - 5 * DAY)
     assert sorted(rows["item_id"].to_pylist()) == ["1 days", "5 days"]
 
 
@@ -240,7 +245,7 @@ def browsing(lake_of):
 
 def test_events_count_by_their_kind_where_no_line_names_an_item(browsing):
     found = training_set(browsing, AS_OF, min_item_customers=1, with_features=False)
-    assert found.source == interaction_source(browsing, AS_OF) == "events"
+    assert (found.source, found.target) == ("events", "any")
     of_first = {item: weight for user, item, _, weight in pairs(found, browsing) if user == "1"}
     assert of_first == {f"i {kind}": weight for kind, weight in EVENT_WEIGHTS.items()}
     assert [row[2:] for row in pairs(found, browsing) if row[0] == "2"] == [(1.0, 1.0), (3.0, 3.0)]

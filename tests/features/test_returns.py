@@ -43,7 +43,7 @@ def bought(lake_of):
     """Return a function: the (order, units, amount) of each purchase in ``[start, as_of)``, sorted by order."""
 
     def read(*rows, as_of=AS_OF, start=None):
-        found, _ = interaction_rows(Builder(lake_of({"transactions": rows}), FEATURES), as_of, start)
+        found = interaction_rows(Builder(lake_of({"transactions": rows}), FEATURES), as_of, start)
         columns = (found[name].to_pylist() for name in ("basket", "quantity", "amount"))
         return sorted((basket.split("\x1f")[1], units, amount) for basket, units, amount in zip(*columns, strict=True))
 
@@ -99,7 +99,7 @@ HISTORIES = [
 def histories(lake_of):
     """(order, units, amount) of the purchases of each history; every history is a source of its own in one lake."""
     rows = [{**row, "source": name} for name, history, _ in HISTORIES for row in history]
-    found, _ = interaction_rows(Builder(lake_of({"transactions": [*rows, OTHER]}), FEATURES), AS_OF)
+    found = interaction_rows(Builder(lake_of({"transactions": [*rows, OTHER]}), FEATURES), AS_OF)
     purchases = defaultdict(list)
     for row in found.to_pylist():
         source, order = row["basket"].split("\x1f")

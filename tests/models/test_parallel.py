@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from functools import partial
@@ -46,6 +48,19 @@ def test_the_cores_are_shared_and_given_back(four_cores):
     assert run_parallel([partial(run_parallel, [thread_budget, thread_budget])] * 2) == [[1, 1]] * 2
     assert all(found == {1} for found in run_parallel([blas_threads] * 2))
     assert (thread_budget(), blas_threads()) == (4, before)
+
+
+def test_an_interrupt_does_not_wait_for_the_work_that_runs(four_cores):
+    release, before = threading.Event(), blas_threads()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_parallel([partial(release.wait, 30)] * 3)
+        assert time.perf_counter() - started < 10
+        assert blas_threads() == before
+    finally:
+        release.set()
 
 
 def test_the_first_error_is_raised_and_the_cores_are_given_back(four_cores):

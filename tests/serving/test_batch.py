@@ -191,7 +191,7 @@ def test_a_later_as_of_folds_in_recent_purchases(champions, workspace, monkeypat
         champions, num_results=500, as_of=moment, builder=builder, options=parse_list_options({"purchased": "only"})
     )
     assert set(table["as_of"].to_pylist()) == {moment}
-    rows, _ = interaction_rows(builder, moment, AS_OF)
+    rows = interaction_rows(builder, moment, AS_OF)
     catalogue = champions.models["recommend"].catalogue
     can_be_had = np.ones(len(catalogue.item_ids), bool) if catalogue.available is None else catalogue.available
     known = [

@@ -19,6 +19,8 @@ from qianmian.errors import DataError, UsageError
 from training.evaluation.split import EvaluationSplit, interaction_matrix, interactions_of_users
 
 RowIndices = NDArray[np.int64]
+# what a split without a global cutoff leaves out, because it may tell of held-out interactions
+UNKNOWN: dict[str, Any] = {"user_features": None, "returned": None, "auxiliary": None}
 Pairs = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -92,7 +94,7 @@ def last_basket_split(data: TrainingSet, *, skip_last: int = 0) -> EvaluationSpl
     if rows.orders is None:
         raise DataError("the data has no order ids, so baskets are unknown", where=data.source, hint="map `order_id`")
     from_end = _baskets_from_end(rows.users, rows.orders)
-    train = replace(data, interactions=rows.where(from_end > skip_last), user_features=None, returned=None)
+    train = replace(data, interactions=rows.where(from_end > skip_last), **UNKNOWN)
     last = rows.where(from_end == skip_last)
     return _make_split(train, last.users, last.items, np.arange(data.n_items))
 
@@ -142,7 +144,7 @@ def hold_out(data: TrainingSet, *, share: float = 0.1, seed: int = 0) -> tuple[T
     """
     rows = data.interactions
     held = _held_out(rows, share, seed)
-    return replace(data, interactions=rows.where(~held), user_features=None, returned=None), rows.where(held)
+    return replace(data, interactions=rows.where(~held), **UNKNOWN), rows.where(held)
 
 
 def user_folds(
@@ -191,7 +193,7 @@ def user_folds(
     held = _held_out(rows, holdout_share, seed + 1)
     for fold in range(folds):
         inside = fold_of[rows.users] == fold
-        train = replace(data, interactions=rows.where(~inside), user_features=None, returned=None)
+        train = replace(data, interactions=rows.where(~inside), **UNKNOWN)
         evaluated = _make_split(
             train, rows.users[inside & held], rows.items[inside & held], np.arange(data.n_items), known=False
         )
@@ -234,17 +236,21 @@ def sort_items_by_popularity(train: TrainingSet, min_item_customers: int = 1) ->
     rows = replace(rows, items=place[rows.items], shape=(train.n_users, len(items)))
     rows = rows.where(np.lexsort((rows.weights, rows.age_days, rows.items, rows.users)))
     attributes = {name: values[items] for name, values in train.item_attributes.items()}
-    returned = train.returned
-    if returned is not None:
-        returned = returned.where(place[returned.items] >= 0)
-        returned = replace(returned, items=place[returned.items], shape=rows.shape)
+
+    def renumbered(given: Interactions | None) -> Interactions | None:
+        if given is None:
+            return None
+        kept = given.where(place[given.items] >= 0)
+        return replace(kept, items=place[kept.items], shape=rows.shape)
+
     return (
         replace(
             train,
             item_ids=train.item_ids[items],
             interactions=rows,
             item_attributes=attributes,
-            returned=returned,
+            returned=renumbered(train.returned),
+            auxiliary=renumbered(train.auxiliary),
         ),
         items,
     )

@@ -20,6 +20,7 @@ from features.interactions import TrainingSet
 from features.profiles.lifecycle import stages_of_build
 from features.profiles.tags.declare import TagValue
 from features.shared_accounts import shared_accounts
+from features.targets import Target, choose_target
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
@@ -101,6 +102,18 @@ class TrainingContext:
     _stages: dict[datetime, NDArray[np.str_]] = field(default_factory=dict)
     _unknown: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     _shared: list[SharedAccount] | None = None
+    _target: Target | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is recommended (`recommend.target`), chosen once at `as_of`; reported when it is first asked for."""
+        if self._target is None:
+            settings = self.settings.recommend
+            days = self.horizon_days or settings.horizon_days
+            self._target = choose_target(self.builder, self.as_of, wanted=settings.target, horizon_days=days)
+            for note in self._target.notes:
+                self.progress(note)
+        return self._target
 
     @property
     def shared_accounts(self) -> list[SharedAccount]:
@@ -197,7 +210,7 @@ class TrainingContext:
         self,
         as_of: datetime,
         *,
-        min_item_customers: int,
+        min_item_customers: int | None,
         with_features: bool = True,
         evaluated_at: datetime | None = None,
     ) -> TrainingSet:
@@ -208,7 +221,17 @@ class TrainingContext:
         evaluated_at : datetime, optional
             Cutoff of the training set on which the model was evaluated: attributes that were unknown then are left out.
         """
-        data = training_set(self.builder, as_of, min_item_customers=min_item_customers, with_features=False)
+        data = training_set(
+            self.builder,
+            as_of,
+            min_item_customers=min_item_customers,
+            max_items=self.settings.recommend.max_items,
+            target=self.target.name,
+            with_features=False,
+        )
+        if data.items_left_out:
+            limit = f"only the {data.n_items:,} most popular are recommended (recommend.max_items)"
+            self.progress(f"{data.items_left_out:,} items are left out at {as_of:%Y-%m-%d}: {limit}")
         if not with_features:
             return data
         features = self.profile_known_at(as_of, evaluated_at)

@@ -112,7 +112,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 def _contents(context: TrainingContext, as_of: datetime, evaluated_at: datetime | None = None) -> ContentSet:
     """Training set of contents at a cutoff, with purchases if the lake has any, and with profiles."""
     purchases: TrainingSet | None = None
-    least = context.settings.recommend.min_item_customers
+    least = context.settings.recommend.usual_min_item_customers
     try:
         purchases = context.training_set(as_of, min_item_customers=least, evaluated_at=evaluated_at)
     except DataError as error:

@@ -152,7 +152,7 @@ def _interactions(context: TrainingContext, as_of: datetime, one_ids: NDArray[np
     """Purchase counts of the customers by item before `as_of`; None if there are too few to learn from."""
     try:
         data = context.training_set(
-            as_of, min_item_customers=context.settings.recommend.min_item_customers, with_features=False
+            as_of, min_item_customers=context.settings.recommend.usual_min_item_customers, with_features=False
         )
     except DataError as error:
         context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")
@@ -192,7 +192,7 @@ def _segments(context: TrainingContext, start: datetime, one_ids: NDArray[np.str
         and "transactions" in states
         and "item_id" in states["transactions"].filled
     ):
-        rows, _ = interaction_rows(context.builder, context.as_of, start)
+        rows = interaction_rows(context.builder, context.as_of, start)
         items = context.builder.backend.table("items").select("item_id", "category").to_pyarrow()
         level = dict(
             zip(

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from features.interactions import Interactions, TrainingSet
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
+from models.recommend.ranking.two_stage import DEFAULT_STAGES
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 
 MIN_EXAMPLES = 30
-MAX_EXAMPLES = 5_000  # more are sampled: the interval of a metric is then narrower than any difference that matters
+MAX_EXAMPLES = 5_000  # of a task; the half-width of the interval of NDCG@10 is then about .006
 
 
 ExtraMetrics = Callable[[Recommender, EvaluationSplit, Interactions], Mapping[str, NDArray[np.float64]]]
@@ -35,8 +36,8 @@ class Task:
     description : str
         What is predicted, and which items are relevant.
     candidates : callable
-        (settings, seed) → unfitted models by name: the main model of the scene first, then the baselines, the simplest
-        last. The best one ships.
+        (settings, seed) → unfitted models by name, from the most complex to the simplest. The simplest that is not
+        behind the best beyond noise ships (`training.selection`).
     examples : callable
         (train, holdout, seed) → `EvaluationSplit`. `train` ends where the test period begins; `holdout` has the
         interactions of the period, with the same users and items, and ages counted from its end. With fewer than
@@ -45,6 +46,8 @@ class Task:
         Ranking metric at `k` by which the best candidate is chosen.
     k : int
         Length of the evaluated lists.
+    baselines : sequence of str
+        Candidates that are measured beside the winner in the test period, besides the simplest and the runner-up.
     fallbacks : sequence of str
         Tasks (whose winner is used) or models, by name, that fill the slots the scene's model leaves empty.
     tuned_models : sequence of str
@@ -60,6 +63,7 @@ class Task:
     examples: Callable[[TrainingSet, Interactions, int], EvaluationSplit]
     metric: str = "ndcg"
     k: int = 10
+    baselines: Sequence[str] = ()
     fallbacks: Sequence[str] = ()
     tuned_models: Sequence[str] = ()
     extra_metrics: ExtraMetrics | None = None
@@ -85,6 +89,30 @@ def make_recommender(name: str, settings: RecommendSettings, seed: int, **fixed:
     kind = RECOMMENDERS[name]
     seed_parameter = {"seed": seed} if "seed" in parameters_of(kind) else {}
     return kind(**{**PARAMETER_OVERRIDES.get(name, {}), **seed_parameter, **settings.models.get(name, {}), **fixed})
+
+
+# from the most complex to the simplest; each is a candidate of `home` and `discover` where the budget can carry it
+BASE_MODELS = ("hybrid", "bpr", "next_basket", "spectral", "ease", "ials", "item_knn", "affinity", "trending")
+
+
+def base_models(settings: RecommendSettings, seed: int) -> dict[str, Recommender]:
+    """The models of `BASE_MODELS` with the parameters of the settings, unfitted."""
+    return {name: make_recommender(name, settings, seed) for name in BASE_MODELS}
+
+
+def make_ranker(settings: RecommendSettings, seed: int, target: str) -> Recommender:
+    """The two-stage ranker for all (``any``) or first (``new``) interactions.
+
+    The models of its first stage have the parameters of the settings, so that what was found for a model also serves
+    the ranker.
+    """
+    given = settings.models.get("two_stage", {})
+    if "stages" in given or not any(name in settings.models for name, _, _ in DEFAULT_STAGES[target]):
+        return make_recommender("two_stage", settings, seed, target=target)
+    stages = [
+        (name, {**settings.models.get(name, {}), **params}, width) for name, params, width in DEFAULT_STAGES[target]
+    ]
+    return make_recommender("two_stage", settings, seed, target=target, stages=stages)
 
 
 def parameters_of(kind: type[Recommender]) -> list[str]:

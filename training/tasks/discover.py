@@ -10,15 +10,14 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
-from training.tasks.base import Task, make_recommender
+from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: a two-stage ranker trained on first interactions only; collaborative filtering; popularity."""
+    """Candidates: a two-stage ranker trained on first interactions only; all base models; recent popularity."""
     return {
-        "ranker": make_recommender("two_stage", settings, seed, target="new"),
-        "spectral": make_recommender("spectral", settings, seed),
-        "ials": make_recommender("ials", settings, seed),
+        "ranker": make_ranker(settings, seed, "new"),
+        **base_models(settings, seed),
         "popular": make_recommender("popular", settings, seed),
     }
 

@@ -10,28 +10,31 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.tasks.base import Task, make_recommender
+from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the two-stage ranker; repeat models; collaborative filtering; own purchase counts; popularity."""
+    """Candidates: the two-stage ranker; all base models; own purchases, own events and own counts; popularity."""
     return {
-        "ranker": make_recommender("two_stage", settings, seed, target="any"),
-        "next_basket": make_recommender("next_basket", settings, seed),
+        "ranker": make_ranker(settings, seed, "any"),
+        **base_models(settings, seed),
         "repeat": make_recommender("repeat", settings, seed),
-        "spectral": make_recommender("spectral", settings, seed),
-        "ials": make_recommender("ials", settings, seed),
+        "own events": make_recommender("own_events", settings, seed),
         "own purchase counts": make_recommender("repeat", settings, seed, half_life_days=None),
         "popular": make_recommender("popular", settings, seed, window_days=None),
     }
 
 
 def examples(train: TrainingSet, holdout: Interactions, seed: int) -> EvaluationSplit:
-    """Customers with a history and held-out interactions; relevant are all items of the test period."""
+    """Customers with a history and held-out interactions; relevant are all items of the test period.
+
+    Undated interactions are held out at random, so that an item that is left in the history is never relevant; lists
+    then leave out what the customer has.
+    """
     truth = interaction_matrix(holdout.users, holdout.items, holdout.shape)
-    known = np.bincount(train.interactions.users, minlength=train.n_users) > 0
-    users = np.flatnonzero(known & (np.diff(truth.indptr) > 0))
-    return EvaluationSplit(train, users, truth[users])
+    users = np.flatnonzero(train.has_interactions & (np.diff(truth.indptr) > 0))
+    is_dated = bool(train.interactions.age_days.any())
+    return EvaluationSplit(train, users, truth[users], exclude_purchased=not is_dated)
 
 
 TASK = Task(
@@ -39,6 +42,7 @@ TASK = Task(
     "which items a customer will choose; relevant are all items of the test period",
     candidates,
     examples,
+    baselines=("repeat", "own purchase counts"),
     fallbacks=("cold customers", "popular"),
     tuned_models=("repeat", "two_stage"),
 )

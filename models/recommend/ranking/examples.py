@@ -17,6 +17,7 @@ from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_of
 from models.recommend.ranking.item_statistics import item_groups, item_statistics
 from models.recommend.ranking.spool import RowIterator, SpooledRows
+from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_width
 from qianmian.errors import DataError
 
 MIN_ITEM_CUSTOMERS = 5  # the default of `training_set`
@@ -53,13 +54,9 @@ class RankingExamples:
         """All features in memory, (m, f)."""
         return np.concatenate([part.array() for part in self.parts])
 
-    def matrix(self, names: list[str], *, bins: int, by_list: bool, threads: int) -> xgb.QuantileDMatrix:
-        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks.
-
-        With `by_list`, for objectives that compare the candidates of a list, there are groups instead of weights.
-        """
-        of_rows = {"qid": self.groups} if by_list else {"weight": self.weights}
-        rows = RowIterator(self.parts, {"label": self.labels, **of_rows}, names)
+    def matrix(self, names: list[str], *, bins: int, threads: int) -> xgb.QuantileDMatrix:
+        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels."""
+        rows = RowIterator(self.parts, {"label": self.labels}, names)
         return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads)
 
     @classmethod
@@ -92,6 +89,8 @@ class ExampleSampler:
         Number of candidates of each stage.
     from_history : sequence of bool
         Whether each stage ranks only items that the customer has bought.
+    types : tuple of int
+        The types of interaction that have features (`type_features`); empty if there is only one.
     """
 
     target: str
@@ -103,6 +102,7 @@ class ExampleSampler:
     fit_stages: Callable[[TrainingSet], Sequence[Recommender]]
     widths: Sequence[int]
     from_history: Sequence[bool]
+    types: tuple[int, ...] = ()
 
     def sample(self, train: TrainingSet) -> RankingExamples:
         """Return the examples of all cutoffs.
@@ -116,7 +116,7 @@ class ExampleSampler:
 
     def cut_days(self, train: TrainingSet) -> list[float]:
         """Return the days from each cutoff to the end of the history."""
-        span = float(train.interactions.age_days.max(initial=0.0))
+        span = train.history_days
         # the history before a cutoff must be at least as long as the horizon after it
         days = [step * self.horizon_days for step in range(1, self.cuts + 1) if (step + 1) * self.horizon_days <= span]
         if not days:
@@ -150,7 +150,7 @@ class ExampleSampler:
             owned = np.repeat(sampled, np.diff(own.indptr)) * n_items + own.indices
             wanted = np.setdiff1d(wanted, owned, assume_unique=True)
             users = np.intersect1d(sampled, wanted // n_items)
-        width = len(FEATURES) + 2 * len(self.widths)
+        width = len(FEATURES) + type_width(self.types) + 2 * len(self.widths)
         if not len(users):
             return RankingExamples.none(width)
         models, labels, groups = self.fit_stages(past), list[Floats](), list[Ints]()
@@ -172,11 +172,15 @@ class ExampleSampler:
         codes, key = item_groups(past.item_attributes), ("histories", self.users_per_cut, self.seed, self.horizon_days)
         histories = past.memoize(key, lambda: Histories.of(lines, codes))
         statistics, spooled, start = item_statistics(past), SpooledRows(width), 0
+        typed = TypedInteractions.of(past, self.types) if self.types else None
         for rows, ids, columns in proposed:
             chosen = np.flatnonzero(kept[start : start + len(rows)])
             start += len(rows)
-            described = features(histories, statistics, rows[chosen], ids[chosen])
-            spooled.append(np.concatenate([described, columns[chosen]], axis=1))
+            rows, ids = rows[chosen], ids[chosen]
+            of_block, place = np.unique(rows, return_inverse=True)
+            by_type = type_columns(typed, Query(sampled[of_block]), past.target, codes, place, ids)
+            described = features(histories, statistics, rows, ids)
+            spooled.append(np.concatenate([described, by_type, columns[chosen]], axis=1))
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:
@@ -184,16 +188,15 @@ class ExampleSampler:
         ages = train.interactions.age_days
         future = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item with too few customers before the cutoff would not have been in the catalogue
-        least = min(MIN_ITEM_CUSTOMERS, int(train.item_customers[train.item_customers > 0].min()))
-        known = past.item_customers >= least
+        customers = train.item_customers_of_any_type
+        known = past.item_customers_of_any_type >= min(MIN_ITEM_CUSTOMERS, int(customers[customers > 0].min()))
         wanted = np.unique(future.users.astype(np.int64) * train.n_items + future.items)
         return known, wanted[known[wanted % train.n_items]]
 
     def _asked(self, past: TrainingSet, wanted: Ints) -> Ints:
         """Sample customers with a history before a cutoff and a purchase after it."""
-        has_history = np.bincount(past.interactions.users, minlength=past.n_users) > 0
         users = np.unique(wanted // past.n_items)
-        users = users[has_history[users]]
+        users = users[past.has_interactions[users]]
         if len(users) > self.users_per_cut:
             users = np.sort(np.random.default_rng(self.seed).choice(users, self.users_per_cut, replace=False))
         return users

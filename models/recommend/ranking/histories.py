@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 
 from features.interactions import Interactions
 from models.recommend.query import Query
+from models.recommend.ranking.item_sums import RECENT_DAYS
+from models.recommend.ranking.prices import (
+    PRICE_PAIR_FEATURES,
+    PRICE_USER_FEATURES,
+    Payments,
+    pair_prices,
+    user_prices,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 WINDOWS = (28, 56, 112)  # days
 HALF_LIVES = (7, 20, 45, 120)  # days
-RECENT_DAYS = 28
 RHYTHM_FEATURES = (
     *(f"orders_{days}d" for days in WINDOWS),
     "orders",
@@ -31,7 +38,15 @@ RHYTHM_FEATURES = (
     "due",
     "orders_a_day",
 )
-PAIR_FEATURES = (*RHYTHM_FEATURES, "orders_since_last", "share_of_orders", "decayed_orders", "quantity", "amount")
+PAIR_FEATURES = (
+    *RHYTHM_FEATURES,
+    "orders_since_last",
+    "share_of_orders",
+    "decayed_orders",
+    "quantity",
+    "amount",
+    *PRICE_PAIR_FEATURES,
+)
 USER_FEATURES = (
     "user_orders_28d",
     "user_orders_56d",
@@ -48,9 +63,10 @@ USER_FEATURES = (
     "user_repeat_share_28d",
     "user_quantity",
     "user_amount",
+    *PRICE_USER_FEATURES,
 )
 GROUPS = ("category", "category_above", "brand")
-GROUP_RHYTHM_FEATURES = ("orders_112d", "orders", "decayed_20d", "decayed_120d", "days_since_last", "mean_gap", "due")
+GROUP_RHYTHM_FEATURES = ("decayed_120d", "days_since_last", "mean_gap", "due")
 GROUP_FEATURES = (*GROUP_RHYTHM_FEATURES, "items")
 GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 
@@ -90,6 +106,7 @@ class Histories:
         age, behind = when[occasion[order]], place[order].astype(np.float64)
         first = _starts(keys)
         pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
+        payments = Payments.of(lines)
         zeros = np.zeros(len(pairs), dtype=np.float64)
         quantity = _mean_known(lines.quantities, starts, first) if lines.quantities is not None else zeros + np.nan
         amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else zeros + np.nan
@@ -101,6 +118,7 @@ class Histories:
             _run_sums(np.exp2(-behind / 8.0), first),
             quantity,
             amount,
+            *pair_prices(payments, starts, first),
         ]
         table = _with_missing(np.column_stack(tables), PAIR_FEATURES)
         group_keys, groups = [], []
@@ -108,7 +126,8 @@ class Histories:
             found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
             group_keys.append(found[0])
             groups.append(found[1])
-        per_user = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
+        activity = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
+        per_user = np.column_stack([activity, *user_prices(payments, users, n_users)]).astype(np.float32)
         return cls(pairs, table, per_user, tuple(group_keys), tuple(groups))
 
     def pair_rows(self, keys: Ints) -> Ints:
@@ -171,6 +190,7 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
             old.quantities, recent_interactions.quantities, len(old.users), len(recent_interactions.users)
         ),
         amounts=_joined(old.amounts, recent_interactions.amounts, len(old.users), len(recent_interactions.users)),
+        discounts=_joined(old.discounts, recent_interactions.discounts, len(old.users), len(recent_interactions.users)),
     )
 
 
@@ -280,7 +300,7 @@ def _users(
     pairs: Floats,
     event_user: Ints,
     event_age: NDArray[np.float64],
-) -> Floats:
+) -> NDArray[np.float64]:
     def count(who: Ints, kept: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
 
@@ -311,7 +331,7 @@ def _users(
         mean("quantity"),
         mean("amount"),
     ]
-    return np.column_stack(table).astype(np.float32)
+    return np.column_stack(table)
 
 
 def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints) -> NDArray[np.float64]:

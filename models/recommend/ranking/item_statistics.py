@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.interactions import Interactions, TrainingSet
+from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.recommend.ranking.histories import GROUPS
-from models.recommend.ranking.item_sums import RECENT_DAYS, ItemSums
+from models.recommend.ranking.item_sums import ItemSums
+from models.recommend.ranking.prices import PRICE_ITEM_FEATURES, RECENT_DAYS, item_prices
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -34,7 +35,7 @@ ITEM_FEATURES = (
     "item_days_since_last",
     "item_days_since_first",
     "item_new_customers",
-    "item_price",
+    *PRICE_ITEM_FEATURES,
 )
 
 
@@ -57,8 +58,8 @@ class ItemStatistics:
     trends: tuple[Floats, ...]
 
     @classmethod
-    def of(cls, sums: ItemSums, codes: Mapping[str, Ints], price: Floats) -> ItemStatistics:
-        """Compute the statistics from the sums over all customers."""
+    def of(cls, sums: ItemSums, codes: Mapping[str, Ints], prices: Floats) -> ItemStatistics:
+        """Compute the statistics from the sums over all customers and `prices.item_prices`."""
         customers, within = sums.customers, sums.within
         pairs_timed = float(sums.timed.sum())
         mean_log_gap = float(sums.log_gaps.sum()) / pairs_timed if pairs_timed else np.log(RECENT_DAYS)
@@ -78,7 +79,7 @@ class ItemStatistics:
                 sums.newest,
                 sums.oldest,
                 (customers - sums.owners + 1) / (within[28] + 2),
-                price,
+                prices,
             ]
         )
         trends = tuple(((recent[:, 0] + 1) / (recent[:, 1] + 1)).astype(np.float32) for recent in sums.group_recent)
@@ -90,11 +91,9 @@ class ItemStatistics:
         return {"statistics": self.table, **{f"codes_{name}": codes for name, codes in self.codes.items()}, **trends}
 
     @classmethod
-    def restored(cls, state: Arrays, lines: Interactions) -> ItemStatistics:
-        """Read the arrays of `state`; a model of an earlier version has only prices, and `lines` to count again."""
+    def restored(cls, state: Arrays) -> ItemStatistics:
+        """Read the arrays of `state`."""
         codes = {name: state[f"codes_{name}"] for name in GROUPS}
-        if "statistics" not in state:
-            return cls.of(ItemSums.of(lines, codes), codes, state["price"])
         return cls(state["statistics"], codes, tuple(state[f"trend_{name}"] for name in GROUPS))
 
 
@@ -120,12 +119,6 @@ def item_groups(attributes: Mapping[str, NDArray[Any]]) -> dict[str, Ints]:
     category = attributes["category"]
     above = np.array([path.rpartition("/")[0] for path in category.tolist()], dtype=np.str_)
     return {"category": _codes(category), "category_above": _codes(above), "brand": _codes(attributes["brand"])}
-
-
-def item_prices(train: TrainingSet) -> Floats:
-    """Return the price of each item, (n_items,); NaN if unknown."""
-    given = train.item_attributes.get("price")
-    return np.full(train.n_items, np.nan, np.float32) if given is None else np.asarray(given, dtype=np.float32)
 
 
 def _shrunk_rate(hits: NDArray[np.float64], of: NDArray[np.float64], strength: float = 5.0) -> NDArray[np.float64]:

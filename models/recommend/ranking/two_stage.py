@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
-from features.interactions import INTERACTION_FIELDS, Interactions, TrainingSet
-from models.classify.boosting import load_booster, save_booster
+from features.interaction_types import EVENT_WEIGHTS, PURCHASE
+from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Recommender, fit_cached, fold_in
 from models.recommend.cost import n_lines
+from models.recommend.ranking.boosters import OBJECTIVES, Boosters, check_features
 from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_now, lines_of
 from models.recommend.ranking.item_statistics import ItemStatistics, item_statistics
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
+from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from qianmian.errors import DataError, UsageError
 
@@ -31,7 +32,12 @@ DEFAULT_STAGES: Mapping[str, Stages] = {
     "any": (("repeat", {}, 60), ("popular", {"window_days": 28.0}, 20), ("ials", {}, 30)),
     "new": (("ials", {}, 60), ("affinity", {}, 40), ("popular", {"window_days": 28.0}, 40)),
 }
-OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
+# of training sets with several types of interaction, after those of the target
+TYPED_STAGES: Stages = (
+    ("own_events", {"half_life_days": 2.0}, 60),
+    ("item_knn", {"half_life_days": 7.0, "count_power": 1.0, "type_weights": EVENT_WEIGHTS}, 30),
+)
+DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
 MIN_POSITIVES = 20
 
 
@@ -57,7 +63,8 @@ class TwoStageRecommender(Recommender):
         Predict the next purchases, or only first purchases of an item; "new" then ranks only items that the user has
         not bought.
     stages : sequence of (str, dict, int), optional
-        Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target.
+        Name, parameters and number of candidates of each stage; by default `DEFAULT_STAGES` of the target
+        and, where there are several types of interaction, `TYPED_STAGES`.
     horizon_days : float
         Length of the label period after a cutoff in days.
     cuts : int
@@ -69,8 +76,9 @@ class TwoStageRecommender(Recommender):
         Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
         have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
         December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
-    objective : {"binary:logistic", "rank:ndcg", "rank:pairwise"}
-        Objective of XGBoost. A ranking objective ignores the weights of the sampled negatives.
+    objectives : sequence of {"binary:logistic", "rank:ndcg", "rank:pairwise"}
+        Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
+        (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
         As in XGBoost.
     n_jobs : int or None
@@ -81,23 +89,26 @@ class TwoStageRecommender(Recommender):
 
     Attributes
     ----------
-    booster_ : xgboost.Booster
-        The ranker.
+    boosters_ : Boosters
+        The rankers.
     models_ : tuple of Recommender
         The fitted stages.
+    typed_ : TypedInteractions or None
+        Interactions of all types, for the features by type; None if there is only one type.
     """
 
     name: ClassVar[str] = "two_stage"
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
-        "rounds": Range(100, 400),
+        "rounds": Range(50, 300),
         "learning_rate": Range(0.03, 0.15, log=True),
         "depth": Range(4, 8),
         "min_child_weight": Range(5.0, 100.0, log=True),
         "cuts": Range(1, 5),
-        "objective": Choice(OBJECTIVES),
     }
+
+    typed_: TypedInteractions | None = None
 
     def __init__(
         self,
@@ -106,10 +117,10 @@ class TwoStageRecommender(Recommender):
         horizon_days: float = 28.0,
         cuts: int = 2,
         users_per_cut: int = 4_000,
-        negatives_per_positive: float = 10.0,
-        objective: str = "binary:logistic",
-        rounds: int = 150,
-        learning_rate: float = 0.08,
+        negatives_per_positive: float = 5.0,
+        objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+        rounds: int = 85,
+        learning_rate: float = 0.14,
         depth: int = 6,
         min_child_weight: float = 20.0,
         subsample: float = 0.6,
@@ -120,7 +131,7 @@ class TwoStageRecommender(Recommender):
     ) -> None:
         self.target, self.stages, self.horizon_days = target, stages, horizon_days
         self.cuts, self.users_per_cut, self.negatives_per_positive = cuts, users_per_cut, negatives_per_positive
-        self.objective, self.rounds, self.learning_rate, self.depth = objective, rounds, learning_rate, depth
+        self.objectives, self.rounds, self.learning_rate, self.depth = tuple(objectives), rounds, learning_rate, depth
         self.min_child_weight, self.subsample = min_child_weight, subsample
         self.column_share, self.bins = column_share, bins
         self.n_jobs, self.seed = n_jobs, seed
@@ -131,7 +142,9 @@ class TwoStageRecommender(Recommender):
         lists = self.cuts * min(self.users_per_cut, train.n_users)
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        return 3e-3 * lists * self.rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
+        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (
+            stages + 3e-7 * n_lines(train)
+        )
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
@@ -139,6 +152,7 @@ class TwoStageRecommender(Recommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
+        self.typed_, self.data_target_ = TypedInteractions.of(train), train.target
         examples = self._sampler().sample(train)
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):
@@ -149,26 +163,18 @@ class TwoStageRecommender(Recommender):
                 allowed=f"at least {MIN_POSITIVES}",
                 hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
             )
-        by_list = self.objective.startswith("rank:")
-        threads = thread_budget() if self.n_jobs is None else self.n_jobs
-        matrix = examples.matrix(self._feature_names(), bins=self.bins, by_list=by_list, threads=threads)
+        trees = {
+            "eta": self.learning_rate,
+            "max_depth": self.depth,
+            "max_bin": self.bins,
+            "min_child_weight": self.min_child_weight,
+            "subsample": self.subsample,
+            "colsample_bytree": self.column_share,
+            "seed": self.seed,
+            "nthread": thread_budget() if self.n_jobs is None else self.n_jobs,
+        }
+        self.boosters_ = Boosters.fit(examples, self._feature_names(), self.objectives, self.rounds, trees)
         del examples
-        self.booster_ = xgb.train(
-            {
-                "objective": self.objective,
-                "tree_method": "hist",
-                "eta": self.learning_rate,
-                "max_depth": self.depth,
-                "max_bin": self.bins,
-                "min_child_weight": self.min_child_weight,
-                "subsample": self.subsample,
-                "colsample_bytree": self.column_share,
-                "seed": self.seed,
-                "nthread": threads,
-            },
-            matrix,
-            self.rounds,
-        )
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)
         self._set_starts()
@@ -176,8 +182,10 @@ class TwoStageRecommender(Recommender):
     def _check_parameters(self) -> None:
         if self.target not in DEFAULT_STAGES:
             raise UsageError("unknown target", where=self.name, got=self.target, allowed=", ".join(DEFAULT_STAGES))
-        if self.objective not in OBJECTIVES:
-            raise UsageError("unknown objective", where=self.name, got=self.objective, allowed=", ".join(OBJECTIVES))
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown or not self.objectives:
+            got = ", ".join(unknown) or "none"
+            raise UsageError("unknown objective", where=self.name, got=got, allowed=", ".join(OBJECTIVES))
 
     def _sampler(self) -> ExampleSampler:
         return ExampleSampler(
@@ -190,6 +198,7 @@ class TwoStageRecommender(Recommender):
             fit_stages=self._fitted_stages,
             widths=self._widths,
             from_history=self._from_history,
+            types=self._types,
         )
 
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
@@ -197,7 +206,18 @@ class TwoStageRecommender(Recommender):
 
     @property
     def _stages(self) -> Stages:
-        return DEFAULT_STAGES[self.target] if self.stages is None else self.stages
+        if self.stages is not None:
+            return self.stages
+        return (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if self._types else ()))
+
+    @property
+    def _types(self) -> tuple[int, ...]:
+        """The types of interaction that have features; empty if the training set has only one."""
+        return () if self.typed_ is None else self.typed_.present
+
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([INTERACTION_TYPES[code] for code in self._types]))
 
     @property
     def _widths(self) -> list[int]:
@@ -205,17 +225,26 @@ class TwoStageRecommender(Recommender):
 
     @property
     def _from_history(self) -> list[bool]:
-        return [name == RepeatPurchaseRecommender.name for name, _, _ in self._stages]
+        own = (RepeatPurchaseRecommender.name, OwnEventsRecommender.name)
+        return [name in own for name, _, _ in self._stages]
 
     def _feature_names(self) -> list[str]:
         return [
             *FEATURES,
+            *(type_feature_names(self._types) if self._types else ()),
             *(
                 f"{level}_{name}_{what}"
                 for level, (name, _, _) in enumerate(self._stages)
                 for what in ("score", "rank")
             ),
         ]
+
+    def _has_history(self, query: Query) -> NDArray[np.bool_]:
+        interacted = super()._has_history(query)
+        if self.typed_ is not None:
+            known = query.users >= 0
+            interacted[known] |= np.diff(self.typed_.starts)[query.users[known]] > 0
+        return interacted
 
     def _set_starts(self) -> None:
         self.user_starts_ = np.searchsorted(self.lines_.users, np.arange(self.n_users_ + 1))
@@ -278,9 +307,9 @@ class TwoStageRecommender(Recommender):
             return scores
         wanted = ids[rows, places].astype(np.int64)
         columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
-        X = np.concatenate([self._features(query, rows, wanted), columns], axis=1)
-        margin = self.booster_.inplace_predict(X, predict_type="margin", validate_features=False)
-        scores[rows, places] = np.asarray(margin, dtype=np.float32) + np.float32(0.0)
+        by_type = type_columns(self.typed_, query, self.data_target_, self.statistics_.codes, rows, wanted)
+        X = np.concatenate([self._features(query, rows, wanted), by_type, columns], axis=1)
+        scores[rows, places] = self.boosters_.scores(X)
         return scores
 
     def _features(self, query: Query, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -320,17 +349,18 @@ class TwoStageRecommender(Recommender):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        save_booster(self.booster_, folder / "booster.ubj")
+        self.boosters_.save(folder)
         for level, model in enumerate(self.models_):
             model.save(folder / f"{level}_{model.name}")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        check_features(folder)
         model = super().load(folder)
-        model.booster_ = load_booster(folder / "booster.ubj")
+        model.boosters_ = Boosters.load(folder, model.scales_)
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
-            model.booster_.set_param({"nthread": model.n_jobs})
+            model.boosters_.set_threads(model.n_jobs)
         model.models_ = tuple(
             SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
         )
@@ -341,10 +371,16 @@ class TwoStageRecommender(Recommender):
         return {
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
             **self.statistics_.state(),
+            **({} if self.typed_ is None else self.typed_.state()),
+            "data_target": np.asarray(self.data_target_),
+            "scales": self.boosters_.scales,
         }
 
     def _restore(self, state: Arrays) -> None:
         columns = {name: state[f"lines_{name}"] for name in INTERACTION_FIELDS if f"lines_{name}" in state}
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
         self._set_starts()
-        self.statistics_ = ItemStatistics.restored(state, self.lines_)
+        self.typed_ = TypedInteractions.restored(state, self.n_users_)
+        self.data_target_ = str(state.get("data_target", PURCHASE))
+        self.scales_ = state["scales"]
+        self.statistics_ = ItemStatistics.restored(state)

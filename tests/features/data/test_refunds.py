@@ -30,7 +30,7 @@ def ingest(export: Export, lines: list[str], keys: str = "") -> IngestReport:
 
 
 def mugs_kept(export: Export) -> int:
-    found, _ = interaction_rows(Builder(Lake(export.workspace), FEATURES), datetime(2024, 3, 1))
+    found = interaction_rows(Builder(Lake(export.workspace), FEATURES), datetime(2024, 3, 1))
     return int(found.num_rows)
 
 

@@ -27,6 +27,7 @@ SMALL = {
         "rounds": 40,
         "stages": [("repeat", {}, 25), ("popular", {}, 10), ("ials", {"factors": 8, "iterations": 3}, 25)],
     },
+    "blend": {"components": [("repeat", {}, 0.6), ("ials", {"factors": 8, "iterations": 3}, 0.4)]},
 }
 NEEDS_A_PAST = {"two_stage"}  # learns from earlier cuts of the history, and refuses data that have none
 
@@ -652,5 +653,7 @@ def test_submodels(name, model, tmp_path):
         assert isinstance(one.submodels, tuple)
         assert list(one.with_submodels())[0] is one
         assert len(list(one.with_submodels())) == 1 + len(one.submodels)
-        assert [part.name for part in one.submodels] == [stage[0] for stage in one.get_params().get("stages", [])]
+        assert [part.name for part in one.submodels] == [
+            stage[0] for stage in one.get_params().get("stages") or one.get_params().get("components", [])
+        ]
         assert {(part.n_users_, part.n_items_) for part in one.submodels} <= {(model.n_users_, model.n_items_)}

@@ -20,6 +20,7 @@ from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES, Histories
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
 from models.recommend.ranking.item_sums import ItemSums
+from models.recommend.ranking.prices import PRICE_ITEM_FEATURES
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -90,7 +91,9 @@ def mean_ndcg(model, truth, **given):
 def tables(lines, n_items=4, category=("a/x", "a/y", "a/x", "")):
     codes = item_groups({"category": np.array(category), "brand": np.array(["b", "", "b", "c"])})
     histories = Histories.of(lines, codes)
-    return histories, ItemStatistics.of(ItemSums.of(lines, codes), codes, np.full(n_items, 2.0, np.float32))
+    return histories, ItemStatistics.of(
+        ItemSums.of(lines, codes), codes, np.full((n_items, len(PRICE_ITEM_FEATURES)), 2.0, np.float32)
+    )
 
 
 def named(histories, statistics, user, item):
@@ -123,12 +126,12 @@ def test_features_by_hand():
     assert found["amount"] == pytest.approx((4 + 2 + 2) / 3)
     assert (found["user_orders"], found["user_days_since_last"], found["user_distinct_items"]) == (4, 5, 3)
     assert (found["item_customers"], found["item_price"]) == (1, 2)
-    assert found["category_orders"] == 3  # items 0 and 2 were in the same order once
+    assert found["category_mean_gap"] == 15  # items 0 and 2 were in the same order once
     assert found["category_items"] == 2
     assert found["category_above_items"] == 3
     never = named(*tables(lines), 0, 3)
     assert (never["orders"], never["decayed_45d"], never["share_of_category"]) == (0, 0, 0)
-    assert never["category_orders"] == 0  # its category is unknown
+    assert never["category_decayed_120d"] == 0  # its category is unknown
     assert np.isnan([never["days_since_last"], never["due"], never["orders_since_last"], never["category_trend"]]).all()
     assert np.isnan(named(*tables(lines), 1, 0)["user_days_since_last"])
 
@@ -203,7 +206,7 @@ def test_an_item_too_few_had_by_a_cut_is_no_candidate_there(shop_and_truth):
     late = data.items == 5
     ages = np.where(late, data.age_days % 20.0 + 0.1, data.age_days).astype(np.float32)
     ages[np.flatnonzero(late)[0]] = 120.0  # one customer had it early
-    model = TwoStageRecommender(stages=(("popular", {}, 1000),), **QUICK)
+    model = TwoStageRecommender(stages=(("popular", {}, 1000),), negatives_per_positive=1e9, **QUICK)
     examples = model._sampler().at_cut(train.with_interactions(replace(data, age_days=ages)), 56.0)
     per_customer = np.bincount(examples.groups)
     assert set(per_customer.tolist()) == {train.n_items - 1}
@@ -256,7 +259,7 @@ def test_beats_every_stage_it_is_fed_by(model, shop_and_truth):
 @pytest.mark.parametrize("objective", ["rank:ndcg", "rank:pairwise"])
 def test_ranking_objectives_learn_too(shop_and_truth, objective):
     train, truth = shop_and_truth
-    ranker = TwoStageRecommender(stages=STAGES, objective=objective, cuts=2, **QUICK).fit(train)
+    ranker = TwoStageRecommender(stages=STAGES, objectives=[objective], cuts=2, **QUICK).fit(train)
     assert mean_ndcg(ranker, truth) > mean_ndcg(ranker.models_[1], truth) + 0.05
 
 
@@ -385,7 +388,7 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     train, truth = shop_and_truth
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
     examples, names = sampler.sample(train), TwoStageRecommender(stages=STAGES)._feature_names()
-    streamed = examples.matrix(names, bins=64, by_list=False, threads=1)
+    streamed = examples.matrix(names, bins=64, threads=1)
     at_once = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=64, feature_names=names)
     assert streamed.num_row() == at_once.num_row() == len(examples)
     assert streamed.feature_names == names
@@ -439,7 +442,7 @@ def test_no_past_no_second_stage(shop_and_truth):
         TwoStageRecommender(**QUICK).fit(train.with_interactions(data.where(data.age_days < 40)))
 
 
-@pytest.mark.parametrize("wrong", [{"target": "old"}, {"objective": "reg:squarederror"}])
+@pytest.mark.parametrize("wrong", [{"target": "old"}, {"objectives": ["reg:squarederror"]}, {"objectives": []}])
 def test_parameters_are_checked(shop_and_truth, wrong):
     with pytest.raises(UsageError, match="unknown"):
         TwoStageRecommender(**wrong).fit(shop_and_truth[0])

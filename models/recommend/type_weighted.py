@@ -1,0 +1,76 @@
+"""`TypeWeightedRecommender`: the base of models that count interactions of several types, each with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from features.interactions import TrainingSet
+from models.persist import Arrays, pack_csr, unpack_csr
+from models.recommend.base import Query, Recommender, fold_in
+from models.recommend.sampling import learning_sample
+
+TypeWeights = Mapping[str, float]
+
+
+class TypeWeightedRecommender(Recommender):
+    """Keeps the decayed counts of each user and item, and adds the interactions after the fit to them.
+
+    Subclasses have the parameters `half_life_days` and `type_weights` and call `_count`, `_counts_state` and
+    `_restore_counts`. What `exclude_purchased` leaves out are the interactions of the target alone.
+
+    Attributes
+    ----------
+    counts_ : csr_matrix of float32, (n_users, n_items)
+        `TrainingSet.matrix(half_life_days, type_weights)`.
+    """
+
+    half_life_days: float | None
+    type_weights: TypeWeights | None
+    counts_: sparse.csr_matrix
+
+    @property
+    def auxiliary_types(self) -> tuple[str, ...]:
+        return tuple(name for name, weight in (self.type_weights or {}).items() if weight > 0)
+
+    def _count(self, train: TrainingSet) -> None:
+        """Set `counts_`."""
+        counts = train.matrix(self.half_life_days, self.type_weights)
+        self.counts_ = self._sharing_history(counts.data) if self.type_weights is None else counts
+
+    def _learnt_counts(self, train: TrainingSet) -> sparse.csr_matrix:
+        """Return the counts of the `learning_sample`, after `_count`."""
+        sample = learning_sample(train)
+        return self.counts_ if sample is train else sample.matrix(self.half_life_days, self.type_weights)
+
+    def _counts_now(self, query: Query) -> sparse.csr_matrix:
+        """Return the counts of each user until now, (n, n_items)."""
+        return fold_in(self.counts_, query, self.half_life_days, self.type_weights)
+
+    def _changed_rows(self, query: Query) -> NDArray[np.int64]:
+        """Return the rows of a query with interactions after the fit that count, ascending."""
+        recent = [query.recent_interactions, None if self.type_weights is None else query.recent_auxiliary]
+        users = [part.users for part in recent if part is not None]
+        return np.unique(np.concatenate(users)).astype(np.int64) if users else np.empty(0, dtype=np.int64)
+
+    def _has_history(self, query: Query) -> NDArray[np.bool_]:
+        interacted = super()._has_history(query)
+        if self.type_weights is not None and self.n_users_:
+            counted = np.diff(self.counts_.indptr) > 0
+            interacted |= (query.users >= 0) & counted[np.maximum(query.users, 0)]
+        return interacted
+
+    def _counts_state(self) -> Arrays:
+        return {"weights": self.counts_.data} if self.type_weights is None else pack_csr("counts", self.counts_)
+
+    def _restore_counts(self, state: Arrays) -> None:
+        self.counts_ = (
+            self._sharing_history(state["weights"]) if self.type_weights is None else unpack_csr("counts", state)
+        )
+
+    def _sharing_history(self, weights: NDArray[np.float32]) -> sparse.csr_matrix:
+        """Return a matrix of the weights of the target, which shares its sparsity pattern with `history_`."""
+        return sparse.csr_matrix((weights, self.history_.indices, self.history_.indptr), shape=self.history_.shape)

@@ -1,0 +1,65 @@
+"""Rankers of several objectives: their scale, their mean, what is saved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xgboost as xgb
+
+from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters, check_features
+from models.recommend.ranking.examples import RankingExamples
+from models.recommend.ranking.spool import SpooledRows
+from qianmian.errors import ArtifactError
+
+TREES = {"eta": 0.3, "max_depth": 3, "max_bin": 32, "seed": 0, "nthread": 1}
+NAMES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    X = rng.random((600, 3)).astype(np.float32)
+    y = (rng.random(600) < X[:, 0] * 0.6).astype(np.float32)
+    rows = SpooledRows(3)
+    rows.append(X)
+    return RankingExamples([rows], y, np.repeat(np.arange(60), 10), np.where(y > 0, 1.0, 3.0).astype(np.float32))
+
+
+def alone(examples, objective, **columns):
+    matrix = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=32, feature_names=NAMES)
+    matrix.set_info(**columns)
+    more = LIST_OBJECTIVE if objective.startswith("rank:") else {}
+    return xgb.train({"objective": objective, "tree_method": "hist", **more, **TREES}, matrix, 10)
+
+
+@pytest.mark.parametrize("objectives", [("binary:logistic", "rank:ndcg"), ("rank:ndcg", "binary:logistic")])
+def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examples, objectives):
+    fitted = Boosters.fit(examples, NAMES, objectives, 10, TREES)
+    X = examples.features
+    margins = [
+        alone(examples, "binary:logistic", weight=examples.weights).inplace_predict(X, predict_type="margin"),
+        alone(examples, "rank:ndcg", qid=examples.groups).inplace_predict(X, predict_type="margin"),
+    ]
+    spreads = [np.sqrt(np.mean(margin.reshape(60, 10).var(axis=1))) for margin in margins]  # lists of ten
+    np.testing.assert_allclose(fitted.scales, spreads, rtol=1e-4)
+    expected = np.mean([margin / spread for margin, spread in zip(margins, spreads, strict=True)], axis=0)
+    np.testing.assert_allclose(fitted.scores(X), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(fitted.scores(X[:7]), fitted.scores(X)[:7])  # whatever else is ranked
+
+
+def test_saved_rankers_score_the_same(examples, tmp_path):
+    fitted = Boosters.fit(examples, NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
+    fitted.save(tmp_path)
+    again = Boosters.load(tmp_path, fitted.scales)
+    np.testing.assert_array_equal(again.scores(examples.features), fitted.scores(examples.features))
+    with pytest.raises(ArtifactError, match="other features"):
+        check_features(tmp_path)
+    (tmp_path / "booster_1.ubj").unlink()
+    with pytest.raises(ArtifactError):
+        Boosters.load(tmp_path, fitted.scales)
+
+
+def test_margins_that_do_not_differ_have_a_scale(examples):
+    fitted = Boosters.fit(examples, NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
+    assert fitted.scales.tolist() == [1.0]
+    assert np.isfinite(fitted.scores(examples.features)).all()

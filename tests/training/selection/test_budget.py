@@ -1,0 +1,40 @@
+"""The most expensive models are left out until the rest is within the budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from features.interactions import TrainingSet
+from models.recommend.bpr import BPRRecommender
+from models.recommend.ease import EASERecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+from training.selection.budget import within_budget
+
+TRAIN = TrainingSet.from_arrays(np.zeros(10, int), np.zeros(10, int), n_users=1, n_items=1)
+
+
+@pytest.fixture(autouse=True)
+def costs(monkeypatch):
+    for kind, seconds in ((EASERecommender, 100.0), (BPRRecommender, 30.0), (RepeatPurchaseRecommender, 1.0)):
+        monkeypatch.setattr(kind, "estimated_cpu_seconds", lambda self, train, seconds=seconds: seconds)
+    monkeypatch.setattr(PopularRecommender, "estimated_cpu_seconds", lambda self, train: 500.0)
+
+
+def models():
+    return {
+        "home": {"ease": EASERecommender(), "bpr": BPRRecommender(), "repeat": RepeatPurchaseRecommender()},
+        "discover": {"ease": EASERecommender(), "bpr": BPRRecommender(), "popular": PopularRecommender()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("budget", "left"),
+    [(1_000.0, {}), (631.0, {}), (630.0, {"ease": 100.0}), (10.0, {"bpr": 30.0, "ease": 100.0})],
+)
+def test_the_most_expensive_go_first_and_the_simplest_stays(budget, left):
+    kept, too_expensive = within_budget(models(), TRAIN, budget)
+    assert too_expensive == left  # a model of two tasks counts once: 100 + 30 + 1 + 500
+    for task, candidates in models().items():
+        assert list(kept[task]) == [name for name in candidates if name not in left]

@@ -1,0 +1,109 @@
+"""Weights of a blend: the fused lists, and values that do not come from the weights' own examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from features.interactions import TrainingSet
+from models.ranked import Ranked
+from models.recommend.base import fit_cached
+from models.recommend.blend import BlendRecommender
+from models.recommend.popular import PopularRecommender
+from models.recommend.repeat import RepeatPurchaseRecommender
+from training.evaluation.metrics import ranking_metrics
+from training.selection.fusion import BlendWeights, Fusion, cross_fitted_blend
+
+
+def listed(ids):
+    """Lists with distinct scores."""
+    scores = np.where(ids >= 0, -np.arange(ids.shape[1], dtype=np.float32), -np.inf).astype(np.float32)
+    return Ranked.of(ids.astype(np.int32), scores, np.zeros(ids.shape, np.int8), ids.shape[1], ("list",))
+
+
+FIRST = listed(np.array([[0, 1, 2]]))
+SECOND = listed(np.array([[2, 3, -1]]))
+
+
+def test_reciprocal_ranks_are_added():
+    """Item 2: 1/(5+3) + 1/(5+1) = .292 is ahead of item 0 with 1/(5+1) = .167."""
+    truth = sparse.csr_matrix([[0, 0, 1, 0, 0]])
+    fused = Fusion.of({"a": FIRST, "b": SECOND}, truth, 1)
+    assert fused.values(BlendWeights({"a": 0.5, "b": 0.5}, 5.0)).tolist() == [1.0]
+    assert fused.values(BlendWeights({"a": 1.0}, 5.0)).tolist() == [0.0]
+    assert fused.values(BlendWeights({"b": 1.0}, 5.0)).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("metric", ["ndcg", "mrr"])
+def test_values_are_those_of_the_metrics(metric):
+    rng = np.random.default_rng(0)
+    lists = {name: np.array([rng.permutation(30)[:12] for _ in range(50)]) for name in ("a", "b", "c")}
+    truth = sparse.csr_matrix((rng.random((50, 30)) < 0.1).astype(np.float32))
+    truth = truth[np.diff(truth.indptr) > 0]
+    lists = {name: found[: truth.shape[0]] for name, found in lists.items()}
+    fused = Fusion.of({name: listed(found) for name, found in lists.items()}, truth, 10, metric)
+    for name, found in lists.items():
+        np.testing.assert_allclose(
+            fused.values(BlendWeights({name: 1.0}, 20.0)), ranking_metrics(found, truth, 10, (metric,))[metric]
+        )
+
+
+def test_the_blend_ranks_as_its_weights_were_measured():
+    rng = np.random.default_rng(2)
+    n = 80
+    data = TrainingSet.from_arrays(
+        rng.integers(0, n, 900),
+        np.minimum(rng.geometric(0.08, 900), 40) - 1,
+        n_users=n,
+        n_items=40,
+        age_days=rng.uniform(1, 90, 900),
+    )
+    models = {"repeat": RepeatPurchaseRecommender(30.0), "popular": PopularRecommender()}
+    users = np.unique(data.interactions.users)
+    lists = {name: fit_cached(model, data).recommend(users, 40) for name, model in models.items()}
+    truth = sparse.csr_matrix((rng.random((len(users), 40)) < 0.2).astype(np.float32) + np.eye(len(users), 40))
+    weights = BlendWeights({"repeat": 0.7, "popular": 0.3}, 20.0)
+    blend = BlendRecommender(
+        [(models[name].name, models[name].get_params(), share) for name, share in weights.weights.items()], 20.0, 40
+    ).fit(data)
+    expected = Fusion.of(lists, truth, 10).values(weights)
+    found = ranking_metrics(blend.recommend(users, 10).ids, truth, 10, ("ndcg",))["ndcg"]
+    # `popular` ranks every item, so that nothing is beyond the depth of a list; the lists are then the same
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def complementary(n=400, seed=0):
+    """Two models that each know one half of what a customer wants, and one that knows nothing."""
+    rng = np.random.default_rng(seed)
+    truth, lists = (
+        np.zeros((n, 60), np.float32),
+        {name: np.empty((n, 20), np.int64) for name in ("left", "right", "none")},
+    )
+    for row in range(n):
+        wanted = rng.permutation(60)[:8]
+        truth[row, wanted] = 1.0
+        rest = rng.permutation(np.setdiff1d(np.arange(60), wanted))
+        lists["left"][row] = np.concatenate([wanted[:4], rest[:16]])
+        lists["right"][row] = np.concatenate([wanted[4:], rest[16:32]])
+        lists["none"][row] = rest[-20:]
+    return {name: listed(found) for name, found in lists.items()}, sparse.csr_matrix(truth)
+
+
+def test_models_that_complement_each_other_are_blended():
+    lists, truth = complementary()
+    weights, values = cross_fitted_blend(lists, truth, 10, "ndcg", np.arange(400), 0)
+    assert set(weights.weights) == {"left", "right"}
+    assert sum(weights.weights.values()) == pytest.approx(1.0)
+    alone = ranking_metrics(lists["left"].ids, truth, 10, ("ndcg",))["ndcg"]
+    assert values.mean() > alone.mean() + 0.1
+
+
+def test_the_values_are_not_of_weights_chosen_on_the_same_examples():
+    """Many lists of noise: the weights that look best in their own fold gain nothing in the other."""
+    rng = np.random.default_rng(5)
+    lists = {f"noise {i}": listed(np.array([rng.permutation(200)[:20] for _ in range(60)])) for i in range(12)}
+    truth = sparse.csr_matrix((rng.random((60, 200)) < 0.05).astype(np.float32) + np.eye(60, 200, dtype=np.float32))
+    weights, honest = cross_fitted_blend(lists, truth, 10, "ndcg", np.arange(60), 0)
+    flattering = Fusion.of(lists, truth, 10).values(weights)
+    assert honest.mean() < flattering.mean()

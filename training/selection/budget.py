@@ -1,0 +1,59 @@
+"""The candidates that a training can pay for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from features.interactions import TrainingSet
+from models.recommend.base import Recommender
+
+Candidates = Mapping[str, Mapping[str, Recommender]]
+
+
+def within_budget(
+    candidates: Candidates, train: TrainingSet, budget_cpu_seconds: float
+) -> tuple[dict[str, dict[str, Recommender]], dict[str, float]]:
+    """Leave out the most expensive models until the estimated cost of one fit of each is within the budget.
+
+    A model that several tasks share is fitted once and counts once. The simplest candidate of a task, which is its
+    last, always stays. The estimate depends on the data and not on the clock, so the same data give the same models.
+
+    Parameters
+    ----------
+    candidates : mapping of str to mapping of str to Recommender
+        Task → candidate → unfitted model.
+    train : TrainingSet
+        The data of the fits.
+    budget_cpu_seconds : float
+
+    Returns
+    -------
+    dict of str to dict of str to Recommender
+        The candidates that stay.
+    dict of str to float
+        Model that is left out → its estimated CPU seconds.
+    """
+    costs: dict[str, float] = {}
+    names: dict[str, str] = {}
+    for models in candidates.values():
+        for model in models.values():
+            costs[_key(model)] = model.estimated_cpu_seconds(train)
+            names[_key(model)] = model.name
+    simplest = {_key(list(models.values())[-1]) for models in candidates.values() if models}
+    total, dropped = sum(costs.values()), set[str]()
+    for key in sorted(costs, key=lambda key: -costs[key]):
+        if total <= budget_cpu_seconds:
+            break
+        if key not in simplest:
+            dropped.add(key)
+            total -= costs[key]
+    kept = {
+        task: {name: model for name, model in models.items() if _key(model) not in dropped}
+        for task, models in candidates.items()
+    }
+    return kept, {names[key]: round(costs[key], 1) for key in sorted(dropped, key=lambda key: costs[key])}
+
+
+def _key(model: Recommender) -> str:
+    return f"{model.name} {json.dumps(model.get_params(), sort_keys=True, default=str)}"

@@ -1,0 +1,91 @@
+"""Fit the candidates of a task on one split and measure their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.interactions import Interactions
+from models.ranked import Ranked
+from models.recommend.base import Recommender, fit_cached
+from qianmian.errors import DataError
+from training.evaluation.metrics import ranking_metrics
+from training.evaluation.split import EvaluationSplit
+from training.jobs.base import Progress
+from training.tasks.base import MAX_EXAMPLES, Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The candidates of a task, measured on the same examples.
+
+    Attributes
+    ----------
+    task : Task
+    examples : EvaluationSplit
+    models : mapping of str to Recommender
+        Candidate → fitted model.
+    values : mapping of str to mapping of str to ndarray, shape (n,)
+        Candidate → metric → value of each example.
+    ranked : mapping of str to Ranked
+        Candidate → its lists.
+    """
+
+    task: Task
+    examples: EvaluationSplit
+    models: Mapping[str, Recommender]
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    ranked: Mapping[str, Ranked]
+
+    def chosen_by(self, name: str) -> NDArray[np.float64]:
+        """The values of a candidate in the metric by which the task is decided."""
+        return self.values[name][self.task.metric]
+
+
+def sampled(examples: EvaluationSplit, seed: int, most: int = MAX_EXAMPLES) -> EvaluationSplit:
+    """At most `most` of the examples, drawn at random."""
+    if len(examples) <= most:
+        return examples
+    return examples.take(np.sort(np.random.default_rng(seed).choice(len(examples), most, replace=False)))
+
+
+def evaluate_candidates(
+    task: Task,
+    candidates: Mapping[str, Recommender],
+    examples: EvaluationSplit,
+    holdout: Interactions,
+    list_length: int,
+    progress: Progress,
+) -> Evaluation:
+    """Fit the candidates on the training data of the examples and measure their lists.
+
+    A candidate that the data do not support is left out, with its reason as progress.
+
+    Parameters
+    ----------
+    task : Task
+    candidates : mapping of str to Recommender
+        Unfitted models.
+    examples : EvaluationSplit
+        At least one example.
+    holdout : Interactions
+        Held-out interactions, for the further metrics of the task.
+    list_length : int
+        Length of the lists, at least the `k` of the task.
+    progress : callable
+    """
+    models, values, ranked = {}, {}, {}
+    for name, model in candidates.items():
+        try:
+            models[name] = fit_cached(model, examples.train)
+        except DataError as error:
+            progress(f"recommend: {task.name}: {name} cannot be fitted: {error}")
+            continue
+        ranked[name] = examples.recommend_with(models[name], list_length)
+        values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
+        if task.extra_metrics is not None:
+            values[name] = {**values[name], **task.extra_metrics(models[name], examples, holdout)}
+    return Evaluation(task, examples, models, values, ranked)
