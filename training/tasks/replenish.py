@@ -20,6 +20,7 @@ from training.tasks.base import MAX_EXAMPLES, Task, make_recommender
 HORIZON_DAYS = 14
 MIN_PURCHASE_DAYS = 2  # purchase days of an item; one day gives no interval
 MAX_LIST_LENGTH = 300  # limit of the evaluated slots; a household repeats fewer purchases in a month
+GAP_LINES = 500_000  # interactions that the mean gaps of items, a baseline, are counted in
 Values = NDArray[np.float64]
 
 
@@ -90,7 +91,7 @@ def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Intera
         pair = np.searchsorted(intervals.users * holdout.shape[1] + intervals.items, users * holdout.shape[1] + items)
         quiet = intervals.recency_days[pair]
         own = np.exp(intervals.log_gaps / np.maximum(intervals.gaps, 1.0))[pair]
-        of_item = _item_gaps(learning_sample(examples.train))[items]
+        of_item = _item_gaps(learning_sample(examples.train, GAP_LINES))[items]
         estimates = {
             "day_error": model.expected_days(users, items, window),
             "day_error_own_gap": np.clip(own - quiet, 0.5, window),
