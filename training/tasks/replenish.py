@@ -12,13 +12,15 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, entry_positions
 from models.recommend.replenish.history import PurchaseDays, PurchaseIntervals, group_sums
+from models.recommend.sampling import learning_sample
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.tasks.base import Task, make_recommender
+from training.tasks.base import MAX_EXAMPLES, Task, make_recommender
 
 HORIZON_DAYS = 14
 MIN_PURCHASE_DAYS = 2  # purchase days of an item; one day gives no interval
 MAX_LIST_LENGTH = 300  # limit of the evaluated slots; a household repeats fewer purchases in a month
+GAP_LINES = 500_000  # interactions that the mean gaps of items, a baseline, are counted in
 Values = NDArray[np.float64]
 
 
@@ -38,10 +40,14 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     Only items bought on at least `MIN_PURCHASE_DAYS` days count. The horizon is two weeks: within four weeks nearly all
     items are due, so that purchase counts alone would predict them; within two weeks items bought recently are not due.
     """
-    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(train.interactions), 1.0)
+    soon = holdout.where(holdout.age_days > _window_days(holdout) - HORIZON_DAYS)
+    buyers = np.unique(soon.users)
+    if len(buyers) > MAX_EXAMPLES:
+        buyers = np.random.default_rng(seed).choice(buyers, MAX_EXAMPLES, replace=False)
+        soon = soon.where(np.isin(soon.users, buyers))
+    intervals = _intervals(train.interactions, buyers)
     repeated = intervals.times >= MIN_PURCHASE_DAYS
     eligible = interaction_matrix(intervals.users[repeated], intervals.items[repeated], holdout.shape)
-    soon = holdout.where(holdout.age_days > _window_days(holdout) - HORIZON_DAYS)
     truth = interaction_matrix(soon.users, soon.items, holdout.shape).multiply(eligible).tocsr()
     truth.sort_indices()
     users = np.flatnonzero(np.diff(truth.indptr) > 0)
@@ -69,7 +75,7 @@ def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Intera
         All four predictions are limited to the test period.
     """
     n = len(examples)
-    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(examples.train.interactions), 1.0)
+    intervals = _intervals(examples.train.interactions, examples.users)
     most = min(int(np.bincount(intervals.users[intervals.times >= MIN_PURCHASE_DAYS]).max(initial=1)), MAX_LIST_LENGTH)
     ranked = examples.recommend_with(model, most)
     row, place = np.nonzero(ranked.ids >= 0)
@@ -85,10 +91,7 @@ def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Intera
         pair = np.searchsorted(intervals.users * holdout.shape[1] + intervals.items, users * holdout.shape[1] + items)
         quiet = intervals.recency_days[pair]
         own = np.exp(intervals.log_gaps / np.maximum(intervals.gaps, 1.0))[pair]
-        sums, gaps = (
-            group_sums(intervals.items, values, holdout.shape[1]) for values in (intervals.log_gaps, intervals.gaps)
-        )
-        of_item = np.exp(sums / np.maximum(gaps, 1.0))[items]
+        of_item = _item_gaps(learning_sample(examples.train, GAP_LINES))[items]
         estimates = {
             "day_error": model.expected_days(users, items, window),
             "day_error_own_gap": np.clip(own - quiet, 0.5, window),
@@ -96,6 +99,21 @@ def extra_metrics(model: Recommender, examples: EvaluationSplit, holdout: Intera
             "day_error_middle": np.full(len(days), window / 2.0),
         }
         found |= {name: _mean_per_user(row[came], np.abs(guess - days), n) for name, guess in estimates.items()}
+    return found
+
+
+def _intervals(data: Interactions, users: NDArray[np.integer[Any]]) -> PurchaseIntervals:
+    """Statistics of the purchase days of some users."""
+    mask = np.zeros(data.shape[0], dtype=bool)
+    mask[users] = True
+    return PurchaseIntervals.at(0.0, PurchaseDays.of(data.where(mask[data.users])), 1.0)
+
+
+def _item_gaps(train: TrainingSet) -> Values:
+    """Geometric mean gap of each item in days over all customers, shape (n_items,)."""
+    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(train.interactions), 1.0)
+    sums, gaps = (group_sums(intervals.items, values, train.n_items) for values in (intervals.log_gaps, intervals.gaps))
+    found: Values = np.exp(sums / np.maximum(gaps, 1.0))
     return found
 
 

@@ -307,7 +307,7 @@ def ranker(random_data):
 def test_the_ranker_has_features_and_candidates_of_all_types(ranker):
     names = ranker._feature_names()
     assert set(type_feature_names((PURCHASE, VIEW, CART))) <= set(names)
-    assert len(names) == ranker.booster_.num_features()
+    assert len(names) == ranker.boosters_.boosters[0].num_features()
     assert set(ranker.sources) >= {name for name, _, _ in TYPED_STAGES}
     assert set(ranker.auxiliary_types) == {"purchase", "view", "cart"}
 
