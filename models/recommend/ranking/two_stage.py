@@ -75,8 +75,7 @@ class TwoStageRecommender(Recommender):
     negatives_per_positive : float
         Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
         have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
-        December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time. With 10 instead of 5,
-        that of all purchases in October changed by −.0003.
+        December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
     objectives : sequence of {"binary:logistic", "rank:ndcg", "rank:pairwise"}
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
