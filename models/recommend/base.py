@@ -167,9 +167,8 @@ class Recommender(FitCost, ABC):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
         self.n_users_, self.n_items_ = train.n_users, train.n_items
-        history = train.interactions.matrix()
-        history.data = np.ones_like(history.data)
-        self.history_ = history
+        # shared by all models of a training set: of a large shop, it is most of what some of them hold
+        self.history_ = train.memoize("history", lambda: train.interactions.matrix().sign())
         self._fit(train)
         return self
 

@@ -81,7 +81,7 @@ class Query:
         place = np.full(len(self), -1, dtype=np.int32)
         place[rows] = np.arange(len(rows), dtype=np.int32)
 
-        def taken(recent: Interactions | None) -> Interactions | None:
+        def restricted(recent: Interactions | None) -> Interactions | None:
             if recent is None:
                 return None
             kept = recent.where(place[recent.users] >= 0)
@@ -91,10 +91,10 @@ class Query:
         return Query(
             self.users[rows],
             None if self.attributes is None else [self.attributes[row] for row in picked],
-            taken(self.recent_interactions),
+            restricted(self.recent_interactions),
             self.elapsed_days,
             None if self.items is None else [self.items[row] for row in picked],
-            taken(self.recent_auxiliary),
+            restricted(self.recent_auxiliary),
         )
 
 

@@ -42,13 +42,13 @@ def learning_sample(train: TrainingSet, lines: int | None = None) -> TrainingSet
     return train.memoize(("learning sample", most), lambda: _sampled(train, most))
 
 
-def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
-    """Divide interactions, sorted by user, into runs of whole users of about `most` interactions.
+def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[NDArray[np.int64]]:
+    """Divide interactions, sorted by user, into runs of whole users of about `most` interactions; gives their indices.
 
     Examples
     --------
-    >>> list(customer_blocks(np.array([0, 0, 1, 2, 2, 2], np.int32), 3))
-    [slice(0, 3, None), slice(3, 6, None)]
+    >>> [block.tolist() for block in customer_blocks(np.array([0, 0, 1, 2, 2, 2], np.int32), 3)]
+    [[0, 1, 2], [3, 4, 5]]
     """
     start = 0
     while start < len(users):
@@ -57,7 +57,7 @@ def customer_blocks(users: NDArray[np.int32], most: int) -> Iterator[slice]:
         stop = stop if stop == len(users) else int(np.searchsorted(users, users[stop]))
         if stop <= start:
             stop = int(np.searchsorted(users, users[start], side="right"))
-        yield slice(start, stop)
+        yield np.arange(start, stop)
         start = stop
 
 

@@ -87,7 +87,7 @@ class SpectralRecommender(ItemLinksRecommender):
         seen_power: float = 0.3,
         shown_power: float = 0.4,
         neighbours: int = 200,
-        max_items: int | None = 30_000,
+        max_items: int | None = 60_000,
         half_life_days: float | None = None,
         count_power: float = 0.0,
         seed: int = 0,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.recommend import base
 from models.recommend.base import ItemFilter, Query, Recommender
-from models.recommend.ranking.candidates import StageLists, merge_candidates, stage_features, stage_lists
+from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_of
 from models.recommend.ranking.item_statistics import item_groups, item_statistics
@@ -78,17 +78,6 @@ class RankingExamples:
 
 
 @dataclass(frozen=True)
-class _Proposed:
-    """Candidates of a block of customers: `rows`, `places` are the cells of `ids`, (n, m), that are candidates."""
-
-    query: Query
-    lists: StageLists
-    ids: Ints
-    rows: Ints
-    places: Ints
-
-
-@dataclass(frozen=True)
 class ExampleSampler:
     """Samples examples from earlier cutoffs, with the parameters of `TwoStageRecommender`.
 
@@ -150,27 +139,33 @@ class ExampleSampler:
         """
         past, n_items = train.with_earlier_cutoff(days), train.n_items
         known, wanted = self._wanted(train, past, days)
-        asked = self._asked(past, wanted)
+        sampled = self._asked(past, wanted)
+        is_sampled = np.zeros(train.n_users, dtype=bool)
+        is_sampled[sampled] = True
+        wanted = wanted[is_sampled[wanted // n_items]]
         starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))
-        lines, users, own = lines_of(past.interactions, starts, asked), asked, None
+        lines, users, own = lines_of(past.interactions, starts, sampled), sampled, None
         if self.target == "new":
             own = lines.matrix()
-            owned = np.repeat(asked, np.diff(own.indptr)) * n_items + own.indices
+            owned = np.repeat(sampled, np.diff(own.indptr)) * n_items + own.indices
             wanted = np.setdiff1d(wanted, owned, assume_unique=True)
-            users = np.intersect1d(asked, wanted // n_items)
+            users = np.intersect1d(sampled, wanted // n_items)
         width = len(FEATURES) + type_width(self.types) + 2 * len(self.widths)
         if not len(users):
             return RankingExamples.none(width)
-        models, proposed, labels, groups = self.fit_stages(past), list[_Proposed](), list[Floats](), list[Ints]()
+        models, labels, groups = self.fit_stages(past), list[Floats](), list[Ints]()
+        proposed = list[tuple[Ints, Ints, Floats]]()  # of each block: row among the sampled customers, item, scores
         block = max(1, base.BLOCK_CELLS // n_items)
         for start in range(0, len(users), block):
             query = Query(users[start : start + block])
-            item_filter = ItemFilter(known, None if own is None else own[np.searchsorted(asked, query.users)])
+            item_filter = ItemFilter(known, None if own is None else own[np.searchsorted(sampled, query.users)])
             lists = stage_lists(models, self.widths, query, item_filter)
             ids = merge_candidates(lists, self.from_history).ids
             rows, places = np.nonzero(ids >= 0)
-            proposed.append(_Proposed(query, lists, ids, rows, places))
-            labels.append(np.isin(query.users[rows] * n_items + ids[rows, places], wanted).astype(np.float32))
+            columns = stage_features(models, self.widths, query, ids, lists)[rows, places]
+            owners, ids = query.users[rows], ids[rows, places]
+            proposed.append((np.searchsorted(sampled, owners), ids, columns))
+            labels.append(np.isin(owners * n_items + ids, wanted).astype(np.float32))
             groups.append(rows + start)
         kept, weights = sampled_negatives(np.concatenate(labels), self.negatives_per_positive, self.seed)
         # both targets ask the same customers, so that they share the histories
@@ -178,15 +173,14 @@ class ExampleSampler:
         histories = past.memoize(key, lambda: Histories.of(lines, codes))
         statistics, spooled, start = item_statistics(past), SpooledRows(width), 0
         typed = TypedInteractions.of(past, self.types) if self.types else None
-        for each in proposed:
-            chosen = np.flatnonzero(kept[start : start + len(each.rows)])
-            start += len(each.rows)
-            rows, places = each.rows[chosen], each.places[chosen]
-            columns = stage_features(models, self.widths, each.query, each.ids, each.lists)[rows, places]
-            row = np.searchsorted(asked, each.query.users[rows])
-            ids = each.ids[rows, places]
-            by_type = type_columns(typed, each.query, past.target, codes, rows, ids)
-            spooled.append(np.concatenate([features(histories, statistics, row, ids), by_type, columns], axis=1))
+        for rows, ids, columns in proposed:
+            chosen = np.flatnonzero(kept[start : start + len(rows)])
+            start += len(rows)
+            rows, ids = rows[chosen], ids[chosen]
+            of_block, place = np.unique(rows, return_inverse=True)
+            by_type = type_columns(typed, Query(sampled[of_block]), past.target, codes, place, ids)
+            described = features(histories, statistics, rows, ids)
+            spooled.append(np.concatenate([described, by_type, columns[chosen]], axis=1))
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _wanted(self, train: TrainingSet, past: TrainingSet, days: float) -> tuple[NDArray[np.bool_], Ints]:

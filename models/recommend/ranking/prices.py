@@ -132,7 +132,7 @@ def item_prices(train: TrainingSet) -> Floats:
     nothing = np.zeros(n)
     ever = recent = latest = Payments(nothing, nothing, nothing, nothing)
     for customers in customer_blocks(lines.users, BLOCK_LINES):
-        block = lines.where(np.arange(customers.start, customers.stop))
+        block = lines.where(customers)
         payments = Payments.of(block)
         ever = ever.plus(payments.by(block.items, n))
         recent = recent.plus(payments.by(block.items, n, block.age_days <= RECENT_DAYS))
