@@ -37,6 +37,7 @@ from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.training_data import training_set
 from models.recommend.base import Recommender
+from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.fallback import FallbackChain
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
@@ -214,8 +215,13 @@ def lists_of_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iter
 
 
 def with_seed(model: Recommender, seed: int) -> Recommender:
-    """An unfitted model with the parameters of another, and this seed if it has one."""
+    """An unfitted model with the parameters of another, and this seed if it or its components have one."""
     parameters = model.get_params()
+    if isinstance(model, BlendRecommender):
+        parameters["components"] = [
+            (name, with_seed(COMPONENTS[name](**given), seed).get_params(), weight)
+            for name, given, weight in model.components
+        ]
     return type(model)(**{**parameters, **({"seed": seed} if "seed" in parameters else {})})
 
 
