@@ -201,9 +201,10 @@ def lists_of_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iter
     """Lists of `home` in the format of `score recommend`: `scored`, then those of the same models with other seeds."""
     yield scored
     located = Workspace(workspace)
-    scenes = load_from_workspace(located, load_settings(located.config_file)).require("recommend").bundle.model
-    shipped = scenes.scene("home").submodels
-    train = training_set(Builder(Lake(located), FEATURES), cut, with_features=False)
+    bundle = load_from_workspace(located, load_settings(located.config_file)).require("recommend").bundle
+    shipped = bundle.model.scene("home").submodels
+    least = bundle.facts["min_item_customers"]
+    train = training_set(Builder(Lake(located), FEATURES), cut, min_item_customers=least, with_features=False)
     customers = scored.drop_duplicates("one_id")
     rows = train.user_rows(customers.one_id.to_numpy().astype(np.str_))
     for seed in range(1, SEEDS):
