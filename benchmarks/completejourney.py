@@ -37,6 +37,7 @@ from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.training_data import training_set
 from models.recommend.base import Recommender
+from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.fallback import FallbackChain
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
@@ -200,9 +201,10 @@ def lists_of_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iter
     """Lists of `home` in the format of `score recommend`: `scored`, then those of the same models with other seeds."""
     yield scored
     located = Workspace(workspace)
-    scenes = load_from_workspace(located, load_settings(located.config_file)).require("recommend").bundle.model
-    shipped = scenes.scene("home").submodels
-    train = training_set(Builder(Lake(located), FEATURES), cut, with_features=False)
+    bundle = load_from_workspace(located, load_settings(located.config_file)).require("recommend").bundle
+    shipped = bundle.model.scene("home").submodels
+    least = bundle.facts["min_item_customers"]
+    train = training_set(Builder(Lake(located), FEATURES), cut, min_item_customers=least, with_features=False)
     customers = scored.drop_duplicates("one_id")
     rows = train.user_rows(customers.one_id.to_numpy().astype(np.str_))
     for seed in range(1, SEEDS):
@@ -214,12 +216,12 @@ def lists_of_seeds(workspace: Path, cut: datetime, scored: pd.DataFrame) -> Iter
 
 
 def with_seed(model: Recommender, seed: int) -> Recommender:
-    """An unfitted model with the parameters of another, and this seed if it has one."""
+    """An unfitted model with the parameters of another, and this seed if it or its components have one."""
     parameters = model.get_params()
-    if "components" in parameters:  # a blend
+    if isinstance(model, BlendRecommender):
         parameters["components"] = [
-            [name, {**given, **({"seed": seed} if "seed" in given else {})}, weight]
-            for name, given, weight in parameters["components"]
+            (name, with_seed(COMPONENTS[name](**given), seed).get_params(), weight)
+            for name, given, weight in model.components
         ]
     return type(model)(**{**parameters, **({"seed": seed} if "seed" in parameters else {})})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.recommend.blend import BlendRecommender
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 
@@ -36,6 +37,9 @@ def test_another_seed_changes_nothing_else(load):
     ranker = benchmark.with_seed(TwoStageRecommender(target="new", stages=stages, rounds=7), 3)
     assert (ranker.seed, ranker.target, ranker.rounds) == (3, "new", 7)
     assert [tuple(stage) for stage in ranker.stages] == list(stages)
+    blend = benchmark.with_seed(BlendRecommender([("two_stage", {"rounds": 7}, 0.9), ("repeat", {}, 0.1)]), 3)
+    (_, of_ranker, weight), (name, _, _) = blend.components
+    assert (of_ranker["seed"], of_ranker["rounds"], weight, name) == (3, 7, 0.9, "repeat")
     repeat = benchmark.with_seed(RepeatPurchaseRecommender(half_life_days=30.0), 3)
     assert repeat.get_params() == RepeatPurchaseRecommender(half_life_days=30.0).get_params()
 
