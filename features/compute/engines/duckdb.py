@@ -117,10 +117,10 @@ class DuckDBEngine:
             # tables that are read once are not kept: keeping all columns of 4.4 million lines costs more than the query
             self._built_few = True
             rows = self.rows
-            once = PreparedTables(
+            read_directly = PreparedTables(
                 self.backend, self.states, rows.local_time, allow_undated=rows.allow_undated, kept=False
             )
-            return self._run(features, once, as_of)
+            return self._run(features, read_directly, as_of)
         return self._run(features, self.rows, as_of)
 
     @property
