@@ -19,6 +19,7 @@ HELPERS = {
     "recommenders_data",
     "recommenders_page",
     "recommenders_figures",
+    "scale_data",
 }  # run or used by others
 PACKAGES = {"qianmian", "features", "models", "training", "serving", "cli", "packs"}
 FILES = sorted(BENCHMARKS.glob("*.py"))
