@@ -20,6 +20,7 @@ HELPERS = {
     "recommenders_page",
     "recommenders_figures",
     "recommenders_peer",
+    "scale_data",
 }  # run or used by others
 PACKAGES = {"qianmian", "features", "models", "training", "serving", "cli", "packs"}
 FILES = sorted(BENCHMARKS.glob("*.py"))

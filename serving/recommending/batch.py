@@ -130,10 +130,10 @@ def score_recommend(
         plan = _restricted(plan, candidates)
     schema, identity = _schema(plan), identity_columns(champions_at)
     item_ids = pa.array(champion.bundle.item_ids)
-    asked = np.arange(len(users)) if own is None else np.flatnonzero(np.diff(own.indptr))
+    customers_with_list = np.arange(len(users)) if own is None else np.flatnonzero(np.diff(own.indptr))
 
     def block(start: int, stop: int) -> pa.Table:
-        lists = asked[start:stop]
+        lists = customers_with_list[start:stop]
         rng = _random_source(plan, options, start)
         rows = make_rows(plan, make_slate(plan, num_results, rng, lists), lists)
         columns = [
@@ -153,7 +153,7 @@ def score_recommend(
         "recent": None if builder is None else builder.lake.digest,
     }
     size = max(1, min(BLOCK, MAX_MASK_CELLS // max(n_items, 1))) if has_own_items else BLOCK
-    return BlockScores(schema, len(asked), block, depends_on, size, counts)
+    return BlockScores(schema, len(customers_with_list), block, depends_on, size, counts)
 
 
 def _random_source(plan: RecommendationPlan, options: ListOptions, start: int) -> np.random.Generator | None:

@@ -55,10 +55,8 @@ class BlockScores:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """First customer of each block and the one after its last."""
-        return [
-            (start, min(start + self.size, self.customers)) for start in range(0, max(1, self.customers), self.size)
-        ]
+        """First customer of each block and the one after its last; no block without customers."""
+        return [(start, min(start + self.size, self.customers)) for start in range(0, self.customers, self.size)]
 
     @property
     def digest(self) -> str:
@@ -69,7 +67,7 @@ class BlockScores:
 
     def table(self) -> pa.Table:
         """All scores as one table in memory."""
-        return pa.concat_tables([self.block(*block) for block in self.ranges])
+        return pa.concat_tables([self.schema.empty_table(), *(self.block(*block) for block in self.ranges)])
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from qianmian.workspace import explain_os_errors
 
 BUCKET_ROWS = 2_000_000
 BUCKETED = ("transactions", "events", "touches", "profiles", "profile_history")
-MIN_FEATURES_TO_BUCKET = 20  # up to this number, reading the files directly is faster and needs no more memory
+FEW_FEATURES = 20  # up to this number, reading the files directly is faster and needs no more memory
 # columns of a canonical table that features may need without naming them
 REQUIRED_COLUMNS = {
     "transactions": ("source", "source_user_id", "order_id", "line_no", "ts", "date_only", "item_id", "status"),
@@ -74,7 +74,8 @@ class DuckDBEngine:
     timezone : str
         Time zone of days and hours: IANA name, or UTC.
     memory_gb : float
-        Memory of DuckDB while it builds a lake that does not fit into memory (`Settings.database_memory_gb`).
+        Memory of DuckDB if the lake is so large that its tables are not kept in memory
+        (`Settings.database_memory_gb`).
 
     Raises
     ------
@@ -85,13 +86,16 @@ class DuckDBEngine:
     name = "duckdb"
 
     def __init__(self, lake: Lake, timezone: str = UTC_ZONE, memory_gb: float = MEMORY_GB) -> None:
-        self.lake, self.states, self.memory_gb = lake, lake.states(), memory_gb
+        self.lake, self.states = lake, lake.states()
         self.backend: Any = lake.connect()
         # one folder for the life of the connection, because tables that stay may lie in it; DuckDB makes and removes it
         self.connection.execute(spill_to(lake.workspace.root / f".spill-{uuid.uuid4().hex[:8]}"))
         if timezone != UTC_ZONE:
             self._check_timezone(timezone)
         self.rows = PreparedTables(self.backend, self.states, LocalTime(timezone))
+        self._built_few = False
+        if self._is_large:
+            self.connection.execute(bounded_memory(memory_gb))
 
     def _check_timezone(self, timezone: str) -> None:
         try:
@@ -106,11 +110,24 @@ class DuckDBEngine:
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         """See `features.compute.engines.base.Engine`."""
-        rows = max((self.states[name].rows for name in BUCKETED if name in self.states), default=0)
         self.connection.execute(f"SET VARIABLE {VARIABLE} = TIMESTAMP {literal(as_of.isoformat(sep=' '))}")
-        if rows > self.rows.MAX_CACHED_ROWS and len(features) > MIN_FEATURES_TO_BUCKET:
+        if self._is_large and len(features) > FEW_FEATURES:
             return self._by_bucket(features, as_of)
+        if len(features) <= FEW_FEATURES and not self._built_few:
+            # tables that are read once are not kept: keeping all columns of 4.4 million lines costs more than the query
+            self._built_few = True
+            rows = self.rows
+            read_directly = PreparedTables(
+                self.backend, self.states, rows.local_time, allow_undated=rows.allow_undated, kept=False
+            )
+            return self._run(features, read_directly, as_of)
         return self._run(features, self.rows, as_of)
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether the lake is built by buckets, because its tables are not kept in memory."""
+        rows = max((self.states[name].rows for name in BUCKETED if name in self.states), default=0)
+        return rows > self.rows.MAX_CACHED_ROWS
 
     def _run(self, features: Sequence[Feature], rows: PreparedTables, as_of: datetime) -> pa.Table:
         rows.cache(VIEW_TABLES[feature.view] for feature in features if feature.view)
@@ -127,11 +144,11 @@ class DuckDBEngine:
     def _by_bucket(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         root = self.lake.workspace.root
         with explain_os_errors(root), tempfile.TemporaryDirectory(dir=root, prefix=".build-") as scratch:
-            self.connection.execute(f"{bounded_memory(self.memory_gb)} SET preserve_insertion_order=false")
+            self.connection.execute("SET preserve_insertion_order=false")
             try:
                 parts = list(self._bucket_tables(features, as_of, Path(scratch)))
             finally:
-                self.connection.execute("SET preserve_insertion_order=true; RESET memory_limit")
+                self.connection.execute("SET preserve_insertion_order=true")
         whole = pa.concat_tables(parts)
         ids = whole["one_id"]
         in_order = len(ids) < 2 or pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()

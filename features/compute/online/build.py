@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +41,7 @@ from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", DATE_ONLY, "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
+PART_ROWS = 1_000_000  # rows that are encoded together
 ROW_KEYS = {  # columns that identify a row, besides the sort order of the view
     "orders": ("source", "order_id"),
     "events": ("source", "source_user_id", "session_id", "event_id"),
@@ -196,12 +197,30 @@ def _tail_rows(
         named.add(DATE_ONLY)
     columns = named - set(DERIVED_COLUMNS) | {"ts"}
     keys = {name for name in (*SORT_KEYS[view], *ROW_KEYS.get(view, ())) if name != "ts"}
-    rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]]).to_pyarrow()
-    offsets, kept = _offsets(rows, one_ids)
-    made = {}
-    for name in sorted(columns):
-        made[name] = (_moments(rows[name]) if name == "ts" else _column(rows[name], name, codes))[kept]
-    return Ragged(offsets, made, rows.select(sorted(keys)).filter(pa.array(kept)))
+    rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]])
+    ids, at, kept_keys = IdMap(one_ids), [], []
+    made: dict[str, list[Array]] = {name: [] for name in sorted(columns)}
+    # texts are encoded part by part, because those of all rows take many times the memory of their codes
+    for part in _parts(rows):
+        found = ids.rows(part["one_id"])
+        kept = found >= 0
+        at.append(found[kept])
+        for name, values in made.items():
+            values.append((_moments(part[name]) if name == "ts" else _column(part[name], name, codes))[kept])
+        kept_keys.append(part.select(sorted(keys)).filter(pa.array(kept)))
+    offsets = np.searchsorted(np.concatenate(at), np.arange(len(one_ids) + 1)).astype(np.int64)
+    return Ragged(offsets, {name: np.concatenate(values) for name, values in made.items()}, pa.concat_tables(kept_keys))
+
+
+def _parts(rows: ir.Table) -> Iterator[pa.Table]:
+    """The rows as tables of at most `PART_ROWS`, in their order; an empty table if there are none."""
+    reader = rows.to_pyarrow_batches(chunk_size=PART_ROWS)
+    empty = True
+    for batch in reader:
+        empty = False
+        yield pa.Table.from_batches([batch])
+    if empty:
+        yield reader.schema.empty_table()
 
 
 def _old_sessions(old: ViewsBeforeTail, tail_start: datetime, one_ids: NDArray[np.str_], codes: _Codes) -> Ragged:

@@ -173,7 +173,7 @@ class ExampleSampler:
         wanted = np.unique(later.users.astype(np.int64) * n_items + later.items)
         wanted = wanted[known[wanted % n_items]]
         sampled = self._asked(past, wanted)
-        is_sampled = np.zeros(train.n_users, dtype=bool)
+        is_sampled = np.zeros(past.n_users, dtype=bool)
         is_sampled[sampled] = True
         wanted = wanted[is_sampled[wanted // n_items]]
         starts = np.searchsorted(past.interactions.users, np.arange(past.n_users + 1))

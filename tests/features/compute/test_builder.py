@@ -443,7 +443,7 @@ def test_a_lake_without_customers_is_refused(lake_of):
 def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, monkeypatch):
     """A large lake is built bucket by bucket; here "large" is ten rows."""
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
-    monkeypatch.setattr(engine_module, "MIN_FEATURES_TO_BUCKET", 0)
+    monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
     users = [f"u{n}" for n in range(23)]
     lines = [
         {

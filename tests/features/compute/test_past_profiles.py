@@ -119,7 +119,7 @@ def test_a_registration_is_not_known_before_it_happens(lake_of):
 
 def test_a_lake_larger_than_memory_sees_the_same(lake_of, monkeypatch):
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 2)
-    monkeypatch.setattr(engine_module, "MIN_FEATURES_TO_BUCKET", 0)
+    monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
     monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 1)
     check(Builder(lake_of(LAKE), FEATURES))
 
@@ -138,7 +138,7 @@ def test_an_allowed_attribute_has_its_first_known_value_before_it(lake_of):
 def test_a_lake_without_a_history_knows_only_what_is_fixed_by_nature(lake_of, monkeypatch, buckets):
     if buckets:
         monkeypatch.setattr(engine_module, "BUCKET_ROWS", 2)
-        monkeypatch.setattr(engine_module, "MIN_FEATURES_TO_BUCKET", 0)
+        monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
         monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 1)
     lake = without_history(lake_of(LAKE))
     builder = Builder(lake, FEATURES)

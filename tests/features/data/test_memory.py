@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import numpy as np
 import pytest
 
 from features.compute.builder import Builder
 from features.compute.engines import duckdb as engine
+from features.compute.online import build
 from features.compute.views import PreparedTables
 from features.data.ingest import ingest
 from features.data.lake import Lake
@@ -47,7 +49,7 @@ def test_ingest_is_bounded_and_spills_to_the_workspace(shop, tmp_path):
         assert table.read == table.kept + table.duplicates + table.quarantined
 
 
-def test_features_of_a_large_lake_are_bounded_and_the_limit_ends_with_them(shop, monkeypatch):
+def test_features_of_a_large_lake_are_bounded(shop, monkeypatch):
     workspace, _, _ = shop
     moments = [datetime(2024, 2, 1), datetime(2024, 3, 1)]
     whole = Builder(Lake(workspace), FEATURES)
@@ -63,11 +65,45 @@ def test_features_of_a_large_lake_are_bounded_and_the_limit_ends_with_them(shop,
 
     monkeypatch.setattr(engine.DuckDBEngine, "_run", watched)
     builder = Builder(Lake(workspace), FEATURES, memory_gb=0.75)
-    before = builder.engine.connection.execute("SELECT current_setting('memory_limit')").fetchone()
     # the second build reads tables that the first one left, wherever DuckDB has put them
     found = [builder.build(moment).table for moment in moments]
     assert len(limits) > len(moments), "several buckets"
     assert set(limits) == {"715.2 MiB"}
-    assert builder.engine.connection.execute("SELECT current_setting('memory_limit')").fetchone() == before
     for one, other in zip(found, expected, strict=True):
         assert one.select(["one_id", "orders_total"]).equals(other.select(["one_id", "orders_total"]))
+
+
+def test_tables_that_few_features_read_once_are_not_kept(shop):
+    """They are kept from the second build on, and the values are the same."""
+    workspace, _, _ = shop
+    few = [feature for feature in FEATURES if feature.name in ("orders_total", "top_category")]
+    builder = Builder(Lake(workspace), FEATURES)
+    moment = datetime(2024, 3, 1)
+
+    def kept():
+        return {name for name in builder.backend.list_tables() if name.startswith("rows_of_")}
+
+    first = builder.build(moment, few).table
+    assert kept() == set()
+    assert builder.build(moment, few).table.equals(first)
+    assert kept() == {"rows_of_transactions"}
+    assert Builder(Lake(workspace), FEATURES).build(moment).table.select(first.column_names).equals(first)
+
+
+def test_the_online_state_is_the_same_in_parts_of_any_size(shop, monkeypatch):
+    workspace, _, _ = shop
+    builder, moment = Builder(Lake(workspace), FEATURES), datetime(2024, 3, 1)
+    whole = build.build_state(builder, moment)
+    monkeypatch.setattr(build, "PART_ROWS", 50)
+    parts = build.build_state(builder, moment)
+    assert len(whole.tails["lines"].columns["ts"]) > 100, "several parts"
+    for view, tail in whole.tails.items():
+        other = parts.tails[view]
+        assert np.array_equal(tail.offsets, other.offsets)
+        assert tail.keys.combine_chunks().equals(other.keys.combine_chunks())
+        assert set(tail.columns) == set(other.columns)
+        for name, values in tail.columns.items():
+            assert np.array_equal(values, other.columns[name], equal_nan=values.dtype.kind == "f"), name
+    assert {name: texts.to_pylist() for name, texts in whole.vocabularies.items()} == {
+        name: texts.to_pylist() for name, texts in parts.vocabularies.items()
+    }
