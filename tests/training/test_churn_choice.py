@@ -106,17 +106,24 @@ def test_what_a_model_missed():
 
 def test_a_level_must_be_ahead_beyond_noise():
     rng = np.random.default_rng(0)
-    dates = [datetime(2024, 1, 1) + timedelta(days=28 * number) for number in range(12)]
-    own = {date: 0.5 + 0.05 * rng.normal() for date in dates}
-    noise = {date: {OWN: own[date], RECENT: own[date] + 0.03 * rng.normal() - 0.002} for date in dates}
-    assert choose_level(noise)[0] == OWN
-    ahead = {date: {OWN: own[date], SEASON: own[date] - 0.05 + 0.01 * rng.normal()} for date in dates}
-    assert choose_level(ahead)[0] == SEASON
-    few = dict(list(ahead.items())[:3])
-    assert choose_level(few) == (
-        OWN,
-        "the history is too short to check whether its level drifts, so it is not corrected",
-    )
+    dates = [datetime(2024, 1, 1) + timedelta(days=28 * number) for number in range(6)]
+    owners = {date: np.arange(500) for date in dates}
+    own = {date: 0.5 + 0.1 * rng.normal(size=500) for date in dates}
+
+    def chosen(level: str, gains: list[float], some: int = 6) -> str:
+        losses = {
+            date: {OWN: own[date], level: own[date] - gain + 0.05 * rng.normal(size=500)}
+            for date, gain in zip(dates[:some], gains, strict=False)
+        }
+        return choose_level(losses, owners)[0]
+
+    assert chosen(SEASON, [0.0] * 6) == chosen(RECENT, [0.0] * 6) == OWN
+    assert chosen(SEASON, [0.02] * 6) == SEASON
+    assert chosen(RECENT, [0.02, 0.02, 0.02, 0.02, 0.02, 0.03]) == RECENT
+    # one month with a season is enough for the season, because the other months are flat; for a drift it is not
+    assert chosen(SEASON, [0, 0, 0, 0, 0, 0.2]) == SEASON
+    assert chosen(RECENT, [0, 0, 0, 0, 0, 0.2]) == OWN
+    assert chosen(SEASON, [0.1] * 6, some=3) == OWN
 
 
 def test_the_simplest_model_within_noise_ships():

@@ -122,11 +122,8 @@ def backtests(
 
 def chosen_level(made: Sequence[Backtest]) -> tuple[str, str]:
     """The level of the backtests, and a sentence about it."""
-    losses = {
-        one.as_of: {level: float(log_losses(one.rows.y, p).mean()) for level, p in one.predictions.items()}
-        for one in made
-    }
-    return choose_level(losses)
+    losses = {one.as_of: {level: log_losses(one.rows.y, p) for level, p in one.predictions.items()} for one in made}
+    return choose_level(losses, {one.as_of: one.rows.owners for one in made})
 
 
 @dataclass(frozen=True)

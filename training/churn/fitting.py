@@ -14,11 +14,10 @@ from models.classify.churn_model import DAYS_PER_STEP, ChurnModel
 from models.classify.rhythm import day_number, probability
 from training.attribute_choice import without_neutral_values
 from training.churn.choice import level_shift
-from training.churn.levels import SEASON, SEASON_DRIFT, YEAR_DAYS, Rates, shift_to_rate, target_rate
+from training.churn.levels import SEASON, SEASON_DRIFT, SEASONAL, YEAR_DAYS, Rates, shift_to_rate, target_rate
 from training.churn.recipes import LOGISTIC, LOGISTIC_MONEY, Recipe, Relabel, TrainingRows, can_fit, fit_recipe
 from training.churn.snapshots import Rows, Snapshots, stacked
 
-SEASONAL = (SEASON, SEASON_DRIFT)
 WEEKS = 52  # after the cutoff for which a seasonal level is stored, as far as last year's outcomes are known
 Floats = NDArray[np.float64]
 

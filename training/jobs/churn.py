@@ -23,8 +23,8 @@ from training.attribute_choice import Gain, choose_attributes, gain_over_shuffle
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference
 from training.churn.choice import MAX_ORIGINS, backtests, choose_recipe, chosen_level, validate
-from training.churn.fitting import SEASONAL, Fitting, season_note
-from training.churn.levels import Rates
+from training.churn.fitting import Fitting, season_note
+from training.churn.levels import SEASONAL, Rates
 from training.churn.recipes import usable_recipes
 from training.churn.report import DATE, by_band, by_month, evaluate, in_words, month_curves, predicted_and_observed
 from training.churn.snapshots import Rows, Snapshots, stacked
