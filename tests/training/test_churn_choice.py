@@ -15,12 +15,12 @@ from features.definitions import FEATURES
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
 from qianmian.settings import LifecycleSettings, Settings
 from qianmian.workspace import Workspace
-from training.churn.choice import Validation, choose_recipe
+from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
 from training.churn.recipes import LOGISTIC, MEAN, RECIPES, TREES
 from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
-from training.churn.snapshots import Rows, Snapshots, moments
+from training.churn.snapshots import ChurnRows, Snapshots, moments
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, TrainingContext
 
@@ -75,10 +75,10 @@ class Known(Snapshots):
         super().__init__(None, 28, 56, END, datetime(2022, 1, 1), (), (), LifecycleSettings())  # type: ignore[arg-type]
         self.growth = growth
 
-    def rows(self, as_of: datetime) -> Rows:
+    def rows(self, as_of: datetime) -> ChurnRows:
         share = 0.6 if as_of.month == 12 else 0.2 + self.growth * (as_of.year == 2024)
         y = (np.arange(200) < share * 200).astype(np.int64)
-        return Rows(np.zeros((200, 0), np.float32), y, np.arange(200), np.full(200, day_number(as_of)))
+        return ChurnRows(np.zeros((200, 0), np.float32), y, np.arange(200), np.full(200, day_number(as_of)))
 
 
 def test_the_rate_of_the_same_weeks_a_year_earlier():
@@ -106,17 +106,24 @@ def test_what_a_model_missed():
 
 def test_a_level_must_be_ahead_beyond_noise():
     rng = np.random.default_rng(0)
-    dates = [datetime(2024, 1, 1) + timedelta(days=28 * number) for number in range(12)]
-    own = {date: 0.5 + 0.05 * rng.normal() for date in dates}
-    noise = {date: {OWN: own[date], RECENT: own[date] + 0.03 * rng.normal() - 0.002} for date in dates}
-    assert choose_level(noise)[0] == OWN
-    ahead = {date: {OWN: own[date], SEASON: own[date] - 0.05 + 0.01 * rng.normal()} for date in dates}
-    assert choose_level(ahead)[0] == SEASON
-    few = dict(list(ahead.items())[:3])
-    assert choose_level(few) == (
-        OWN,
-        "the history is too short to check whether its level drifts, so it is not corrected",
-    )
+    dates = [datetime(2024, 1, 1) + timedelta(days=28 * number) for number in range(6)]
+    owners = {date: np.arange(500) for date in dates}
+    own = {date: 0.5 + 0.1 * rng.normal(size=500) for date in dates}
+
+    def chosen(level: str, gains: list[float], some: int = 6) -> str:
+        losses = {
+            date: {OWN: own[date], level: own[date] - gain + 0.05 * rng.normal(size=500)}
+            for date, gain in zip(dates[:some], gains, strict=False)
+        }
+        return choose_level(losses, owners)[0]
+
+    assert chosen(SEASON, [0.0] * 6) == chosen(RECENT, [0.0] * 6) == OWN
+    assert chosen(SEASON, [0.02] * 6) == SEASON
+    assert chosen(RECENT, [0.02, 0.02, 0.02, 0.02, 0.02, 0.03]) == RECENT
+    # one month with a season is enough for the season, because the other months are flat; for a drift it is not
+    assert chosen(SEASON, [0, 0, 0, 0, 0, 0.2]) == SEASON
+    assert chosen(RECENT, [0, 0, 0, 0, 0, 0.2]) == OWN
+    assert chosen(SEASON, [0.1] * 6, some=3) == OWN
 
 
 def test_the_simplest_model_within_noise_ships():
@@ -124,13 +131,13 @@ def test_the_simplest_model_within_noise_ships():
     y = rng.integers(0, 2, 3000)
     true = np.where(y == 1, 0.7, 0.3)
     same = {recipe.name: np.clip(true + 0.002 * rng.normal(size=3000), 0.01, 0.99) for recipe in RECIPES}
-    assert choose_recipe(Validation(y, np.arange(3000), same), RECIPES, 0)[0] == RECIPES[0]
+    assert choose_recipe(RecipeValidation(y, np.arange(3000), same), RECIPES, 0)[0] == RECIPES[0]
     better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true, TREES.name: np.full(3000, 0.5)}
-    chosen, note = choose_recipe(Validation(y, np.arange(3000), better), RECIPES, 0)
+    chosen, note = choose_recipe(RecipeValidation(y, np.arange(3000), better), RECIPES, 0)
     assert chosen == MEAN
     assert "trees on the profile and trees on 12 columns 0.3567" in note
     # a thousand rows of three customers are three draws
-    assert choose_recipe(Validation(y, np.arange(3000) % 2, better), RECIPES, 0)[0] == MEAN
+    assert choose_recipe(RecipeValidation(y, np.arange(3000) % 2, better), RECIPES, 0)[0] == MEAN
     assert choose_recipe(None, RECIPES, 0)[0] == LOGISTIC
 
 

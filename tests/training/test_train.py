@@ -37,7 +37,7 @@ ALL = list(JOBS)
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
     "recommend": {"recall_by_k.png"},
-    "churn": {"calibration.png", "importance.png"},
+    "churn": {"calibration.png", "importance.png", "months.png"},
     "lifecycle": {"transitions.png"},
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},

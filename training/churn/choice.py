@@ -28,7 +28,7 @@ from training.churn.levels import (
     target_rate,
 )
 from training.churn.recipes import LOGISTIC, RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
-from training.churn.snapshots import Rows, Snapshots, stacked
+from training.churn.snapshots import ChurnRows, Snapshots, stacked
 
 MAX_ORIGINS = 13  # past dates at which the level is compared: a year of horizons of four weeks
 VALIDATIONS = 3  # last of them, at which the models are compared
@@ -44,14 +44,14 @@ class Backtest:
     Attributes
     ----------
     as_of : datetime
-    rows : Rows
+    rows : ChurnRows
         Rhythm features and outcomes of the customers who were active at the date.
     predictions : dict of str to ndarray, each of shape (n,)
         Churn probabilities by level.
     """
 
     as_of: datetime
-    rows: Rows
+    rows: ChurnRows
     predictions: dict[str, Floats]
 
 
@@ -122,15 +122,12 @@ def backtests(
 
 def chosen_level(made: Sequence[Backtest]) -> tuple[str, str]:
     """The level of the backtests, and a sentence about it."""
-    losses = {
-        one.as_of: {level: float(log_losses(one.rows.y, p).mean()) for level, p in one.predictions.items()}
-        for one in made
-    }
-    return choose_level(losses)
+    losses = {one.as_of: {level: log_losses(one.rows.y, p) for level, p in one.predictions.items()} for one in made}
+    return choose_level(losses, {one.as_of: one.rows.owners for one in made})
 
 
 @dataclass(frozen=True)
-class Validation:
+class RecipeValidation:
     """Predictions of each recipe for the same customers, after the dates that it learnt from.
 
     Attributes
@@ -148,30 +145,30 @@ class Validation:
 
 def validate(
     snapshots: Snapshots,
-    profiles: Mapping[datetime, Rows],
+    profiles: Mapping[datetime, ChurnRows],
     base: TrainingRows,
     level: str,
     relabel: Callable[..., Any],
     recipes: Sequence[Recipe] = RECIPES,
-) -> Validation | None:
+) -> RecipeValidation | None:
     """Fit every recipe on the dates before each of the last dates, and predict that date.
 
     If there is only one date, the recipes learn from some of its customers and predict the others.
 
     Parameters
     ----------
-    profiles : mapping of datetime to Rows
+    profiles : mapping of datetime to ChurnRows
         Rows with all features of the dates whose outcomes are known, oldest first.
     recipes : sequence of Recipe
         Those that can be fitted.
 
     Returns
     -------
-    Validation or None
+    RecipeValidation or None
         None if there are too few rows to compare the recipes.
     """
     dates = list(profiles)
-    splits: list[tuple[TrainingRows, Rows, datetime]] = []
+    splits: list[tuple[TrainingRows, ChurnRows, datetime]] = []
     for number in range(max(1, len(dates) - VALIDATIONS), len(dates)):
         at = dates[number]
         profile = stacked([profiles[date] for date in dates[:number]]).capped(BACKTEST_ROWS)
@@ -194,10 +191,10 @@ def validate(
 
     members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))  # some share a member
     fits = [(member, data) for data, _, _ in splits for member in members]
-    fitted = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
+    fitted_members = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
     found: dict[str, list[Floats]] = {recipe.name: [] for recipe in recipes}
     for number, (data, rows, at) in enumerate(splits):
-        of_split = dict(zip(members, fitted[number * len(members) :], strict=False))
+        of_split = dict(zip(members, fitted_members[number * len(members) :], strict=False))
         rates, design = Rates(snapshots, at), data.design(data.rhythm_features)
         wide = ChurnModel(data.design(data.features), tuple(of_split.values()))
         margins = {member: wide.unshifted(rows.X, rows.days, [one]) for member, one in of_split.items()}
@@ -207,15 +204,15 @@ def validate(
             shift = level_shift(level, model, snapshots, rates, at, mean)
             found[recipe.name].append(probability(mean + (shift or 0.0)))
     y, owners = (np.concatenate([getattr(rows, name) for _, rows, _ in splits]) for name in ("y", "owners"))
-    return Validation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
+    return RecipeValidation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
 
 
-def choose_recipe(validation: Validation | None, recipes: Sequence[Recipe], seed: int) -> tuple[Recipe, str]:
+def choose_recipe(validation: RecipeValidation | None, recipes: Sequence[Recipe], seed: int) -> tuple[Recipe, str]:
     """The simplest recipe within noise of the best one by log loss, and a sentence about the choice.
 
     Parameters
     ----------
-    validation : Validation or None
+    validation : RecipeValidation or None
         None if the recipes cannot be compared; a simple one is taken then.
     recipes : sequence of Recipe
         Those that `validation` compares, the simplest first.

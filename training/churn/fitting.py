@@ -14,11 +14,10 @@ from models.classify.churn_model import DAYS_PER_STEP, ChurnModel
 from models.classify.rhythm import day_number, probability
 from training.attribute_choice import without_neutral_values
 from training.churn.choice import level_shift
-from training.churn.levels import SEASON, SEASON_DRIFT, YEAR_DAYS, Rates, shift_to_rate, target_rate
+from training.churn.levels import SEASON, SEASON_DRIFT, SEASONAL, YEAR_DAYS, Rates, shift_to_rate, target_rate
 from training.churn.recipes import LOGISTIC, LOGISTIC_MONEY, Recipe, Relabel, TrainingRows, can_fit, fit_recipe
-from training.churn.snapshots import Rows, Snapshots, stacked
+from training.churn.snapshots import ChurnRows, Snapshots, stacked
 
-SEASONAL = (SEASON, SEASON_DRIFT)
 WEEKS = 52  # after the cutoff for which a seasonal level is stored, as far as last year's outcomes are known
 Floats = NDArray[np.float64]
 
@@ -45,7 +44,7 @@ class Fitting:
     relabel: Relabel
     seed: int
 
-    def training_rows(self, at: datetime, profiles: Mapping[datetime, Rows]) -> TrainingRows:
+    def training_rows(self, at: datetime, profiles: Mapping[datetime, ChurnRows]) -> TrainingRows:
         """All rows whose outcomes were known at a date."""
         rows = stacked(profiles.values()).capped()
         return TrainingRows(
@@ -64,12 +63,12 @@ class Fitting:
         """Those columns of rows of the profiles that a model reads."""
         return X[:, [self.wide.names.index(name) for name in model.design.features]]
 
-    def fitted(self, recipe: Recipe, data: TrainingRows, level: str, at: datetime, now: Rows) -> ChurnModel:
+    def fit_at(self, recipe: Recipe, data: TrainingRows, level: str, at: datetime, now: ChurnRows) -> ChurnModel:
         """A churn model of everything that was known at a date.
 
         Parameters
         ----------
-        now : Rows
+        now : ChurnRows
             Rows of the profiles of the customers who are active at the date; their outcomes are not read.
         """
         model = self._without_unused_features(fit_recipe(recipe, data, self.relabel), data).at(day_number(at), [0.0])
@@ -108,7 +107,7 @@ class Fitting:
         return [value - found[0] for value in found] or [0.0]
 
     def baselines(
-        self, data: TrainingRows, rates: Rates, at: datetime, rows: Rows
+        self, data: TrainingRows, rates: Rates, at: datetime, rows: ChurnRows
     ) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """Predictions of the baselines at a date: those that order the customers, and those that are probabilities."""
         column = {name: rows.X[:, self.wide.names.index(name)].astype(np.float64) for name in self.wide.names}

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
+from features.profiles.analytics.rates import Z_95
 from models.classify.rhythm import log_odds, probability
 from training.churn.snapshots import STEP_DAYS, Snapshots
 
@@ -26,6 +28,7 @@ LEVELS = {
     SEASON: "moved to the churn rate of the same weeks a year earlier",
     SEASON_DRIFT: "moved to the churn rate of the same weeks a year earlier and its drift since",
 }
+SEASONAL = (SEASON, SEASON_DRIFT)
 YEAR_DAYS = 364  # 52 weeks: the same day of the week
 SEASON_WEIGHTS = {-STEP_DAYS: 1.0, 0: 2.0, STEP_DAYS: 1.0}  # of the moments around one year earlier
 MIN_CUSTOMERS = 30  # active at a moment whose rate is used
@@ -121,31 +124,48 @@ def missed(parts: Sequence[tuple[Floats, NDArray[np.int64]]]) -> float:
     return shift_to_rate(margins, (y.sum() + 0.5) / (len(y) + 1.0))
 
 
-def choose_level(losses: dict[datetime, dict[str, float]]) -> tuple[str, str]:
+def choose_level(losses: dict[datetime, dict[str, Floats]], owners: dict[datetime, NDArray[Any]]) -> tuple[str, str]:
     """The simplest level within noise of the best one, and a sentence about the choice.
+
+    A season of the year is expected in a shop, and a few months may be flat: a level of the season must be ahead
+    beyond the noise of the customers. A drift of some weeks may end at any time, and must be ahead beyond the
+    differences between the dates.
 
     Parameters
     ----------
-    losses : dict of datetime to dict of str to float
-        Mean log loss at each past date, by level. Levels are compared on the dates that have all of them.
+    losses : dict of datetime to dict of str to float64 array of shape (n,)
+        Log loss of each customer at each past date, by level. Levels are compared on the dates that have all of them.
+    owners : dict of datetime to array of shape (n,)
+        The customers of each date.
 
     Examples
     --------
-    >>> choose_level({datetime(2017, month, 1): {"own": 0.5, "season": 0.4} for month in range(1, 7)})[0]
+    >>> dates = [datetime(2017, month, 1) for month in range(1, 7)]
+    >>> losses = {date: {"own": np.full(9, 0.5), "season": np.full(9, 0.4)} for date in dates}
+    >>> choose_level(losses, {date: np.arange(9) for date in dates})[0]
     'season'
-    >>> choose_level({datetime(2017, 1, 1): {"own": 0.5, "season": 0.4}})[0]
-    'own'
     """
     counts = {level: sum(level in found for found in losses.values()) for level in LEVELS}
     levels = [level for level in LEVELS if counts[level] >= MIN_DATES]
-    if len(levels) < 2:
-        return OWN, "the history is too short to check whether its level drifts, so it is not corrected"
-    table = np.array([[found[level] for level in levels] for found in losses.values() if set(levels) <= set(found)])
+    dates = [date for date, found in losses.items() if set(levels) <= set(found)]
+    if len(levels) < 2 or len(dates) < MIN_DATES:
+        return OWN, "level: the model alone, because the history is too short to check whether its level drifts"
+    table = np.array([[losses[date][level].mean() for level in levels] for date in dates])
     means = table.mean(axis=0)
     best = int(means.argmin())
-    behind = table - table[:, [best]]
-    noise = student.ppf(0.975, len(table) - 1) * behind.std(axis=0, ddof=1) / np.sqrt(len(table))
-    level = levels[int(np.argmax(behind.mean(axis=0) <= noise))]
+
+    def within_noise(place: int) -> bool:
+        behind = table[:, place] - table[:, best]
+        if levels[best] in SEASONAL and levels[place] not in SEASONAL:
+            rows = np.concatenate([losses[date][levels[place]] - losses[date][levels[best]] for date in dates])
+            _, customer = np.unique(np.concatenate([owners[date] for date in dates]), return_inverse=True)
+            sums = np.bincount(customer, weights=rows - rows.mean())
+            noise = Z_95 * float(np.sqrt(np.square(sums).sum())) / len(rows)
+            return bool(rows.mean() <= noise)
+        noise = float(student.ppf(0.975, len(table) - 1) * behind.std(ddof=1) / np.sqrt(len(table)))
+        return bool(behind.mean() <= noise)
+
+    level = next(name for place, name in enumerate(levels) if place == best or within_noise(place))
     others = ", ".join(f"{LEVELS[name]} {mean:.4f}" for name, mean in zip(levels, means.tolist(), strict=True))
     return (
         level,

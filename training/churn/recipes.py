@@ -18,7 +18,7 @@ from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, RHYTHM_FEATURES, SEASON, Design
 from qianmian.errors import DataError
 from qianmian.settings import AttributeUse
-from training.churn.snapshots import Rows
+from training.churn.snapshots import ChurnRows
 
 FOLDS = 3  # of the calibration: five fit two more models, and the error of the calibration stays (.01)
 RHYTHM, PROFILE = "rhythm", "profile"  # which rows a member learns from
@@ -87,9 +87,9 @@ class TrainingRows:
 
     Attributes
     ----------
-    rhythm : Rows
+    rhythm : ChurnRows
         Rows of many moments with the rhythm features.
-    profile : Rows or None
+    profile : ChurnRows or None
         Rows of a few moments with the features of `features`; None if profiles are not used.
     rhythm_features : tuple of str
         Columns of `rhythm`.
@@ -105,8 +105,8 @@ class TrainingRows:
         Columns of `profile` that a member without named columns reads; by default all.
     """
 
-    rhythm: Rows
-    profile: Rows | None
+    rhythm: ChurnRows
+    profile: ChurnRows | None
     rhythm_features: tuple[str, ...]
     features: tuple[str, ...]
     process: PurchaseProcess

@@ -41,9 +41,9 @@ def evaluate(
     differences: dict[str, Metric] = {}
     for name, q in {**rankings, **probabilities}.items():
         orders = RANKING_METRICS if np.ptp(q) > 0 or name in rankings else ()
-        measured = (*orders, *(PROBABILITY_METRICS if name in probabilities else ()))
-        baselines[name] = {metric: statistic_metric(CLASSIFICATION[metric], y, q) for metric in measured}
-        for metric in measured:
+        measures = (*orders, *(PROBABILITY_METRICS if name in probabilities else ()))
+        baselines[name] = {metric: statistic_metric(CLASSIFICATION[metric], y, q) for metric in measures}
+        for metric in measures:
             if metric != "average_precision":
                 differences[f"{metric}:{name}"] = paired_difference(CLASSIFICATION[metric], y, p, q)
     return EvalReport(metrics, baselines, differences)

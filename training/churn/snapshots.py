@@ -26,7 +26,7 @@ MAX_PROCESS_CUSTOMERS = 5_000
 
 
 @dataclass(frozen=True)
-class Rows:
+class ChurnRows:
     """Features and labels of n customers at one or more moments.
 
     Attributes
@@ -45,7 +45,7 @@ class Rows:
     owners: NDArray[Any]
     days: NDArray[np.float64]
 
-    def capped(self, max_rows: int = MAX_ROWS) -> Rows:
+    def capped(self, max_rows: int = MAX_ROWS) -> ChurnRows:
         """These rows, or those of a sample of the customers if there are more than `max_rows`."""
         if len(self.y) <= max_rows:
             return self
@@ -53,19 +53,19 @@ class Rows:
         kept = np.random.default_rng(0).random(len(customers)) < max_rows / len(self.y)
         return self.take(np.flatnonzero(kept[place]))
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
+    def take(self, rows: NDArray[np.int64]) -> ChurnRows:
         """Some of the rows."""
-        return Rows(self.X[rows], self.y[rows], self.owners[rows], self.days[rows])
+        return ChurnRows(self.X[rows], self.y[rows], self.owners[rows], self.days[rows])
 
     def both_outcomes(self, least: int) -> bool:
         """Whether at least `least` rows churned, and as many did not."""
         return min(int(self.y.sum()), int((1 - self.y).sum())) >= least
 
 
-def stacked(parts: Iterable[Rows]) -> Rows:
+def stacked(parts: Iterable[ChurnRows]) -> ChurnRows:
     """The rows of several moments, one below the other."""
     found = list(parts)
-    return Rows(
+    return ChurnRows(
         np.concatenate([part.X for part in found]),
         np.concatenate([part.y for part in found]),
         np.concatenate([part.owners for part in found]),
@@ -88,7 +88,7 @@ def moments(first: datetime, last: datetime) -> list[datetime]:
     found, back = [], 0
     while (moment := last - timedelta(days=back)) >= first:
         found.append(moment)
-        back += max(step for since, step in THINNED if back >= since)
+        back += max(step for days, step in THINNED if back >= days)
     return found[::-1]
 
 
@@ -120,7 +120,7 @@ class Snapshots:
     features: Sequence[str]
     left_out: Collection[str]
     lifecycle: LifecycleSettings
-    _rows: dict[datetime, Rows] = field(default_factory=dict)
+    _rows: dict[datetime, ChurnRows] = field(default_factory=dict)
     _histories: dict[datetime, OrderHistory] = field(default_factory=dict)
     _processes: dict[datetime, PurchaseProcess] = field(default_factory=dict)
 
@@ -147,7 +147,7 @@ class Snapshots:
             found = found[::-1][:: max(1, self.horizon_days // STEP_DAYS)][:MAX_MOVED_DATES][::-1]
         return found
 
-    def rows(self, as_of: datetime) -> Rows:
+    def rows(self, as_of: datetime) -> ChurnRows:
         """Rhythm features and labels of the customers who were active at a moment; the label is 0 if not yet known."""
         if as_of not in self._rows:
             history = self.history(as_of)
@@ -162,7 +162,7 @@ class Snapshots:
             else:
                 y = (~history.bought(as_of, later)[places]).astype(np.int64)
             X = history.features(as_of, self.features)[places]
-            self._rows[as_of] = Rows(X, y, one_ids, np.full(len(places), day_number(as_of)))
+            self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
         return self._rows[as_of]
 
     def process(self, as_of: datetime) -> PurchaseProcess:

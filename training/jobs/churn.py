@@ -23,11 +23,11 @@ from training.attribute_choice import Gain, choose_attributes, gain_over_shuffle
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_labels
 from training.bootstrap import CLASSIFICATION, paired_difference
 from training.churn.choice import MAX_ORIGINS, backtests, choose_recipe, chosen_level, validate
-from training.churn.fitting import SEASONAL, Fitting, season_note
-from training.churn.levels import Rates
+from training.churn.fitting import Fitting, season_note
+from training.churn.levels import SEASONAL, Rates
 from training.churn.recipes import usable_recipes
 from training.churn.report import DATE, by_band, by_month, evaluate, in_words, month_curves, predicted_and_observed
-from training.churn.snapshots import Rows, Snapshots, stacked
+from training.churn.snapshots import ChurnRows, Snapshots, stacked
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
@@ -64,7 +64,7 @@ def active_customer_rows(context: TrainingContext, as_of: datetime, active_days:
 
 def labelled_examples(
     context: TrainingContext, as_of: datetime, horizon: int, active_days: int, spec: FeatureSpec
-) -> Rows:
+) -> ChurnRows:
     """Features and churn labels of the active customers at `as_of`: 1 for no order within `horizon` days.
 
     The labels are 0 if they are not known at the cutoff of the training.
@@ -73,10 +73,10 @@ def labelled_examples(
     end = as_of + timedelta(days=horizon)
     retained = buyers_between(context, as_of, end) if end <= context.as_of else set(profile.one_ids.tolist())
     churned = np.array([one_id not in retained for one_id in profile.one_ids.tolist()], dtype=np.int64)
-    return Rows(profile.values, churned, profile.one_ids, np.full(len(churned), day_number(as_of)))
+    return ChurnRows(profile.values, churned, profile.one_ids, np.full(len(churned), day_number(as_of)))
 
 
-def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[Rows]) -> Gain | None:
+def _auc_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[ChurnRows]) -> Gain | None:
     """The difference in AUC that columns make, on the last of the snapshot dates.
 
     The models are fitted on the dates before it, whose labels were known then. None if there are no such dates or too
@@ -158,7 +158,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     recipes = usable_recipes(before, context.settings.profiles.in_models, spec)
     validation = validate(snapshots, parts, before, level, context.shuffled, recipes) if len(recipes) > 1 else None
     recipe, recipe_note = choose_recipe(validation, recipes, seed)
-    test_model = fitting.fitted(recipe, before, level, test, test_rows)
+    test_model = fitting.fit_at(recipe, before, level, test, test_rows)
     test_X = fitting.columns(test_model, test_rows.X)
     p = test_model.predict_proba(test_X)[:, 1]
     report = evaluate(test_rows.y, p, *fitting.baselines(before, rates, test, test_rows))
@@ -179,7 +179,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.progress("churn: fitting on all dates")
     everything = replace(fitting.training_rows(context.as_of, {**parts, test: test_rows}), season=before.season)
     now = labelled_examples(context, context.as_of, horizon, active_days, wide)
-    model = fitting.fitted(recipe, everything, level, context.as_of, now)
+    model = fitting.fit_at(recipe, everything, level, context.as_of, now)
     bundle_spec = wide.select(model.design.features)
     importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
@@ -260,7 +260,7 @@ def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: in
     )
 
 
-def _risk(context: TrainingContext, model: ChurnModel, now: Rows, fitting: Fitting) -> tuple[list[str], list[str]]:
+def _risk(context: TrainingContext, model: ChurnModel, now: ChurnRows, fitting: Fitting) -> tuple[list[str], list[str]]:
     """one_ids of the active customers at `as_of` and their risk bands."""
     if not len(now.owners):
         return [], []
