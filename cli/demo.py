@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training import JobResult
 
 SOURCE = "completejourney"
-QUICK_CUSTOMERS = 500
+QUICK_CUSTOMERS = 800
 LOG_LINES = 15  # last lines of the server's log, shown if it does not start
 
 
