@@ -11,7 +11,8 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from models.classify.boosting import RETRAIN, load_booster, save_booster
+from models.classify.boosting import load_booster, save_booster
+from models.persist import RETRAIN
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES
 from qianmian.errors import ArtifactError

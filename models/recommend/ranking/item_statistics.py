@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.recommend.ranking.histories import GROUPS
-from models.recommend.ranking.item_sums import ItemSums
-from models.recommend.ranking.prices import PRICE_ITEM_FEATURES, RECENT_DAYS, item_prices
+from models.recommend.ranking.item_sums import RECENT_DAYS, ItemSums
+from models.recommend.ranking.prices import PRICE_ITEM_FEATURES, item_prices
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

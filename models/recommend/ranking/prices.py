@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
-from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS, customer_blocks
+from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS
+from models.recommend.sampling import customer_blocks
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
