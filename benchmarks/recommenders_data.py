@@ -135,8 +135,8 @@ DATA: Mapping[str, DataSet] = {
         "The sample has 814 whole users of the public set of user behaviour (views, carts, favourites, purchases). "
         "Each of the last three of its nine days is predicted from what was before it. Relevant are all items of any "
         "event of the day (next action), or those bought (next purchase). Settings of the baselines are chosen on the "
-        "day before. The kind of the model was chosen after results on these days had been seen, so that its figures are "
-        "somewhat optimistic.",
+        "day before. The kind of the model was chosen after results on these days had been seen, so that its figures "
+        "are somewhat optimistic.",
         INTENT_METRICS,
         (),
         "the must is a paired interval that does not include 0 for the next action",

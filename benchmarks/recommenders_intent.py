@@ -11,11 +11,12 @@ evaluated. Items that nobody met before count as relevant and cannot be found. R
 relevant items), NDCG by the ideal DCG of a list of that length. Intervals are over customers and days.
 
 `qianmian` is the model `session` for the next day. Everything it learns comes from before the day, and most of its
-defaults were chosen on the days 4 to 6 of the sample. But the kind of model, and its feature of the item looked at last,
-were chosen after results on the predicted days had been seen, so that its figures are somewhat optimistic. Baselines: own events
-(`EVENT_WEIGHTS` or 1 each, and the half-life, chosen by NDCG on the day before), a session item k-NN (cosine of items
-of one customer and day, the last day of the customer decayed by place; the decay chosen likewise), and the most popular
-items of a recent window (chosen likewise). --quick predicts one day, and checks no must.
+defaults were chosen on the days 4 to 6 of the sample. But the kind of model, and its feature of the item looked at
+last, were chosen after results on the predicted days had been seen, so that its figures are somewhat optimistic.
+Baselines: own events (`EVENT_WEIGHTS` or 1 each, and the half-life, chosen by NDCG on the day before), a session item
+k-NN (cosine of items of one customer and day, the last day of the customer decayed by place; the decay chosen
+likewise), and the most popular items of a recent window (chosen likewise). --quick predicts one day, and checks no
+must.
 """
 
 from __future__ import annotations
