@@ -87,6 +87,8 @@ class Recommender(FitCost, ABC):
         Interactions after the fit (`recent_interactions`) change the list, and suffice to rank for a new user.
     returns_partial_lists : bool
         The model ranks only items that it has evidence for, so a list may be short. Other models rank every item.
+    needs_several_types : bool
+        The model is made for interactions of several types; where there is only one, simpler models do the same.
     supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
     supports_score_unseen, supports_similar_to : bool
         The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`,
@@ -99,6 +101,7 @@ class Recommender(FitCost, ABC):
     supports_cold: ClassVar[bool] = False
     supports_fold_in: ClassVar[bool] = False
     returns_partial_lists: ClassVar[bool] = False
+    needs_several_types: ClassVar[bool] = False
     supports_similar: ClassVar[bool] = False
     supports_item_vectors: ClassVar[bool] = False
     supports_evidence: ClassVar[bool] = False

@@ -117,6 +117,7 @@ class OwnEventsRecommender(RepeatPurchaseRecommender):
     """
 
     name: ClassVar[str] = "own_events"
+    needs_several_types: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(0.25, 60.0, log=True)}
 
     def __init__(self, half_life_days: float | None = 7.0, type_weights: TypeWeights | None = EVENT_WEIGHTS) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from features.interaction_types import ANY
 from features.interactions import TrainingSet
 from models.recommend.base import Recommender
 
@@ -15,6 +16,8 @@ def within_budget(
     candidates: Candidates, train: TrainingSet, budget_cpu_seconds: float
 ) -> tuple[dict[str, dict[str, Recommender]], dict[str, float]]:
     """Leave out the most expensive models until the estimated cost of one fit of each is within the budget.
+
+    Models that are made for interactions of several types are left out where there is only one, without a word.
 
     A model that several tasks share is fitted once and counts once. The simplest candidate of a task, which is its
     last, always stays. The estimate depends on the data and not on the clock, so the same data give the same models.
@@ -34,6 +37,11 @@ def within_budget(
     dict of str to float
         Model that is left out → its estimated CPU seconds.
     """
+    if train.auxiliary is None and train.target != ANY:
+        candidates = {
+            task: {name: model for name, model in models.items() if not model.needs_several_types}
+            for task, models in candidates.items()
+        }
     costs: dict[str, float] = {}
     names: dict[str, str] = {}
     for models in candidates.values():

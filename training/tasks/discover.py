@@ -14,10 +14,11 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: a two-stage ranker trained on first interactions only; all base models; recent popularity."""
+    """Candidates: a two-stage ranker trained on first interactions only; all base models; own events; recent popularity."""
     return {
         "ranker": make_ranker(settings, seed, "new"),
         **base_models(settings, seed),
+        "own events": make_recommender("own_events", settings, seed),
         "popular": make_recommender("popular", settings, seed),
     }
 

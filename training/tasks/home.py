@@ -14,9 +14,11 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the two-stage ranker; all base models; own purchases, own events and own counts; popularity."""
+    """Candidates: the ranker; the session model for the next days; all base models; own purchases and events; counts."""
+    horizon_days = settings.models.get("two_stage", {}).get("horizon_days", 28.0)
     return {
         "ranker": make_ranker(settings, seed, "any"),
+        "session": make_recommender("session", settings, seed, horizon_days=horizon_days, predicts="target"),
         **base_models(settings, seed),
         "repeat": make_recommender("repeat", settings, seed),
         "own events": make_recommender("own_events", settings, seed),

@@ -55,6 +55,7 @@ class SessionRecommender(SparseScoresRecommender):
     supports_fold_in: ClassVar[bool] = True
     supports_cold: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
+    needs_several_types: ClassVar[bool] = True
 
     def __init__(self, horizon_days: float | None = None, predicts: str = "any", seed: int = 0) -> None:
         self.horizon_days, self.predicts, self.seed = horizon_days, predicts, seed

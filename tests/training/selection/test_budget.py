@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from features.interactions import TrainingSet
 from models.recommend.bpr import BPRRecommender
 from models.recommend.ease import EASERecommender
 from models.recommend.popular import PopularRecommender
-from models.recommend.repeat import RepeatPurchaseRecommender
+from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from training.selection.budget import within_budget
 
 TRAIN = TrainingSet.from_arrays(np.zeros(10, int), np.zeros(10, int), n_users=1, n_items=1)
@@ -38,3 +40,10 @@ def test_the_most_expensive_go_first_and_the_simplest_stays(budget, left):
     assert too_expensive == left  # a model of two tasks counts once: 100 + 30 + 1 + 500
     for task, candidates in models().items():
         assert list(kept[task]) == [name for name in candidates if name not in left]
+
+
+def test_models_for_several_types_are_left_out_where_there_is_one():
+    candidates = {"home": {"own events": OwnEventsRecommender(), "repeat": RepeatPurchaseRecommender()}}
+    assert list(within_budget(candidates, TRAIN, 100.0)[0]["home"]) == ["repeat"]
+    views = replace(TRAIN, auxiliary=replace(TRAIN.interactions, types=np.ones(10, np.int8)))
+    assert list(within_budget(candidates, views, 100.0)[0]["home"]) == ["own events", "repeat"]
