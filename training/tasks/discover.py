@@ -14,7 +14,7 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: a two-stage ranker trained on first interactions only; all base models; own events; recent popularity."""
+    """Candidates: a two-stage ranker trained on first interactions; all base models; own events; popularity."""
     return {
         "ranker": make_ranker(settings, seed, "new"),
         **base_models(settings, seed),

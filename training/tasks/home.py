@@ -14,7 +14,7 @@ from training.tasks.base import Task, base_models, make_ranker, make_recommender
 
 
 def candidates(settings: RecommendSettings, seed: int) -> Mapping[str, Recommender]:
-    """Candidates: the ranker; the session model for the next days; all base models; own purchases and events; counts."""
+    """Candidates: the ranker; the session model for the next days; all base models; own purchases and events."""
     horizon_days = settings.models.get("two_stage", {}).get("horizon_days", 28.0)
     return {
         "ranker": make_ranker(settings, seed, "any"),
