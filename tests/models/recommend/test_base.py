@@ -48,9 +48,9 @@ def test_a_subclass_without_a_constructor(shop, tmp_path):
 
 def test_a_subclass_that_inherits_the_constructor(shop, tmp_path):
     model = SlowlyForgotten(half_life_days=700.0).fit(shop)
-    assert model.get_params() == {"half_life_days": 700.0}
+    assert model.get_params() == {"half_life_days": 700.0, "type_weights": None}
     model.save(tmp_path / "model")
-    assert SlowlyForgotten.load(tmp_path / "model").get_params() == {"half_life_days": 700.0}
+    assert SlowlyForgotten.load(tmp_path / "model").get_params() == {"half_life_days": 700.0, "type_weights": None}
 
 
 def test_nothing_is_declared_by_default(shop):

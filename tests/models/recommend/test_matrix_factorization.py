@@ -31,7 +31,7 @@ def test_ials_solves_for_users_as_implicit_recalculates_them(shop, half_life):
     recent_interactions = since_of(
         [0, 0, 5, 39], [3, 7, 24, 2], [1, 2, 0.5, 3], (40, 25)
     )  # the last one has no history
-    now = fold_in(model._weights(), Query(users, None, recent_interactions, 10.0), half_life)
+    now = fold_in(model.counts_, Query(users, None, recent_interactions, 10.0), half_life)
     theirs = AlternatingLeastSquares(factors=8, regularization=model.ridge_, num_threads=1)
     theirs.item_factors = model.index_.item_vectors
     theirs.user_factors = model.user_factors_
@@ -45,9 +45,9 @@ def test_ials_solves_for_users_as_implicit_recalculates_them(shop, half_life):
 
 def test_ials_solves_in_batches_of_any_size(shop, monkeypatch):
     model = ImplicitALSRecommender(factors=8).fit(shop)
-    together = model.solve(model._weights())
+    together = model.solve(model.counts_)
     monkeypatch.setattr("models.recommend.ials.GATHERED", 100)
-    np.testing.assert_allclose(model.solve(model._weights()), together, atol=1e-5)
+    np.testing.assert_allclose(model.solve(model.counts_), together, atol=1e-5)
     assert not together[-4:].any()  # no history, no factors
 
 
