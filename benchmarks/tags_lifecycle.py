@@ -13,6 +13,7 @@ import numpy as np
 from common import Check, Must
 
 HORIZON, LONG_HORIZON = 28, 84
+SNAPSHOTS = 9  # dates on which the churn model of a moment learns
 FAR_APART = 0.2
 STAGES = ("loyal", "active", "at_risk", "asleep", "lost")
 ORDER, APART = (
@@ -210,25 +211,25 @@ def stage_checks(neighbours: Sequence[Any], stages: Sequence[Any], where: str) -
 def churn_probabilities(workspace: Any, settings: Any, rebuilt: Sequence[Any]) -> list[Any]:
     """Churn probability of the active customers of each moment, NaN for others, by a model of the earlier moments.
 
-    The model is that of `train churn`, with labels that were known at the moment.
+    The model is the trees of `train churn` on the profiles, with labels that were known at the moment.
     """
     from models.classify.churn import ChurnClassifier
+    from training.churn.snapshots import stacked
     from training.jobs.base import TrainingContext, snapshot_dates
-    from training.jobs.churn import MAX_SNAPSHOTS, active_customer_rows, labelled_examples
+    from training.jobs.churn import active_customer_rows, labelled_examples
 
     active = settings.churn.active_days or 2 * HORIZON
     found = []
     for moment in rebuilt:
         context = TrainingContext(workspace, moment.as_of, settings, lambda line: None, _builder=moment.builder)
         first = context.history_start("transactions") + timedelta(days=active)
-        dates = snapshot_dates(first, moment.as_of - timedelta(days=HORIZON), HORIZON, MAX_SNAPSHOTS)
+        dates = snapshot_dates(first, moment.as_of - timedelta(days=HORIZON), HORIZON, SNAPSHOTS)
         spec = context.stationary_spec(dates[-1])
-        parts = [labelled_examples(context, date, HORIZON, active, spec) for date in dates]
-        ids, X, y = (np.concatenate(column) for column in zip(*parts, strict=True))
-        model = ChurnClassifier(seed=settings.seed).fit(X, y, groups=ids)
-        rows = active_customer_rows(context, moment.as_of, active)
-        profile = context.profile(moment.as_of, spec).take(rows)
+        rows = stacked(labelled_examples(context, date, HORIZON, active, spec) for date in dates)
+        model = ChurnClassifier(seed=settings.seed).fit(rows.X, rows.y, groups=rows.owners)
+        now = active_customer_rows(context, moment.as_of, active)
+        profile = context.profile(moment.as_of, spec).take(now)
         p = np.full(len(moment.one_ids), np.nan)
-        p[rows] = model.predict_proba(profile.values)[:, 1]
+        p[now] = model.predict_proba(profile.values)[:, 1]
         found.append(p)
     return found

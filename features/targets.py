@@ -109,6 +109,9 @@ def choose_target(builder: Builder, as_of: datetime, *, wanted: str = AUTO, hori
     """
     states = builder.states_at(as_of)
     tables = tables_with_items(states)
+    notes = _notes(builder, as_of, tables)
+    if len(tables) > 1 and not lines_are_dated(states):  # only the tables of the target are read
+        tables = ("transactions",) if wanted in (AUTO, PURCHASE) else ("events",)
     days = split_days(states, as_of, horizon_days)
     counts = type_counts(builder, as_of, tables, max(days or 0, 1))
     if not counts:
@@ -118,7 +121,7 @@ def choose_target(builder: Builder, as_of: datetime, *, wanted: str = AUTO, hori
             allowed=", ".join(INTERACTION_TYPES),
             hint="map event_type in sources.yaml to one of these types",
         )
-    of_any, notes = counts[ANY], _notes(builder, as_of, tables)
+    of_any = counts[ANY]
     if wanted not in (AUTO, ANY):
         if wanted not in counts:
             raise DataError(

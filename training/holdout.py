@@ -118,9 +118,9 @@ class HoldoutSplitter:
                 self._made[back] = self._window_split(1 + back, with_features=with_features)
         return self._made[back]
 
-    def forget(self) -> None:
-        """Free the splits that were made, with the models that were fitted on them."""
-        self._made.clear()
+    def free(self, back: int) -> None:
+        """Free a validation split that was made, with the models that were fitted on it."""
+        self._made.pop(back, None)
 
     def _fitting_min_item_customers(self) -> int:
         """The choice of `fitting_min_item_customers` on the last validation period; the largest for undated data."""

@@ -71,8 +71,8 @@ class ChurnModel:
         Shift of the log-odds at the cutoff and at each week after it; the last one holds from then on.
     """
 
-    design: Design
-    members: tuple[Member, ...]
+    design: Design = field(default_factory=Design)
+    members: tuple[Member, ...] = ()
     as_of_day: float = 0.0
     shifts: tuple[float, ...] = field(default=(0.0,))
 

@@ -81,7 +81,7 @@ class Design:
     [[3.0, 1.0]]
     """
 
-    features: tuple[str, ...]
+    features: tuple[str, ...] = ()
     horizon_days: float = 28.0
     process: PurchaseProcess | None = None
     _places: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend.base import Indices, ItemFilter, Query, Recommender, fit_cached
+from models.recommend.base import Indices, ItemFilter, Query, Recommender, fit_cached, fold_in
 from models.recommend.ranking.candidates import (
     Candidates,
     StageLists,
@@ -46,6 +46,8 @@ class BlendRecommender(Recommender):
         A larger offset gives the first ranks less weight.
     depth : int
         Number of items that each component proposes.
+    new_only : bool
+        Rank only items that the user has not interacted with; the ranks of the components are then among these.
     """
 
     name: ClassVar[str] = "blend"
@@ -53,9 +55,13 @@ class BlendRecommender(Recommender):
     returns_partial_lists: ClassVar[bool] = True
 
     def __init__(
-        self, components: Sequence[Component] = DEFAULT_COMPONENTS, rank_offset: float = 20.0, depth: int = 100
+        self,
+        components: Sequence[Component] = DEFAULT_COMPONENTS,
+        rank_offset: float = 20.0,
+        depth: int = 100,
+        new_only: bool = False,
     ) -> None:
-        self.components, self.rank_offset, self.depth = components, rank_offset, depth
+        self.components, self.rank_offset, self.depth, self.new_only = components, rank_offset, depth, new_only
 
     def _fit(self, train: TrainingSet) -> None:
         if unknown := [name for name, _, _ in self.components if name not in COMPONENTS]:
@@ -98,14 +104,23 @@ class BlendRecommender(Recommender):
         return scores
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        given = np.where(self._has_history(query)[:, None], ids, -1)
-        return self._fused(query, given, stage_lists(self.models_, self._widths, query, ItemFilter()))
+        always = self._always_excluded(query)
+        given = np.where(always.excludes(ids) | ~self._has_history(query)[:, None], -1, ids)
+        return self._fused(query, given, stage_lists(self.models_, self._widths, query, always))
+
+    def _always_excluded(self, query: Query) -> ItemFilter:
+        return ItemFilter(None, fold_in(self.history_, query, None)) if self.new_only else ItemFilter()
 
     def _candidates(self, query: Query, item_filter: ItemFilter) -> tuple[Candidates, NDArray[np.float32]]:
         """Return the candidates that pass the filter and their scores, (n, m); −inf past the end."""
-        lists = stage_lists(self.models_, self._widths, query, ItemFilter())
-        is_filtered = item_filter.allowed is not None or item_filter.excluded is not None
-        proposed = stage_lists(self.models_, self._widths, query, item_filter) if is_filtered else lists
+        always = self._always_excluded(query)
+        lists = proposed = stage_lists(self.models_, self._widths, query, always)
+        if item_filter.allowed is not None or item_filter.excluded is not None:
+            excluded = item_filter.excluded
+            if always.excluded is not None:
+                excluded = always.excluded if excluded is None else (always.excluded + excluded).tocsr()
+                excluded.sort_indices()
+            proposed = stage_lists(self.models_, self._widths, query, ItemFilter(item_filter.allowed, excluded))
         found = merge_candidates(proposed, [False] * len(self.models_))
         answered = self._has_history(query)[:, None]
         found = Candidates(np.where(answered, found.ids, -1), np.where(answered, found.source, -1).astype(np.int8))

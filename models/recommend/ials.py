@@ -132,7 +132,7 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
         vectors = np.zeros((len(query), self.index_.factors), dtype=np.float32)
         known = answerable & (query.users >= 0)
         vectors[known] = self.user_factors_[query.users[known]]
-        changed = self._changed_rows(query)
+        changed = query.changed_rows(auxiliary=self.type_weights is not None)
         if len(changed):
             vectors[changed] = self.solve(self._counts_now(query.take(changed)))
         return vectors, answerable

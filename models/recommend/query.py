@@ -53,6 +53,12 @@ class Query:
     def __len__(self) -> int:
         return len(self.users)
 
+    def changed_rows(self, *, auxiliary: bool) -> NDArray[np.int64]:
+        """Return the rows of users with interactions after the fit, ascending; of any type if `auxiliary`."""
+        parts = [self.recent_interactions, self.recent_auxiliary if auxiliary else None]
+        users = [part.users for part in parts if part is not None]
+        return np.unique(np.concatenate(users)).astype(np.int64) if users else np.empty(0, dtype=np.int64)
+
     def memoize(self, model: object, factory: Callable[[], T]) -> T:
         """Return the cached result of a model for this query, computed by `factory` at the first call.
 

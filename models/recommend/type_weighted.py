@@ -50,12 +50,6 @@ class TypeWeightedRecommender(Recommender):
         """Return the counts of each user until now, (n, n_items)."""
         return fold_in(self.counts_, query, self.half_life_days, self.type_weights)
 
-    def _changed_rows(self, query: Query) -> NDArray[np.int64]:
-        """Return the rows of a query with interactions after the fit that count, ascending."""
-        recent = [query.recent_interactions, None if self.type_weights is None else query.recent_auxiliary]
-        users = [part.users for part in recent if part is not None]
-        return np.unique(np.concatenate(users)).astype(np.int64) if users else np.empty(0, dtype=np.int64)
-
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         interacted = super()._has_history(query)
         if self.type_weights is not None and self.n_users_:

@@ -35,7 +35,7 @@ def popularity_champions(workspace: Workspace, settings: Settings, as_of: dateti
     train = training_set(
         builder,
         as_of,
-        min_item_customers=wanted.usual_min_item_customers,
+        min_item_customers=wanted.min_item_customers,  # by default, every item: there is nothing to learn
         max_items=wanted.max_items,
         target=target,
         with_features=False,

@@ -152,6 +152,6 @@ def write_blocks(
             yield table
 
     write_tables(tables(), scores.schema, path)
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.blocks"):
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.blocks"):
         shutil.rmtree(folder, ignore_errors=True)
     return WrittenScores(rows, customers, tuple(scores.schema.names), as_of, resumed)

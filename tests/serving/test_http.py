@@ -587,7 +587,7 @@ def test_errors_name_the_limits(serve, buyers):
     error = refused(
         serve("/v1/recommendations", {"user_id": buyers[0], "scene": "moon"}), 422, "invalid_request", "scene"
     )
-    assert "home, replenish, discover, complement, upgrade, content, similar" in error["message"]
+    assert "home, replenish, discover, complement, upgrade, session, content, similar" in error["message"]
     refused(
         serve("/v1/recommendations", {"user_id": buyers[0], "filters": {"colour": "red"}}),
         422,

@@ -144,7 +144,7 @@ def test_fits_are_shared(train):
     one, other = (fit_cached(ranker, train) for ranker in rankers)
     assert one is not other
     assert one.models_[0] is other.models_[0], "both are trained on the same data"
-    assert one.histories_ is other.histories_
+    assert one.statistics_ is other.statistics_
     again = make_recommender(
         "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
     ).fit(replace(train))
@@ -173,3 +173,15 @@ def test_settings_of_unknown_models_are_rejected():
     assert len(caught.value.problems) == 4
     assert "recommend.models.ials.factor" in str(caught.value)
     assert "nonsense" in str(caught.value)
+
+
+def test_a_model_that_is_fitted_again_does_not_change_what_is_cached(train):
+    """One unfitted candidate is compared on several training sets."""
+    model = make_recommender("repeat", RecommendSettings(), 0)
+    first = fit_cached(model, train)
+    counts = first.counts_.copy()
+    later = fit_cached(model, train.with_earlier_cutoff(30.0))
+    assert later is not first
+    assert (first.counts_ != counts).nnz == 0
+    assert later.counts_.nnz < counts.nnz
+    assert not hasattr(model, "counts_"), "the given model stays unfitted"

@@ -27,11 +27,22 @@ from training.churn.levels import (
     shift_to_rate,
     target_rate,
 )
-from training.churn.recipes import LOGISTIC, RECIPES, TREES, Recipe, TrainingRows, can_fit, fit_member, fit_recipe
+from training.churn.recipes import (
+    FOLDS,
+    LOGISTIC,
+    RECIPES,
+    TREES,
+    Recipe,
+    TrainingRows,
+    can_fit,
+    fit_member,
+    fit_recipe,
+)
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
 
 MAX_ORIGINS = 13  # past dates at which the level is compared: a year of horizons of four weeks
 VALIDATIONS = 3  # last of them, at which the models are compared
+LEVEL_FOLDS = 2  # of the calibration of the trees of a backtest
 BACKTEST_ROWS = 40_000  # of a fit on the past; a comparison needs fewer than the shipped model
 SMALLEST = 1e-9
 Floats = NDArray[np.float64]
@@ -105,7 +116,7 @@ def backtests(
         for season, names in levels.items():
             if season and (not seasonal or target_rate(SEASON, rates, at) is None):
                 continue
-            model = fit_recipe(TREES, replace(data, season=season), relabel, folds=0)
+            model = fit_recipe(TREES, replace(data, season=season), relabel, folds=LEVEL_FOLDS)
             margins = model.unshifted(rows.X, rows.days)
             for name in names:
                 shift = level_shift(name, model, snapshots, rates, at, margins)
@@ -150,6 +161,7 @@ def validate(
     level: str,
     relabel: Callable[..., Any],
     recipes: Sequence[Recipe] = RECIPES,
+    prepared: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda X: X,
 ) -> RecipeValidation | None:
     """Fit every recipe on the dates before each of the last dates, and predict that date.
 
@@ -161,6 +173,8 @@ def validate(
         Rows with all features of the dates whose outcomes are known, oldest first.
     recipes : sequence of Recipe
         Those that can be fitted.
+    prepared : callable
+        Applied to the profile features of the rows that are learnt from (`without_neutral_values`).
 
     Returns
     -------
@@ -172,6 +186,7 @@ def validate(
     for number in range(max(1, len(dates) - VALIDATIONS), len(dates)):
         at = dates[number]
         profile = stacked([profiles[date] for date in dates[:number]]).capped(BACKTEST_ROWS)
+        profile = replace(profile, X=prepared(profile.X))
         if len(snapshots.dates(at)):
             data = training_rows(snapshots, at, base, BACKTEST_ROWS)
             data = replace(data, profile=profile, process=snapshots.process(at))
@@ -185,13 +200,15 @@ def validate(
         rhythm = base.rhythm
         for train, held_out in GroupKFold(folds).split(rows.X, rows.y, rows.owners):
             kept = np.flatnonzero(~np.isin(rhythm.owners, rows.owners[held_out]))
-            splits.append((replace(base, rhythm=rhythm.take(kept), profile=rows.take(train)), rows.take(held_out), at))
+            learnt = rows.take(train)
+            learnt = replace(learnt, X=prepared(learnt.X))
+            splits.append((replace(base, rhythm=rhythm.take(kept), profile=learnt), rows.take(held_out), at))
         if not all(can_fit(recipe, data) for recipe in recipes for data, _, _ in splits):
             return None
 
     members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))  # some share a member
     fits = [(member, data) for data, _, _ in splits for member in members]
-    fitted_members = run_parallel([partial(fit_member, member, data, relabel, 0) for member, data in fits])
+    fitted_members = run_parallel([partial(fit_member, member, data, relabel, FOLDS) for member, data in fits])
     found: dict[str, list[Floats]] = {recipe.name: [] for recipe in recipes}
     for number, (data, rows, at) in enumerate(splits):
         of_split = dict(zip(members, fitted_members[number * len(members) :], strict=False))

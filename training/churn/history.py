@@ -37,15 +37,18 @@ class OrderHistory:
         Times of all orders in days since 1970, ascending for each customer.
     amounts : ndarray of float64
         Paid amount of each order; 0 if unknown.
+    sampled_below : int or None
+        Hash below which customers are in the sample; None if all are.
     """
 
     one_ids: NDArray[np.str_]
     starts: NDArray[np.int64]
     days: Floats
     amounts: Floats
+    sampled_below: int | None = None
 
     @classmethod
-    def read(cls, views: Views, max_customers: int | None = None) -> OrderHistory:
+    def read(cls, views: Views, max_customers: int | None = None, sampled_below: int | None = None) -> OrderHistory:
         """Read the orders before the cutoff of `views`.
 
         Parameters
@@ -53,6 +56,8 @@ class OrderHistory:
         views : Views
         max_customers : int, optional
             Number of customers of a sample, drawn by a hash of the `one_id`; by default all.
+        sampled_below : int, optional
+            Instead: the customers with a smaller hash, so that samples of several moments are of the same customers.
         """
         lines = views["lines"]
         lines = lines.filter(lines.ts.notnull())
@@ -69,19 +74,21 @@ class OrderHistory:
         code = place[encoded.indices.to_numpy(zero_copy_only=False)] if len(table) else np.empty(0, dtype=np.int64)
         seconds = table["ts"].cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
         days, amounts = seconds / 86_400, table["amount"].to_numpy().astype(np.float64)
-        if max_customers is not None and len(names) > max_customers:
+        too_many = max_customers is not None and len(names) > max_customers
+        if sampled_below is not None or too_many:
             from pandas.util import hash_array
 
             hashes = hash_array(np.sort(names).astype(object))
-            kept = np.zeros(len(names), dtype=bool)
-            kept[np.argpartition(hashes, max_customers)[:max_customers]] = True
+            if sampled_below is None and max_customers is not None:
+                sampled_below = int(np.partition(hashes, max_customers)[max_customers])
+            kept = hashes < np.uint64(sampled_below or 0)
             rows = kept[code]
             code, days, amounts = (np.cumsum(kept) - 1)[code[rows]], days[rows], amounts[rows]
             names = np.sort(names)[kept]
         order = np.lexsort((days, code))
         sizes = np.bincount(code, minlength=len(names))
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return cls(np.sort(names), starts, days[order], amounts[order])
+        return cls(np.sort(names), starts, days[order], amounts[order], sampled_below)
 
     def ends(self, day: float) -> NDArray[np.int64]:
         """Place after the last order of each customer before a day, shape (n,)."""

@@ -24,7 +24,7 @@ OWN, RECENT, SEASON, SEASON_DRIFT = "own", "recent", "season", "season_drift"
 # the simplest first
 LEVELS = {
     OWN: "the model alone",
-    RECENT: "moved by what the model missed at the last dates with known outcomes",
+    RECENT: "moved by the difference of its predictions and the outcomes at the last known dates, which it learnt from",
     SEASON: "moved to the churn rate of the same weeks a year earlier",
     SEASON_DRIFT: "moved to the churn rate of the same weeks a year earlier and its drift since",
 }
@@ -38,16 +38,22 @@ Floats = NDArray[np.float64]
 
 
 def shift_to_rate(margins: Floats, rate: float) -> float:
-    """The shift of log-odds with which the mean probability is `rate`.
+    """The shift of log-odds with which the mean probability is `rate`, at most `LARGEST_SHIFT` up or down.
 
     Examples
     --------
     >>> round(shift_to_rate(np.zeros(4), 0.2), 3)
     -1.386
     """
-    return float(
-        brentq(lambda shift: probability(margins + shift).mean() - rate, -LARGEST_SHIFT, LARGEST_SHIFT, xtol=1e-6)
-    )
+
+    def error(shift: float) -> float:
+        return float(probability(margins + shift).mean()) - rate
+
+    if error(-LARGEST_SHIFT) > 0:
+        return -LARGEST_SHIFT
+    if error(LARGEST_SHIFT) < 0:
+        return LARGEST_SHIFT
+    return float(brentq(error, -LARGEST_SHIFT, LARGEST_SHIFT, xtol=1e-6))
 
 
 @dataclass

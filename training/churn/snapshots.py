@@ -137,7 +137,11 @@ class Snapshots:
         """Orders before a moment at least, of the customers as they were known then."""
         moment = as_of if self.moved else self.end
         if moment not in self._histories:
-            self._histories[moment] = OrderHistory.read(self.builder.views(moment), MAX_CUSTOMERS)
+            if moment == self.end:
+                self._histories[moment] = OrderHistory.read(self.builder.views(moment), MAX_CUSTOMERS)
+            else:  # the same customers at every moment, or those who left the sample would count as churned
+                below = self.history(self.end).sampled_below
+                self._histories[moment] = OrderHistory.read(self.builder.views(moment), None, below)
         return self._histories[moment]
 
     def dates(self, last: datetime) -> list[datetime]:

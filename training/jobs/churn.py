@@ -156,7 +156,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
     level, level_note = chosen_level(made)
     before = replace(before, season=level in SEASONAL)
     recipes = usable_recipes(before, context.settings.profiles.in_models, spec)
-    validation = validate(snapshots, parts, before, level, context.shuffled, recipes) if len(recipes) > 1 else None
+    prepared = partial(without_neutral_values, wide, seed=seed)
+    validation = (
+        validate(snapshots, parts, before, level, context.shuffled, recipes, prepared) if len(recipes) > 1 else None
+    )
     recipe, recipe_note = choose_recipe(validation, recipes, seed)
     test_model = fitting.fit_at(recipe, before, level, test, test_rows)
     test_X = fitting.columns(test_model, test_rows.X)

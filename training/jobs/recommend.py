@@ -13,7 +13,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from features.interactions import EarlierCutoff, Interactions, TrainingSet
+from features.interactions import EarlierCutoff, TrainingSet
 from features.purchases import not_merchandise
 from models.bundle import ModelBundle
 from models.recommend.base import Recommender
@@ -24,7 +24,7 @@ from training.attributes import left_out_notes
 from training.gate import GateRule
 from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
-from training.selection.candidates import TaskSelection, run_named, select_candidates
+from training.selection.candidates import BLEND, TaskSelection, run_named, select_candidates
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
 from training.selection.final_fit import fit_scenes
 from training.selection.parameters import best_half_life, short_search
@@ -51,7 +51,6 @@ def run(context: TrainingContext) -> EvaluatedModel:
         del validation
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
-    splitter.forget()
     _free(test.train)
     evaluations = _evaluate_on_test(context, settings, selected, test)
     if HOME not in evaluations:
@@ -160,9 +159,9 @@ def _evaluate_on_test(
             return None
         wanted = {one: candidates[one] for one in candidates if one in (*task.baselines, simplest)}
         if (found := selected.get(name)) is not None:
-            # those of the settings of this run: a selection has the models of the validation period
-            chosen = {found.choice.winner: found.model, found.runner_up: candidates.get(found.runner_up)}
-            wanted = {**{one: model for one, model in chosen.items() if model is not None}, **wanted}
+            chosen = {found.choice.winner: found.model, found.runner_up: candidates[found.runner_up]}
+            # from the most complex to the simplest, as the candidates; a blend is the most complex
+            wanted = {one: {**chosen, **wanted}[one] for one in (BLEND, *candidates) if one in {**chosen, **wanted}}
         length = max(task.k, *RECALL_KS)
         evaluation = evaluate_candidates(task, wanted, examples, test.holdout, length, context.progress)
         return evaluation if evaluation.values else None
@@ -172,9 +171,9 @@ def _evaluate_on_test(
 
 
 def _winner(selection: TaskSelection | None, evaluation: Evaluation) -> str:
-    """The candidate of a task that ships: the chosen one, or the simplest of those that could be fitted."""
-    chosen = selection.choice.winner if selection is not None else None
-    return chosen if chosen is not None and chosen in evaluation.values else list(evaluation.values)[-1]
+    """The candidate of a task that ships: the chosen one, the runner-up, or the simplest that could be fitted."""
+    wanted = [] if selection is None else [selection.choice.winner, selection.runner_up]
+    return next((name for name in wanted if name in evaluation.values), list(evaluation.values)[-1])
 
 
 def _unfitted(
@@ -205,8 +204,7 @@ def _shuffled(context: TrainingContext, train: TrainingSet) -> TrainingSet:
     if not context.shuffle_labels:
         return train
     data = train.interactions
-    mixed = Interactions(data.users, context.shuffled(data.items), data.age_days, data.weights, data.shape, data.orders)
-    return train.with_interactions(mixed)
+    return train.with_interactions(replace(data, items=context.shuffled(data.items)))
 
 
 JOB = Job(

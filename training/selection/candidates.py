@@ -15,12 +15,13 @@ from models.recommend.base import Recommender
 from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.scene import SCENES
 from qianmian.settings import RecommendSettings
+from training.evaluation.metrics import ranking_metrics
 from training.holdout import HoldoutSplit, HoldoutSplitter
 from training.jobs.base import Progress
 from training.selection.budget import Candidates, within_budget
 from training.selection.choice import CandidateChoice, choose
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
-from training.selection.fusion import cross_fitted_blend
+from training.selection.fusion import BlendWeights, cross_fitted_weights
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task
 
@@ -59,9 +60,9 @@ class TaskSelection:
 
     @property
     def runner_up(self) -> str:
-        """The best of the other candidates, blends aside; the winner itself if there is no other."""
+        """The best of the other candidates, blends aside; the simplest candidate if there is no other."""
         others = [name for name in self.choice.values if name not in (self.choice.winner, BLEND)]
-        return max(others, key=lambda name: self.choice.values[name].value, default=self.choice.winner)
+        return max(others, key=lambda name: self.choice.values[name].value, default=next(iter(self.choice.values)))
 
 
 @dataclass
@@ -134,6 +135,7 @@ def select_candidates(
             elif customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
                 wanted[name] = {one: found.models[one] for one in choice.values if one in contenders}
         del split
+        splitter.free(back)
         if not wanted:
             break
     for name, found_selection in selected.items():
@@ -184,18 +186,31 @@ def _is_scene(name: str) -> bool:
 
 
 def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Values of the blend of the candidates' lists, whose model is added to `found`; {} where no blend is better."""
+    """Values of the blend of the candidates' lists, whose model is added to `found`; {} where it is no better.
+
+    The value of an example is that of a blend whose weights were chosen on other customers.
+    """
     lists = {name: ranked for name, ranked in evaluation.ranked.items() if evaluation.models[name].name in COMPONENTS}
     if len(lists) < 2:
         return {}
     task, examples = evaluation.task, evaluation.examples
-    weights, values = cross_fitted_blend(lists, examples.truth, task.k, task.metric, examples.users, seed)
+    weights, folds = cross_fitted_weights(lists, examples.truth, task.k, task.metric, examples.users, seed)
     if len(weights.weights) < 2:
         return {}
-    components = [
-        (found.models[name].name, found.models[name].get_params(), share) for name, share in weights.weights.items()
-    ]
-    found.models[BLEND] = BlendRecommender(components, weights.rank_offset, LIST_LENGTH)
+
+    def blend_of(given: BlendWeights) -> BlendRecommender:
+        components = [
+            (found.models[name].name, found.models[name].get_params(), share) for name, share in given.weights.items()
+        ]
+        return BlendRecommender(components, given.rank_offset, LIST_LENGTH, examples.exclude_purchased)
+
+    values = np.full(len(examples), np.nan)
+    for rows, given in folds:
+        if len(rows):
+            part = examples.take(rows)
+            ids = part.recommend_with(blend_of(given).fit(examples.train), task.k).ids
+            values[rows] = ranking_metrics(ids, part.truth, task.k, (task.metric,))[task.metric]
+    found.models[BLEND] = blend_of(weights)
     return {BLEND: values}
 
 

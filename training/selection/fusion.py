@@ -150,12 +150,10 @@ def _ranks(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.maximum.accumulate(place, axis=1).astype(np.float32) + 1.0
 
 
-def cross_fitted_blend(
+def cross_fitted_weights(
     lists: Lists, truth: sparse.csr_matrix, k: int, metric: str, groups: Sequence[int] | Ids, seed: int
-) -> tuple[BlendWeights, Values]:
-    """The weights of a blend, and an honest value for each example.
-
-    The examples are divided into folds; the value of an example comes from weights that were chosen on the other folds.
+) -> tuple[BlendWeights, list[tuple[Ids, BlendWeights]]]:
+    """The weights of a blend, and for each fold of the examples weights that were chosen on the other folds.
 
     Parameters
     ----------
@@ -175,14 +173,13 @@ def cross_fitted_blend(
     -------
     BlendWeights
         Chosen on all examples.
-    ndarray of float64, (n,)
-        The metric of each example.
+    list of (ndarray of int64, BlendWeights)
+        Rows of each fold, and the weights for them.
     """
     fused = Fusion.of(lists, truth, k, metric)
     customers, of = np.unique(np.asarray(groups), return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(len(customers)) % FOLDS)[of]
-    values = np.full(truth.shape[0], np.nan)
-    for number in range(FOLDS):
-        inside = np.flatnonzero(fold == number)
-        values[inside] = fused.take(inside).values(fused.take(np.flatnonzero(fold != number)).select())
-    return fused.select(), values
+    inside = [np.flatnonzero(fold == number) for number in range(FOLDS)]
+    outside = [np.flatnonzero(fold != number) for number in range(FOLDS)]
+    chosen = [(rows, fused.take(others).select()) for rows, others in zip(inside, outside, strict=True)]
+    return fused.select(), chosen

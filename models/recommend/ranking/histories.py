@@ -168,8 +168,9 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     changed : ndarray of int64, (c,)
         Rows of the query; they become the users 0 … c − 1 of the result.
     """
-    assert query.recent_interactions is not None
     recent_interactions = query.recent_interactions
+    if recent_interactions is None:  # only auxiliary ones: time has passed, and nothing was added
+        recent_interactions = lines.where(np.empty(0, dtype=np.int64))
     place = np.full(len(query), -1, dtype=np.int64)
     place[changed] = np.arange(len(changed))
     old = lines_of(lines, starts, query.users[changed])

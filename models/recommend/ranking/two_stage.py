@@ -329,10 +329,9 @@ class TwoStageRecommender(Recommender):
         def of_lines(lines: Interactions, row: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
             return features(Histories.of(lines, self.statistics_.codes), self.statistics_, row, items)
 
-        recent_interactions = query.recent_interactions
-        if recent_interactions is None or not len(recent_interactions.users):
+        changed = query.changed_rows(auxiliary=bool(self._types))
+        if not len(changed):
             return of_lines(lines_of(self.lines_, self.user_starts_, query.users), rows, ids)
-        changed = np.unique(recent_interactions.users).astype(np.int64)
         place = np.full(len(query), -1, dtype=np.int64)
         place[changed] = np.arange(len(changed))
         is_changed = place[rows] >= 0

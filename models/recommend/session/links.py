@@ -24,7 +24,7 @@ def visit_links(trails: Trails, links: int = LINKS, gap_days: float = VISIT_GAP_
     --------
     >>> rows, zeros = np.zeros(4, np.int64), np.zeros(4, np.int8)
     >>> two_visits = Trails(rows, np.array([0, 1, 0, 2]), np.array([5.0, 5.0, 1.0, 1.0]), zeros, (1, 3))
-    >>> visit_links(two_visits).toarray().round(2).tolist()
+    >>> visit_links(two_visits).toarray().astype(float).round(2).tolist()
     [[0.0, 0.71, 0.71], [0.71, 0.0, 0.0], [0.71, 0.0, 0.0]]
     """
     n_items, visits = trails.shape[1], trails.visits(gap_days)
@@ -55,7 +55,7 @@ def transitions(
     --------
     >>> rows, zeros = np.zeros(3, np.int64), np.zeros(3, np.int8)
     >>> one_visit = Trails(rows, np.array([0, 1, 2]), np.array([0.3, 0.2, 0.1]), zeros, (1, 3))
-    >>> transitions(one_visit).toarray().round(2).tolist()
+    >>> transitions(one_visit).toarray().astype(float).round(2).tolist()
     [[0.0, 0.67, 0.33], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     """
     froms, tos, weights = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]

@@ -362,7 +362,7 @@ def test_blocks_of_customers_give_the_examples_of_one_block(monkeypatch, shop_an
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
     whole = sampler.at_cut(train, 28.0)
     monkeypatch.setattr(base, "BLOCK_CELLS", 7 * train.n_items)
-    blocks = sampler.at_cut(train, 28.0)
+    blocks = sampler.at_cut(replace(train), 28.0)
     assert len(list(blocks.parts[0].blocks())) > 10
     np.testing.assert_array_equal(blocks.features, whole.features)
     np.testing.assert_array_equal(blocks.groups, whole.groups)

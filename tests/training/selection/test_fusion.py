@@ -13,7 +13,7 @@ from models.recommend.blend import BlendRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from training.evaluation.metrics import ranking_metrics
-from training.selection.fusion import BlendWeights, Fusion, cross_fitted_blend
+from training.selection.fusion import BlendWeights, Fusion, cross_fitted_weights
 
 
 def listed(ids):
@@ -90,9 +90,19 @@ def complementary(n=400, seed=0):
     return {name: listed(found) for name, found in lists.items()}, sparse.csr_matrix(truth)
 
 
+def values_of(lists, truth, folds):
+    """The value of each example by the weights for its fold."""
+    values, fused = np.full(truth.shape[0], np.nan), Fusion.of(lists, truth, 10)
+    for rows, weights in folds:
+        values[rows] = fused.take(rows).values(weights)
+    assert not np.isnan(values).any()
+    return values
+
+
 def test_models_that_complement_each_other_are_blended():
     lists, truth = complementary()
-    weights, values = cross_fitted_blend(lists, truth, 10, "ndcg", np.arange(400), 0)
+    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(400), 0)
+    values = values_of(lists, truth, folds)
     assert set(weights.weights) == {"left", "right"}
     assert sum(weights.weights.values()) == pytest.approx(1.0)
     alone = ranking_metrics(lists["left"].ids, truth, 10, ("ndcg",))["ndcg"]
@@ -104,6 +114,7 @@ def test_the_values_are_not_of_weights_chosen_on_the_same_examples():
     rng = np.random.default_rng(5)
     lists = {f"noise {i}": listed(np.array([rng.permutation(200)[:20] for _ in range(60)])) for i in range(12)}
     truth = sparse.csr_matrix((rng.random((60, 200)) < 0.05).astype(np.float32) + np.eye(60, 200, dtype=np.float32))
-    weights, honest = cross_fitted_blend(lists, truth, 10, "ndcg", np.arange(60), 0)
+    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(60), 0)
+    honest = values_of(lists, truth, folds)
     flattering = Fusion.of(lists, truth, 10).values(weights)
     assert honest.mean() < flattering.mean()
