@@ -137,7 +137,9 @@ class HoldoutSplitter:
         pairs = after.group_by(["one_id", "item_id"]).aggregate([])
         found = fitting_min_item_customers(customers[ids.rows(pairs["item_id"])])
         if found != MIN_ITEM_CUSTOMERS[0]:
-            context.progress(f"recommend: items need {found} customers; more would leave out too many purchases")
+            context.progress(
+                f"recommend: items of {found} or more customers are offered; a larger minimum would leave out too many purchases"
+            )
         return found
 
     def _full_training_set(self) -> TrainingSet:
@@ -236,7 +238,7 @@ def _require_enough_customers(held: HoldoutSplit, history: str = "") -> HoldoutS
         raise DataError(
             f"only {len(both)} customers have both a history and {kind} in {held.period}",
             allowed=f"at least {MIN_EXAMPLES}{history}",
-            hint="lower recommend.min_item_customers, bring more customers or a longer history, "
-            "or set recommend.target to any",
+            hint="bring more customers or a longer history"
+            + ("" if train.target == ANY or train.auxiliary is None else ", or set recommend.target to any"),
         )
     return held
