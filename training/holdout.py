@@ -137,9 +137,8 @@ class HoldoutSplitter:
         pairs = after.group_by(["one_id", "item_id"]).aggregate([])
         found = fitting_min_item_customers(customers[ids.rows(pairs["item_id"])])
         if found != MIN_ITEM_CUSTOMERS[0]:
-            context.progress(
-                f"recommend: items of {found} or more customers are offered; a larger minimum would leave out too many purchases"
-            )
+            needed = "1 customer" if found == 1 else f"{found} customers"
+            context.progress(f"recommend: an item needs {needed}; a larger minimum would leave out too many purchases")
         return found
 
     def _full_training_set(self) -> TrainingSet:
