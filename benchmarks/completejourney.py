@@ -3,8 +3,7 @@
 Recommendations: ``train recommend --as-of 2017-12-01``, then ``score recommend``. Relevant are the items that 2,037
 households bought in December, of the items that at least five households had bought before. Recall@10 divides by
 min(10, relevant items), NDCG@10 by the ideal DCG of a list of that length.
-Churn: ``train churn --as-of 2017-11-01``, then ``score churn``. Evaluated are the households with a basket in the last
-56 days; a household has churned if it has no basket in the next 28 days.
+Churn is measured by `benchmarks/churn.py`.
 
     python benchmarks/completejourney.py [--month 2017-12] [--json FILE]
 
@@ -42,16 +41,13 @@ from models.recommend.fallback import FallbackChain
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 from serving.champions import load_from_workspace
-from training.bootstrap import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
+from training.bootstrap import mean_metric
 from training.evaluation.metrics import ranking_metrics
 
 K = 10
 MUSTS = {
     "recall@10": Must("metric", least=0.413),
     "ndcg@10": Must("metric", least=0.448),
-    "churn, auc": Must("metric", least=0.83),
-    "churn, brier": Must("metric", most=0.09),
-    "churn, households without a score": Must("metric", most=0),
 }
 TARGET = {"recall@10": 0.430, "ndcg@10": 0.465}
 RELEASE = "2017-12"
@@ -239,50 +235,6 @@ def run(data: Path | None, quick: bool) -> tuple[dict[str, Any], list[Check]]:
     return results, checks
 
 
-def churn(workspace: Path, rows: pd.DataFrame) -> tuple[dict[str, Any], list[Check]]:
-    cut = pd.Timestamp("2017-11-01")
-    out = workspace / "churn.parquet"
-    cli(workspace, "train", "churn", "--as-of", "2017-11-01")
-    cli(workspace, "score", "churn", "--out", str(out), "--as-of", "2017-11-01")
-    history = rows[rows.ts < cut]
-    last = history.groupby("user_id").ts.max()
-    active_users = last.index[(cut - last) <= pd.Timedelta(days=56)]
-    retained = set(rows[(rows.ts >= cut) & (rows.ts < cut + pd.Timedelta(days=28))].user_id)
-    y = np.array([user not in retained for user in active_users], dtype=np.int64)
-    frequency = (
-        -history[history.ts >= cut - pd.Timedelta(days=28)]
-        .groupby("user_id")
-        .basket_id.nunique()
-        .reindex(active_users)
-        .fillna(0)
-        .to_numpy(dtype=float)
-    )
-    scores = pd.read_parquet(out).set_index("user_id").churn_probability.reindex(active_users)
-    missing = int(scores.isna().sum())
-    p = scores.fillna(y.mean()).to_numpy(dtype=float)
-    result: dict[str, Any] = {
-        "qianmian": {name: statistic_metric(f, y, p).__dict__ for name, f in CLASSIFICATION.items()}
-    }
-    result["orders in the last 28 days"] = {
-        name: statistic_metric(CLASSIFICATION[name], y, frequency).__dict__ for name in ("auc", "average_precision")
-    }
-    constant = np.full(len(y), y.mean())
-    result["base rate (known only afterwards)"] = {
-        name: statistic_metric(CLASSIFICATION[name], y, constant).__dict__ for name in ("brier", "log_loss")
-    }
-    print(f"\nChurn, 2017-11-01, {len(y):,} active households, {y.mean():.1%} churned, {missing} without a score")
-    for name, metrics in result.items():
-        print(
-            f"{name:34s} "
-            + "  ".join(f"{key} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for key, m in metrics.items())
-        )
-    print(f"AUC minus that of the order frequency: {paired_difference(CLASSIFICATION['auc'], y, p, frequency)}")
-    ours = result["qianmian"]
-    values = {f"churn, {name}": ours[name]["value"] for name in ("auc", "brier")}
-    checks = common.check(MUSTS, {**values, "churn, households without a score": missing})
-    return {f"{name}, churn" if name != "qianmian" else "qianmian": metrics for name, metrics in result.items()}, checks
-
-
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--month", default=RELEASE, metavar="YYYY-MM", help="month to evaluate")
@@ -293,9 +245,7 @@ def main() -> None:
         workspace = Path(folder) / "workspace"
         cli(workspace, "ingest", "completejourney")
         results, checks = recommend(workspace, rows, arguments.month)
-        found, more = churn(workspace, rows)
-    results["qianmian"] |= found.pop("qianmian")
-    common.finish({"completejourney": {**results, **found}}, checks + more, arguments.json)
+    common.finish({"completejourney": results}, checks, arguments.json)
 
 
 if __name__ == "__main__":
