@@ -136,8 +136,8 @@ def test_views_in_the_lake_since_the_training_count(champions, workspace):
         for row in rows
         if (column := catalogue.item_column(row["item_id"])) >= 0 and offered[column]
     }
-    before = batch.score_recommend(ours, num_results=500).table
-    then = batch.score_recommend(ours, num_results=500, as_of=moment, builder=builder).table
+    before = batch.score_recommend(ours, num_results=500).table()
+    then = batch.score_recommend(ours, num_results=500, as_of=moment, builder=builder).table()
     earlier, listed = (
         set(zip(table["one_id"].to_pylist(), table["item_id"].to_pylist(), strict=True)) for table in (before, then)
     )

@@ -357,7 +357,7 @@ class TwoStageRecommender(Recommender):
 
     def get_params(self) -> dict[str, Any]:
         stages = None if self.stages is None else [[name, dict(params), width] for name, params, width in self.stages]
-        return {**super().get_params(), "stages": stages}
+        return {**super().get_params(), "stages": stages, "objectives": list(self.objectives)}
 
     def save(self, folder: Path) -> None:
         super().save(folder)
