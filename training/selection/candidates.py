@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.parallel import run_parallel
 from models.recommend.base import Recommender
 from models.recommend.blend import COMPONENTS, BlendRecommender
+from models.recommend.ranking.two_stage import SHARED_BY_RANKERS
 from models.recommend.scene import SCENES
 from qianmian.settings import RecommendSettings
 from training.holdout import HoldoutSplit, HoldoutSplitter
@@ -114,12 +115,8 @@ def select_candidates(
         split = splitter.validation(back, with_features=back == 1 or any(TASKS[name].reads_profiles for name in wanted))
         if back == 1:
             wanted, left_out = within_budget(wanted, split.train, settings.budget_cpu_seconds)
-        for name, evaluation in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():
-            found = pooled.setdefault(name, _Pooled(dict(wanted[name])))
-            if back == 1:
-                found.add(evaluation, _with_blend(found, evaluation, seed) if _is_scene(name) else {})
-            elif evaluation.values.keys() == wanted[name].keys():  # else a contender needs a longer history
-                found.add(evaluation, {})
+        _add_period(pooled, split, wanted, seed, progress, first=back == 1)
+        split.train.forget(SHARED_BY_RANKERS)  # the fitted models are not needed beside those of the next period
         wanted = {}
         for name, found in pooled.items():
             if found.periods < back:
@@ -139,6 +136,24 @@ def select_candidates(
     for name, found_selection in selected.items():
         progress(f"recommend: {name}: {_said(found_selection)}")
     return selected, left_out
+
+
+def _add_period(
+    pooled: dict[str, _Pooled],
+    split: HoldoutSplit,
+    wanted: Candidates,
+    seed: int,
+    progress: Progress,
+    *,
+    first: bool,
+) -> None:
+    """Measure the candidates on one period and add their values to `pooled`."""
+    for name, evaluation in _evaluate_split(split, wanted, seed, progress, first=first).items():
+        found = pooled.setdefault(name, _Pooled(dict(wanted[name])))
+        if first:
+            found.add(evaluation, _with_blend(found, evaluation, seed) if _is_scene(name) else {})
+        elif evaluation.values.keys() == wanted[name].keys():  # else a contender needs a longer history
+            found.add(evaluation, {})
 
 
 def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
