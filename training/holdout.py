@@ -75,7 +75,7 @@ class HoldoutSplitter:
         self.horizon_days = _horizon_days(context, tables) if dated else None
         self._history = "" if self.horizon_days is None else _history_text(context, tables)
         self.min_item_customers = context.settings.recommend.min_item_customers or self._fitting_min_item_customers()
-        self._made: dict[int, HoldoutSplit] = {}
+        self._latest: HoldoutSplit | None = None
         found = context.target.counts[context.target.name].evaluable
         if found >= MIN_EXAMPLES and self.min_item_customers > 1:
             self._history += f"; with items of any number of customers, {found:,} could be evaluated"
@@ -110,17 +110,20 @@ class HoldoutSplitter:
         with_features : bool
             Whether its training set has profile features.
         """
-        if back not in self._made:
-            if self.horizon_days is None:
-                seed = self._context.settings.seed
-                self._made[back] = _random_split(_random_split(self._full_training_set(), seed).train, seed + back)
-            else:
-                self._made[back] = self._window_split(1 + back, with_features=with_features)
-        return self._made[back]
+        if back == 1 and self._latest is not None:
+            return self._latest
+        if self.horizon_days is None:
+            seed = self._context.settings.seed
+            split = _random_split(_random_split(self._full_training_set(), seed).train, seed + back)
+        else:
+            split = self._window_split(1 + back, with_features=with_features)
+        if back == 1:  # earlier ones are asked for once, and take memory
+            self._latest = split
+        return split
 
     def forget(self) -> None:
-        """Free the splits that were made, with the models that were fitted on them."""
-        self._made.clear()
+        """Free the latest validation split, with the models that were fitted on it."""
+        self._latest = None
 
     def _fitting_min_item_customers(self) -> int:
         """The choice of `fitting_min_item_customers` on the last validation period; the largest for undated data."""
