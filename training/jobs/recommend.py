@@ -17,7 +17,7 @@ from features.interactions import EarlierCutoff, Interactions, TrainingSet
 from features.purchases import not_merchandise
 from models.bundle import ModelBundle
 from models.recommend.base import Recommender
-from models.recommend.ranking.two_stage import SHARED_BY_RANKERS
+from models.recommend.ranking.two_stage import SHARED_BY_RANKERS, TwoStageRecommender
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
 from training.attributes import left_out_notes
@@ -52,7 +52,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
     splitter.forget()
-    _free(test.train)
+    shared = _shared_by_rankers(selected, settings, seed)
+    _free(test.train, shared)
     evaluations = _evaluate_on_test(context, settings, selected, test)
     if HOME not in evaluations:
         raise DataError(
@@ -72,15 +73,18 @@ def run(context: TrainingContext) -> EvaluatedModel:
     unfitted = {name: _unfitted(selected.get(name), winners[name], settings, seed, name) for name in evaluations}
     # frees the evaluated models, which are as large as those that ship
     del evaluations
-    _free(test.train)
+    _free(test.train, shared)
+    # only rankers read the earlier cutoffs; without one, their memory is free before the last training set is read
+    earlier = EarlierCutoff(horizon, test.train, test.holdout) if horizon is not None and shared else None
+    del test
     context.progress("recommend: fitting on all data before as_of")
     full = _shuffled(
         context,
         context.training_set(context.as_of, min_item_customers=splitter.min_item_customers, evaluated_at=evaluated_at),
     )
-    if horizon is not None:
-        full.remember_earlier(EarlierCutoff(horizon, test.train, test.holdout))
-    del test
+    if earlier is not None:
+        full.remember_earlier(earlier)
+        del earlier
     scenes, shipped, left_out = fit_scenes(unfitted, winners, settings, seed, full, context.progress)
     parameters = {name: model.get_params() for name, model in (scenes.models or {}).items()}
     config = {
@@ -185,11 +189,20 @@ def _unfitted(
     return TASKS[name].candidates(settings, seed)[winner]
 
 
-def _free(train: TrainingSet) -> None:
+def _shared_by_rankers(selected: Mapping[str, TaskSelection], settings: RecommendSettings, seed: int) -> frozenset[str]:
+    """The names of the cached values that rankers read; none if no ranker is among the candidates."""
+    for name, found in selected.items():
+        candidates = TASKS[name].candidates(settings, seed)
+        if any(isinstance(candidates.get(one), TwoStageRecommender) for one in found.choice.values):
+            return SHARED_BY_RANKERS
+    return frozenset()
+
+
+def _free(train: TrainingSet, kept: frozenset[str]) -> None:
     """Free the models fitted on a training set and on its earlier cutoffs, except what rankers read of them."""
-    train.forget(SHARED_BY_RANKERS)
+    train.forget(kept)
     if train.earlier is not None:
-        train.earlier.train.forget(SHARED_BY_RANKERS)
+        train.earlier.train.forget(kept)
 
 
 def _budget_notes(too_expensive: Mapping[str, float], settings: RecommendSettings) -> tuple[str, ...]:
