@@ -62,9 +62,9 @@ BLOCK_CELLS = 8_000_000  # scores held in memory at a time: 32 MB, independent o
 
 
 def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
-    """Fit a model, or return the cached model with the same name and parameters that was fitted on `train` before."""
+    """Return a fit on `train` with the parameters of `model`, which itself stays unfitted; cached with `train`."""
     key = ("model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str))
-    return train.memoize(key, lambda: model.fit(train))
+    return train.memoize(key, lambda: type(model)(**model.get_params()).fit(train))
 
 
 class Recommender(FitCost, ABC):

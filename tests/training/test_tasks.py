@@ -131,7 +131,10 @@ def test_cold_items_have_no_history_and_a_random_order(train, holdout):
 def test_fits_are_shared(train):
     settings = RecommendSettings()
     first = fit_cached(make_recommender("repeat", settings, 0), train)
-    assert fit_cached(make_recommender("repeat", settings, 0), train) is first
+    model = make_recommender("repeat", settings, 0)
+    assert fit_cached(model, train) is first
+    assert fit_cached(model, train.with_earlier_cutoff(7)) is not model, "a model would hold the memory of its last fit"
+    assert "history_" not in vars(model)
     assert fit_cached(make_recommender("repeat", settings, 0, half_life_days=None), train) is not first
     assert fit_cached(make_recommender("repeat", settings, 0), train.with_earlier_cutoff(7)) is not first
     assert fit_cached(make_recommender("repeat", settings, 0), train.with_interactions(train.interactions)) is not first
@@ -144,7 +147,6 @@ def test_fits_are_shared(train):
     one, other = (fit_cached(ranker, train) for ranker in rankers)
     assert one is not other
     assert one.models_[0] is other.models_[0], "both are trained on the same data"
-    assert one.histories_ is other.histories_
     again = make_recommender(
         "two_stage", settings, 0, rounds=3, cuts=1, stages=[("repeat", {}, 30), ("popular", {}, 30)]
     ).fit(replace(train))
