@@ -61,8 +61,7 @@ def interaction_rows(
         If the data has no items, or `start` is given and the data has no timestamps.
     """
     rows = _typed_rows(builder, as_of, start, target, type_names(target))
-    rows = rows.filter(pc.is_null(rows["returned_days"]))
-    return rows.drop_columns(["returned_days"])
+    return _not_returned(rows).drop_columns(["returned_days"])
 
 
 def auxiliary_rows(
@@ -78,7 +77,13 @@ def auxiliary_rows(
     if not others or "events" not in tables_with_items(states) or not lines_are_dated(states):
         return None
     rows = _typed_rows(builder, as_of, start, target, others)
-    return rows.filter(pc.is_null(rows["returned_days"])).drop_columns(["returned_days"])
+    return _not_returned(rows).drop_columns(["returned_days"])
+
+
+def _not_returned(rows: pa.Table) -> pa.Table:
+    """The rows without ``returned_days``; a copy, which takes as much memory as the rows, only where some have it."""
+    returned = rows["returned_days"]
+    return rows if returned.null_count == len(rows) else rows.filter(pc.is_null(returned))
 
 
 def _typed_rows(
@@ -200,7 +205,7 @@ def _catalogue(
 
     Items go by their customers in the target, then lines in the target, then customers of any type, then id.
     """
-    kept = rows.filter(pc.is_null(rows["returned_days"]))
+    kept = _not_returned(rows.select(["one_id", "item_id", "returned_days"]))
     parts = [kept] if others is None else [kept, others]
     coded = pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], pa.string())
     coded = coded.combine_chunks().dictionary_encode()

@@ -42,8 +42,8 @@ class RecommendSettings(Section):
     budget_cpu_seconds: float = Field(
         100.0,
         gt=0,
-        description="the most expensive models are no candidates, until fitting the others once is estimated to cost "
-        "at most this",
+        description="the most expensive base models are no candidates, until fitting the others once is estimated to "
+        "cost at most this",
     )
     tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
 

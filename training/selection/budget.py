@@ -9,18 +9,21 @@ from features.interaction_types import ANY
 from features.interactions import TrainingSet
 from models.recommend.base import Recommender
 
+MAIN_LIMIT = 2.0  # budgets; a scene loses more with its main model than a training saves
 Candidates = Mapping[str, Mapping[str, Recommender]]
 
 
 def within_budget(
     candidates: Candidates, train: TrainingSet, budget_cpu_seconds: float
 ) -> tuple[dict[str, dict[str, Recommender]], dict[str, float]]:
-    """Leave out the most expensive models until the estimated cost of one fit of each is within the budget.
+    """Leave out the most expensive base models until the estimated cost of one fit of each model is within the budget.
 
     Models that are made for interactions of several types are left out where there is only one, without a word.
 
     A model that several tasks share is fitted once and counts once. The simplest candidate of a task, which is its
-    last, always stays. The estimate depends on the data and not on the clock, so the same data give the same models.
+    last, always stays; the main model of a scene, which is its first, is left out only if it alone is estimated to cost
+    more than `MAIN_LIMIT` budgets. The estimate depends on the data and not on the clock, so that the same data give the
+    same models.
 
     Parameters
     ----------
@@ -49,13 +52,14 @@ def within_budget(
             costs[_key(model)] = model.estimated_cpu_seconds(train)
             names[_key(model)] = model.name
     simplest = {_key(list(models.values())[-1]) for models in candidates.values() if models}
-    total, dropped = sum(costs.values()), set[str]()
-    for key in sorted(costs, key=lambda key: -costs[key]):
+    main = {_key(next(iter(models.values()))) for models in candidates.values() if models} - simplest
+    dropped = {key for key in main if costs[key] > MAIN_LIMIT * budget_cpu_seconds}
+    total = sum(cost for key, cost in costs.items() if key not in dropped)
+    for key in sorted(costs.keys() - main - simplest, key=lambda key: -costs[key]):
         if total <= budget_cpu_seconds:
             break
-        if key not in simplest:
-            dropped.add(key)
-            total -= costs[key]
+        dropped.add(key)
+        total -= costs[key]
     kept = {
         task: {name: model for name, model in models.items() if _key(model) not in dropped}
         for task, models in candidates.items()

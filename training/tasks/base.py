@@ -76,6 +76,38 @@ class Task:
     extra_metrics: ExtraMetrics | None = None
 
 
+def of_sampled_customers(
+    before: Interactions, later: Interactions, seed: int, most: int = MAX_EXAMPLES
+) -> tuple[Interactions, Interactions]:
+    """The interactions of at most `most` of the customers with later ones, so that examples need bounded memory.
+
+    Parameters
+    ----------
+    before, later : Interactions
+        Interactions before the test period, and those of the test period that count.
+    seed : int
+        Seed of the sample.
+
+    Returns
+    -------
+    tuple of Interactions
+        Those of the sampled customers before and in the test period; customers and items keep their indices.
+
+    Examples
+    --------
+    >>> one = TrainingSet.from_arrays(np.array([0, 1, 2]), np.array([0, 0, 0]), n_users=3, n_items=1).interactions
+    >>> before, later = of_sampled_customers(one, one.where(one.users > 0), seed=0, most=1)
+    >>> before.users.tolist() == later.users.tolist(), len(later)
+    (True, 1)
+    """
+    customers = np.unique(later.users)
+    sampled = np.zeros(before.shape[0], dtype=bool)
+    if len(customers) > most:
+        customers = np.random.default_rng(seed).choice(customers, most, replace=False)
+    sampled[customers] = True
+    return before.where(sampled[before.users]), later.where(sampled[later.users])
+
+
 # the default of the class is that of a baseline
 PARAMETER_OVERRIDES: Mapping[str, Mapping[str, Any]] = {"popular": {"window_days": 28.0}}
 

@@ -15,7 +15,7 @@ from models.recommend.replenish.history import PurchaseDays, PurchaseIntervals, 
 from models.recommend.sampling import learning_sample
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
-from training.tasks.base import MAX_EXAMPLES, Task, make_recommender
+from training.tasks.base import Task, make_recommender, of_sampled_customers
 
 HORIZON_DAYS = 14
 MIN_PURCHASE_DAYS = 2  # purchase days of an item; one day gives no interval
@@ -41,11 +41,8 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     items are due, so that purchase counts alone would predict them; within two weeks items bought recently are not due.
     """
     soon = holdout.where(holdout.age_days > _window_days(holdout) - HORIZON_DAYS)
-    buyers = np.unique(soon.users)
-    if len(buyers) > MAX_EXAMPLES:
-        buyers = np.random.default_rng(seed).choice(buyers, MAX_EXAMPLES, replace=False)
-        soon = soon.where(np.isin(soon.users, buyers))
-    intervals = _intervals(train.interactions, buyers)
+    before, soon = of_sampled_customers(train.interactions, soon, seed)
+    intervals = PurchaseIntervals.at(0.0, PurchaseDays.of(before), 1.0)
     repeated = intervals.times >= MIN_PURCHASE_DAYS
     eligible = interaction_matrix(intervals.users[repeated], intervals.items[repeated], holdout.shape)
     truth = interaction_matrix(soon.users, soon.items, holdout.shape).multiply(eligible).tocsr()

@@ -15,7 +15,7 @@ from models.recommend.similar.model import SimilarRecommender, first_purchases
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
-from training.tasks.base import Task, make_recommender
+from training.tasks.base import Task, make_recommender, of_sampled_customers
 
 MAX_EXAMPLES = 5_000
 COLD = "given by its features only"  # query items without interactions; part of a metric name in MLflow
@@ -43,7 +43,8 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     rng = np.random.default_rng(seed)
     _, category = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(train.item_attributes["category"] != "", category, -1).astype(np.int32)
-    users, items, last = first_purchases(train, holdout, leaf)
+    before, later = of_sampled_customers(train.interactions, holdout, seed)
+    users, items, last = first_purchases(train.with_interactions(before), later, leaf)
     known = leaf[items] >= 0
     users, items, last = users[known], items[known], last[known]
     questions, of = np.unique(users * (int(leaf.max(initial=0)) + 1) + leaf[items], return_inverse=True)

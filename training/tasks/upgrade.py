@@ -13,7 +13,7 @@ from models.recommend.upgrade.item_attributes import usual_items
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
-from training.tasks.base import Task, make_recommender
+from training.tasks.base import Task, make_recommender, of_sampled_customers
 
 MIN_PRICE_RATIO = 1.1  # minimum price relative to the usual item
 MIN_LINES = 2  # minimum purchases of a customer in the category
@@ -39,17 +39,17 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
     names, leaf = np.unique(train.item_attributes["category"], return_inverse=True)
     leaf = np.where(names[leaf] != "", leaf, -1).astype(np.int64)
     price = train.item_attributes["price"].astype(np.float64)
-    own = train.interactions.matrix()
-    users, usual = usual_items(own, leaf)
-    known = (price[usual] > 0) & (_lines(train.interactions, leaf, users, leaf[usual]) >= MIN_LINES)
+    before, later = of_sampled_customers(train.interactions, holdout, seed)
+    users, usual = usual_items(before.matrix(), leaf)
+    known = (price[usual] > 0) & (_lines(before, leaf, users, leaf[usual]) >= MIN_LINES)
     users, usual = users[known], usual[known]
     items = np.flatnonzero((leaf >= 0) & (price > 0))
     items = items[np.argsort(leaf[items], kind="stable")]
     bounds = np.searchsorted(leaf[items], np.arange(len(names) + 1))
     # candidate sets are built only for (customer, category) pairs with a new item in the test period
     width = np.int64(len(names) + 1)
-    interacted = interaction_matrix(train.interactions.users, train.interactions.items, holdout.shape)
-    bought = interaction_matrix(holdout.users, holdout.items, holdout.shape)
+    interacted = interaction_matrix(before.users, before.items, holdout.shape)
+    bought = interaction_matrix(later.users, later.items, holdout.shape)
     new = first_interactions(bought, interacted)
     buyers = np.repeat(np.arange(holdout.shape[0], dtype=np.int64), np.diff(new.indptr))
     some = np.isin(users * width + leaf[usual], buyers * width + leaf[new.indices])

@@ -198,18 +198,29 @@ def _tail_rows(
     columns = named - set(DERIVED_COLUMNS) | {"ts"}
     keys = {name for name in (*SORT_KEYS[view], *ROW_KEYS.get(view, ())) if name != "ts"}
     rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]])
-    ids, at, kept_keys = IdMap(one_ids), [], []
-    made: dict[str, list[Array]] = {name: [] for name in sorted(columns)}
-    # texts are encoded part by part, because those of all rows take many times the memory of their codes
+    ids, n = IdMap(one_ids), 0
+    sizes = np.zeros(len(one_ids), dtype=np.int64)
+    # filled part by part: the texts of all rows take many times the memory of their codes, and joined parts twice it
+    length = t.count().execute()
+    made = {name: np.empty(length, _stored_type(rows, name)) for name in sorted(columns)}
+    kept_keys = []
     for part in _parts(rows):
         found = ids.rows(part["one_id"])
         kept = found >= 0
-        at.append(found[kept])
+        sizes += np.bincount(found[kept], minlength=len(one_ids))
+        end = n + int(kept.sum())
         for name, values in made.items():
-            values.append((_moments(part[name]) if name == "ts" else _column(part[name], name, codes))[kept])
+            values[n:end] = (_moments(part[name]) if name == "ts" else _column(part[name], name, codes))[kept]
         kept_keys.append(part.select(sorted(keys)).filter(pa.array(kept)))
-    offsets = np.searchsorted(np.concatenate(at), np.arange(len(one_ids) + 1)).astype(np.int64)
-    return Ragged(offsets, {name: np.concatenate(values) for name, values in made.items()}, pa.concat_tables(kept_keys))
+        n = end
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return Ragged(offsets, {name: values[:n] for name, values in made.items()}, pa.concat_tables(kept_keys))
+
+
+def _stored_type(rows: ir.Table, name: str) -> type[np.generic]:
+    if name == "ts":
+        return np.int64
+    return np.int32 if rows[name].type().is_string() else np.float64
 
 
 def _parts(rows: ir.Table) -> Iterator[pa.Table]:

@@ -103,7 +103,10 @@ def test_the_online_state_is_the_same_in_parts_of_any_size(shop, monkeypatch):
         assert tail.keys.combine_chunks().equals(other.keys.combine_chunks())
         assert set(tail.columns) == set(other.columns)
         for name, values in tail.columns.items():
-            assert np.array_equal(values, other.columns[name], equal_nan=values.dtype.kind == "f"), name
+            if values.dtype.kind == "f":  # DuckDB adds up a price level in another order in some runs
+                np.testing.assert_allclose(values, other.columns[name], rtol=1e-12, err_msg=name)
+            else:
+                assert np.array_equal(values, other.columns[name]), name
     assert {name: texts.to_pylist() for name, texts in whole.vocabularies.items()} == {
         name: texts.to_pylist() for name, texts in parts.vocabularies.items()
     }

@@ -33,9 +33,10 @@ def models():
 
 @pytest.mark.parametrize(
     ("budget", "left"),
-    [(1_000.0, {}), (631.0, {}), (630.0, {"ease": 100.0}), (10.0, {"bpr": 30.0, "ease": 100.0})],
+    [(1_000.0, {}), (631.0, {}), (630.0, {"bpr": 30.0}), (50.0, {"bpr": 30.0}), (40.0, {"bpr": 30.0, "ease": 100.0})],
 )
-def test_the_most_expensive_go_first_and_the_simplest_stays(budget, left):
+def test_base_models_go_first_and_the_simplest_stays(budget, left):
+    """`ease` is the first candidate of both tasks, their main model."""
     kept, too_expensive = within_budget(models(), TRAIN, budget)
     assert too_expensive == left  # a model of two tasks counts once: 100 + 30 + 1 + 500
     for task, candidates in models().items():
