@@ -22,8 +22,8 @@ def within_budget(
 
     A model that several tasks share is fitted once and counts once. The simplest candidate of a task, which is its
     last, always stays; the main model of a scene, which is its first, is left out only if it alone is estimated to cost
-    more than `MAIN_LIMIT` budgets. The estimate depends on the data and not on the clock, so that the same data give the
-    same models.
+    more than `MAIN_LIMIT` budgets. The estimate depends on the data and not on the clock, so that the same data give
+    the same models.
 
     Parameters
     ----------
