@@ -62,9 +62,8 @@ BLOCK_CELLS = 8_000_000  # scores held in memory at a time: 32 MB, independent o
 
 
 def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
-    """Fit a copy of a model, or return the cached one with the same name and parameters that was fitted on `train`."""
+    """Return a fit on `train` with the parameters of `model`, which itself stays unfitted; cached with `train`."""
     key = ("model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str))
-    # a fresh model: the given one may be fitted on another training set later
     return train.memoize(key, lambda: type(model)(**model.get_params()).fit(train))
 
 
