@@ -14,11 +14,12 @@ from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
 from models.parallel import thread_budget
 from models.persist import Arrays
-from models.ranked import NOT_A_CANDIDATE, top_k
-from models.recommend.base import Choice, Indices, ItemFilter, Query, Range, Recommender, fit_cached, fold_in
+from models.ranked import NOT_A_CANDIDATE
+from models.recommend.base import Choice, Indices, Query, Range, Recommender, fit_cached
 from models.recommend.cost import n_lines
 from models.recommend.ranking.boosters import OBJECTIVES, Boosters, check_features
-from models.recommend.ranking.candidates import Candidates, merge_candidates, stage_features, stage_lists
+from models.recommend.ranking.candidate_model import CandidateRecommender
+from models.recommend.ranking.candidates import StageLists, stage_features
 from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_now, lines_of
@@ -47,7 +48,7 @@ DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
 MIN_POSITIVES = 20
 
 
-class TwoStageRecommender(Recommender):
+class TwoStageRecommender(CandidateRecommender):
     """Ranks the union of the candidates of its stages by XGBoost (Chen & Guestrin 2016).
 
     The model generates its own training examples. The history is cut at 1, 2, … times `horizon_days` before its end;
@@ -107,7 +108,6 @@ class TwoStageRecommender(Recommender):
 
     name: ClassVar[str] = "two_stage"
     supports_fold_in: ClassVar[bool] = True
-    returns_partial_lists: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "rounds": Range(50, 300),
         "learning_rate": Range(0.03, 0.15, log=True),
@@ -241,6 +241,10 @@ class TwoStageRecommender(Recommender):
         own = (RepeatPurchaseRecommender.name, OwnEventsRecommender.name)
         return [name in own for name, _, _ in self._stages]
 
+    @property
+    def _ranks_new_only(self) -> bool:
+        return self.target == "new"
+
     def _feature_names(self) -> list[str]:
         return [
             *FEATURES,
@@ -264,56 +268,7 @@ class TwoStageRecommender(Recommender):
 
     # ---- ranking -------------------------------------------------------------------------------------------------
 
-    def _rank_block(
-        self, query: Query, k: int, item_filter: ItemFilter
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
-        found, scores = self._candidates(query, item_filter)
-        place, best = top_k(scores, k)
-        ids = np.take_along_axis(found.ids, place.astype(np.int64), axis=1).astype(np.int32)
-        return ids, best, np.take_along_axis(found.source, place.astype(np.int64), axis=1)
-
-    def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        return self._rank_block(query, k, item_filter)[:2]
-
-    def _scores(self, query: Query) -> NDArray[np.float32]:
-        scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
-        found, values = self._candidates(query, ItemFilter())
-        rows, places = np.nonzero(found.ids >= 0)
-        scores[rows, found.ids[rows, places]] = values[rows, places]
-        return scores
-
-    def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        always = self._always_excluded(query)
-        given = np.where(always.excludes(ids) | ~self._has_history(query)[:, None], -1, ids)
-        return self._ranker_scores(query, given, stage_lists(self.models_, self._widths, query, always))
-
-    def _candidates(self, query: Query, item_filter: ItemFilter) -> tuple[Candidates, NDArray[np.float32]]:
-        """Return the candidates that pass the filter and their scores, (n, m); −inf past the end."""
-        always = self._always_excluded(query)
-        lists = stage_lists(self.models_, self._widths, query, always)
-        proposed = lists
-        if item_filter.allowed is not None or item_filter.excluded is not None:
-            excluded = item_filter.excluded
-            if always.excluded is not None:
-                excluded = always.excluded if excluded is None else (always.excluded + excluded).tocsr()
-                excluded.sort_indices()
-            proposed = stage_lists(self.models_, self._widths, query, ItemFilter(item_filter.allowed, excluded))
-        found = merge_candidates(proposed, self._from_history)
-        answered = self._has_history(query)
-        if not answered.all():
-            found = Candidates(
-                np.where(answered[:, None], found.ids, -1),
-                np.where(answered[:, None], found.source, -1).astype(np.int8),
-            )
-        return found, self._ranker_scores(query, found.ids, lists)
-
-    def _always_excluded(self, query: Query) -> ItemFilter:
-        return ItemFilter(None, fold_in(self.history_, query, None)) if self.target == "new" else ItemFilter()
-
-    def _ranker_scores(
-        self, query: Query, ids: Indices, lists: list[tuple[NDArray[np.int32], NDArray[np.float32]]]
-    ) -> NDArray[np.float32]:
-        """Return the scores of the booster for item ids, (n, m); −inf for the id −1."""
+    def _candidate_scores(self, query: Query, ids: Indices, lists: StageLists) -> NDArray[np.float32]:
         scores = np.full(ids.shape, NOT_A_CANDIDATE, dtype=np.float32)
         rows, places = np.nonzero(ids >= 0)
         if not len(rows):
@@ -344,11 +299,6 @@ class TwoStageRecommender(Recommender):
         return table
 
     # ---- persistence ---------------------------------------------------------------------------------------------
-
-    @property
-    def submodels(self) -> tuple[Recommender, ...]:
-        """The fitted stages."""
-        return self.models_
 
     @property
     def sources(self) -> tuple[str, ...]:
