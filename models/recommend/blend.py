@@ -17,6 +17,7 @@ from models.recommend.ranking.candidate_model import CandidateRecommender
 from models.recommend.ranking.candidates import StageLists, stage_features
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.single_stage import SINGLE_STAGE
+from models.recommend.submodels import load_submodels, save_submodels
 from qianmian.errors import UsageError
 
 Component = tuple[str, Mapping[str, Any], float]
@@ -99,15 +100,12 @@ class BlendRecommender(CandidateRecommender):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        for level, model in enumerate(self.models_):
-            model.save(folder / f"{level}_{model.name}")
+        save_submodels(self.models_, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         model = super().load(folder)
-        model.models_ = tuple(
-            COMPONENTS[name].load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model.components)
-        )
+        model.models_ = load_submodels([name for name, _, _ in model.components], COMPONENTS, folder)
         return model
 
     def _state(self) -> Arrays:

@@ -14,6 +14,7 @@ from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import ItemFilter, Query, Recommender
 from models.recommend.single_stage import SINGLE_STAGE
+from models.recommend.submodels import load_submodels, save_submodels
 
 DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("repeat", {}),
@@ -110,15 +111,12 @@ class FallbackChain(Recommender):
 
     def save(self, folder: Path) -> None:
         super().save(folder)
-        for level, model in enumerate(self.models_):
-            model.save(folder / f"{level}_{model.name}")
+        save_submodels(self.models_, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         chain = super().load(folder)
-        chain.models_ = tuple(
-            SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _) in enumerate(chain.stages)
-        )
+        chain.models_ = load_submodels([name for name, _ in chain.stages], SINGLE_STAGE, folder)
         return chain
 
     def get_params(self) -> dict[str, Any]:

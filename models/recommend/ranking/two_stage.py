@@ -27,6 +27,7 @@ from models.recommend.ranking.item_statistics import ItemStatistics, item_statis
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
+from models.recommend.submodels import load_submodels, save_submodels
 from qianmian.errors import DataError, UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
@@ -312,8 +313,7 @@ class TwoStageRecommender(CandidateRecommender):
     def save(self, folder: Path) -> None:
         super().save(folder)
         self.boosters_.save(folder)
-        for level, model in enumerate(self.models_):
-            model.save(folder / f"{level}_{model.name}")
+        save_submodels(self.models_, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -323,9 +323,7 @@ class TwoStageRecommender(CandidateRecommender):
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.boosters_.set_threads(model.n_jobs)
-        model.models_ = tuple(
-            SINGLE_STAGE[name].load(folder / f"{level}_{name}") for level, (name, _, _) in enumerate(model._stages)
-        )
+        model.models_ = load_submodels([name for name, _, _ in model._stages], SINGLE_STAGE, folder)
         return model
 
     def _state(self) -> Arrays:
