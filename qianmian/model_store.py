@@ -3,6 +3,8 @@
 MLflow stores absolute addresses. In a workspace that was copied or moved they still name the former folder, so a copy
 would be served from its original and would write into it. `adopt` makes the addresses those of the workspace, and
 `current_path` translates them where the store cannot be written.
+
+Importing MLflow takes longer than reading what a prediction needs of its store, so `rows` reads the file itself.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from qianmian.errors import WorkspaceError
@@ -83,6 +86,18 @@ def adopt(workspace: Workspace, *, required: bool = False) -> None:
             ) from error
     else:
         logger.warning("store=adopted workspace=%s former=%s", workspace.root, former)
+
+
+def rows(workspace: Workspace, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
+    """Rows of a query on the own store; None if there is none, or MLflow has to say what is wrong with it."""
+    store = own_store(workspace)
+    if store is None:
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(store))}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, tuple(parameters)).fetchall()
+    except sqlite3.Error:
+        return None
 
 
 def former_root(workspace: Workspace) -> Path | None:

@@ -24,6 +24,12 @@ from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
+# the tables of MLflow that answer what a prediction needs, in the store of a workspace
+ALIAS_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+ADDRESS_QUERY = (
+    "SELECT coalesce(storage_location, source) FROM model_versions WHERE name = ? AND version = ? AND status = 'READY'"
+)
+
 
 @dataclass(frozen=True)
 class ModelEvent:
@@ -119,11 +125,15 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
 
 def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | None:
     """Return the version that an alias refers to, None if there is no such model or alias."""
+    full = registered_name(name)
+    found = model_store.rows(workspace, ALIAS_QUERY, (full, alias))
+    if found is not None and len(found) < 2:
+        return str(found[0][0]) if found else None
     client = _client(workspace)
     if client is None:
         return None
     with _translate_errors(workspace):
-        models = client.search_registered_models(f"name='{registered_name(name)}'")
+        models = client.search_registered_models(f"name='{full}'")
         return _alias(models[0], alias) if models else None
 
 
@@ -136,28 +146,10 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
     ArtifactError
         If the artifacts are missing or contain no bundle.
     """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    full, client = registered_name(name), _client(workspace)
+    full = registered_name(name)
     where = f"models:/{full}/{version}"
-    if client is None:
-        raise ArtifactError("the workspace has no model registry", where=where, hint="run `qianmian train all`")
     with tempfile.TemporaryDirectory(prefix="qianmian-model-") as temporary:
-        try:
-            uri = client.get_model_version_download_uri(full, version)
-            local = local_path(uri)
-            # translated, because the store of a read-only copy names the original
-            root = (local and model_store.current_path(workspace, local)) or Path(
-                mlflow.artifacts.download_artifacts(uri, dst_path=temporary, tracking_uri=workspace.tracking_uri)
-            )
-        except (MlflowException, OSError) as error:
-            raise ArtifactError(
-                "the artifacts of the model version cannot be read",
-                where=where,
-                got=_first_line(error),
-                hint="restore them from a backup, `qianmian models rollback`, or train again",
-            ) from error
+        root = _local_artifacts(workspace, full, version) or _downloaded_artifacts(workspace, full, version, temporary)
         manifests = sorted(root.glob("artifacts/*/manifest.json"))
         if len(manifests) != 1:
             raise ArtifactError(
@@ -170,6 +162,38 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _local_artifacts(workspace: Workspace, full: str, version: str) -> Path | None:
+    """Folder of the artifacts of a version in the store of the workspace; None if MLflow has to find them."""
+    model_store.adopt(workspace)
+    found = model_store.rows(workspace, ADDRESS_QUERY, (full, version))
+    path = local_path(found[0][0]) if found is not None and len(found) == 1 and found[0][0] else None
+    # translated, because the store of a read-only copy names the original
+    return None if path is None else model_store.current_path(workspace, path)
+
+
+def _downloaded_artifacts(workspace: Workspace, full: str, version: str, folder: str) -> Path:
+    """Folder of the artifacts of a version, downloaded into `folder` if they are remote."""
+    client, where = _client(workspace), f"models:/{full}/{version}"
+    if client is None:
+        raise ArtifactError("the workspace has no model registry", where=where, hint="run `qianmian train all`")
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        uri = client.get_model_version_download_uri(full, version)
+        local = local_path(uri)
+        return (local and model_store.current_path(workspace, local)) or Path(
+            mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=workspace.tracking_uri)
+        )
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(
+            "the artifacts of the model version cannot be read",
+            where=where,
+            got=_first_line(error),
+            hint="restore them from a backup, `qianmian models rollback`, or train again",
+        ) from error
 
 
 def _client(workspace: Workspace) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -110,6 +111,8 @@ class Builder:
         self.rows.allow_undated = frozenset(allow_undated)
         self.timezone = self.rows.local_time.timezone
         self.states = {name: self._with_clock_time(state) for name, state in states.items()}
+        self._states_at: dict[datetime, dict[str, TableState]] = {}
+        self._first_moments: dict[str, dict[str, Any]] = {}
 
     def _with_clock_time(self, state: TableState) -> TableState:
         """The state of a table, with `CLOCK_TIME` among its filled columns if a row has more than a date."""
@@ -117,7 +120,7 @@ class Builder:
             return state
         if "date_only" in state.filled:
             t = self.backend.table(state.name)
-            if not t.filter(~t.date_only.fill_null(False)).limit(1).count().execute():
+            if not t.filter(~t.date_only.fill_null(False)).limit(1).count().to_pyarrow().as_py():
                 return state
         return replace(state, filled=(*state.filled, CLOCK_TIME))
 
@@ -126,33 +129,46 @@ class Builder:
         return Views(self.rows, as_of)
 
     def states_at(self, as_of: datetime) -> dict[str, TableState]:
-        """The table states at `as_of`: a column counts as filled only if rows or customers before `as_of` fill it."""
-        states, cutoff = dict(self.states), timestamp(as_of)
-        for name in (*DATED_TABLES, "profiles"):
-            state = states.get(name)
-            if state is None or (name in DATED_TABLES and (state.last is None or state.last < as_of)):
-                continue
-            t = self.rows.known_profiles(as_of, cutoff) if name == "profiles" else self.backend.table(name)
-            if name == "profiles":
-                customers = self.backend.table("customers")
-                customers = (
-                    customers.filter(customers.valid_from.isnull() | (customers.valid_from < cutoff))
-                    .select("source", "source_user_id")
-                    .distinct()
-                )
-                known = t.semi_join(customers, ["source", "source_user_id"])
-            else:
-                known = t.filter(t.ts < cutoff)
-            filled = [column for column in state.filled if column in known.columns or column == CLOCK_TIME]
-            present = {column: known[column].count() for column in filled if column != CLOCK_TIME}
-            if CLOCK_TIME in state.filled and "date_only" in state.filled:
-                present[CLOCK_TIME] = known.count(where=~known.date_only.fill_null(False))
-            elif CLOCK_TIME in state.filled:
-                present[CLOCK_TIME] = known.count()
-            counts = known.aggregate(known.count().name("_rows"), **present)
-            found = counts.to_pyarrow().to_pylist()[0]
-            states[name] = replace(state, rows=found["_rows"], filled=tuple(name for name in filled if found[name]))
-        return states
+        """The table states at `as_of`: a column counts as filled only if rows or customers before `as_of` fill it.
+
+        A table without rows before `as_of` has 0 rows; the others have the rows of the lake.
+        """
+        if as_of not in self._states_at:
+            self._states_at[as_of] = {name: self._state_at(state, as_of) for name, state in self.states.items()}
+        return dict(self._states_at[as_of])
+
+    def _state_at(self, state: TableState, as_of: datetime) -> TableState:
+        if state.name == "profiles":
+            return self._profiles_at(state, as_of)
+        if state.name not in DATED_TABLES or state.last is None or state.last < as_of:
+            return state
+        first = self._first_filled(state)
+        filled = tuple(name for name in state.filled if first[name] is not None and first[name] < as_of)
+        return replace(state, rows=state.rows if "ts" in filled else 0, filled=filled)
+
+    def _first_filled(self, state: TableState) -> dict[str, Any]:
+        """Column → moment of the first row that fills it, for the filled columns of a table; read once, not a cutoff.
+
+        A column that only rows without a moment fill has None.
+        """
+        if state.name not in self._first_moments:
+            t = self.backend.table(state.name)
+            dated = ~t.date_only.fill_null(False) if "date_only" in state.filled else None
+            moments = {
+                name: t.ts.min(where=dated if name == CLOCK_TIME else t[name].notnull()) for name in state.filled
+            }
+            self._first_moments[state.name] = t.aggregate(**moments).to_pyarrow().to_pylist()[0]
+        return self._first_moments[state.name]
+
+    def _profiles_at(self, state: TableState, as_of: datetime) -> TableState:
+        cutoff = timestamp(as_of)
+        customers = self.backend.table("customers")
+        customers = customers.filter(customers.valid_from.isnull() | (customers.valid_from < cutoff))
+        customers = customers.select("source", "source_user_id").distinct()
+        known = self.rows.known_profiles(as_of, cutoff).semi_join(customers, ["source", "source_user_id"])
+        present = {name: known[name].count() for name in state.filled if name in known.columns}
+        found = known.aggregate(known.count().name("_rows"), **present).to_pyarrow().to_pylist()[0]
+        return replace(state, rows=found["_rows"], filled=tuple(name for name in present if found[name]))
 
     def attributes(self, states: Mapping[str, TableState] | None = None) -> tuple[Feature, ...]:
         """One feature per filled text or number column of `profiles`, and one missing indicator per source of them.

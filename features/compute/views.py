@@ -199,7 +199,7 @@ class PreparedTables:
     def one_ids_static(self) -> bool:
         """Whether no record ever changed its customer, so that `one_id` does not depend on the cutoff."""
         records = self.backend.table("customers").group_by(["source", "source_user_id"]).aggregate(periods=_.count())
-        return not records.filter(records.periods > 1).limit(1).count().execute()
+        return not records.filter(records.periods > 1).limit(1).count().to_pyarrow().as_py()
 
     @property
     def tells_merchandise(self) -> bool:

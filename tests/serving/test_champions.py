@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from features.data.lake import Lake
 from features.definitions import FEATURES
@@ -70,6 +73,34 @@ def test_list_show_history(workspace):
     assert [(event.action, event.version, event.previous) for event in events] == [("register", "1", None)]
     with pytest.raises(NotFound, match="qianmian-nonsense"):
         model_registry.show(workspace, "nonsense")
+
+
+def test_the_models_of_a_workspace_are_loaded_without_mlflow(workspace):
+    code = (
+        "import json, sys; from pathlib import Path; from serving.champions import load_from_workspace; "
+        "from qianmian.settings import Settings; from qianmian.workspace import Workspace; "
+        f"models = load_from_workspace(Workspace(Path({str(workspace.root)!r})), Settings()).models; "
+        "print(json.dumps([{job: one.version for job, one in models.items()}, 'mlflow' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    versions, loaded = json.loads(done.stdout)
+    assert versions == dict.fromkeys(("recommend", "churn", "lifecycle", "lookalike"), "1")
+    assert not loaded
+
+
+def test_an_alias_is_that_of_mlflow(workspace, tmp_path):
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(workspace.root, copy.root)
+    client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
+    source = client.get_model_version("qianmian-churn", "1").source
+    client.create_model_version("qianmian-churn", source)
+    client.set_registered_model_alias("qianmian-churn", "champion", "2")
+    client.set_registered_model_alias("qianmian-churn", "previous", "1")
+    assert model_registry.version_of(copy, "churn") == "2"
+    assert model_registry.version_of(copy, "churn", "previous") == "1"
+    client.delete_registered_model_alias("qianmian-churn", "champion")
+    assert model_registry.version_of(copy, "churn") is None
+    assert model_registry.version_of(copy, "nonsense") is None
 
 
 def test_history_reads_events_in_order_and_skips_what_it_cannot_read(workspace):

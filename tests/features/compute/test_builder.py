@@ -490,6 +490,30 @@ def test_the_query_of_one_moment_answers_for_another(lake_of):
         same_tables(kept.build(moment).table, Builder(lake, FEATURES).build(moment).table)
 
 
+def test_one_specification_is_compiled_once(lake_of, monkeypatch):
+    compiled = []
+    to_sql = engine_module.ibis.to_sql
+    monkeypatch.setattr(engine_module.ibis, "to_sql", lambda *of, **how: compiled.append(of) or to_sql(*of, **how))
+    monkeypatch.setattr(engine_module, "_SQL_CACHE", {})
+    builder = Builder(lake_of({"transactions": lines()}), FEATURES)
+    for day in (2, 4, 5):  # before the end of the data
+        builder.build(BEGIN + timedelta(days=day))
+    assert len(compiled) == 1
+
+
+def test_a_column_is_filled_from_its_first_value_on(lake_of):
+    rows = lines()
+    later = max(row["ts"] for row in rows)
+    rows = [{**row, "discount": 1.0 if row["ts"] == later else None} for row in rows]
+    builder = Builder(lake_of({"transactions": rows}), FEATURES)
+    before, after = builder.states_at(later), builder.states_at(later + timedelta(microseconds=1))
+    assert "discount" not in before["transactions"].filled
+    assert set(after["transactions"].filled) == {*before["transactions"].filled, "discount"}
+    first = min(row["ts"] for row in rows)
+    nothing = builder.states_at(first)["transactions"]
+    assert (nothing.rows, nothing.filled) == (0, ())
+
+
 def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
     """Periods: before the link the record is a customer of its own, after it the customer's."""
     lake = lake_of({"transactions": lines()})
