@@ -9,28 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.interaction_types import ANY
 from features.interactions import Interactions
-from models.recommend.base import Recommender
-from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
-from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.holdout import HoldoutSplit
 from training.jobs.base import Progress
-from training.selection.choice import is_ahead
 from training.selection.evaluation import sampled
+from training.selection.trials import ParameterTrials, ndcg
+from training.selection.type_weights import PARAMETER, learn_type_weights, number_of_fits, usual_weights
 from training.tasks import TASKS
 from training.tasks.base import Task, make_recommender, with_parameters
 
 CUSTOMERS = 1_000  # on which a model is fitted and measured
-K = 10
 # Model → parameter → the values that are compared with the default, in the order of the search. A half-life cannot be
 # guessed from another trade: films are rated once, groceries are bought weekly. The strength of the regularisation and
-# of the confidence depends on how many interactions a customer has.
+# of the confidence depends on how many interactions a customer has, the number of factors on how many tastes there are.
+# Own events and item-kNN come early, because the other models try the weights of types that these have learnt.
 SHORT_SEARCH: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "popular": {"window_days": (7.0, 28.0, 112.0, None)},
-    "ials": {"half_life_days": (None, 30.0, 365.0), "alpha": (10.0, 40.0)},
+    "own_events": {"half_life_days": (1.0, 28.0)},
     "item_knn": {"half_life_days": (30.0, 120.0), "neighbours": (50,)},
+    "ials": {"half_life_days": (None, 30.0, 365.0), "alpha": (10.0, 40.0), "factors": (32, 128)},
     "ease": {"regularization": (20.0, 500.0)},
     "affinity": {"half_life_days": (None, 30.0)},
 }
@@ -43,7 +43,8 @@ def short_search(
 
     One parameter is searched after the other. A model is fitted on a sample of customers and measured on the same
     customers in the validation period, on the task `home`. Parameters of the settings stay, and so do the defaults of a
-    model whose search is estimated to cost more than that.
+    model whose search is estimated to cost more than `budget_cpu_seconds`. Weights of the types of interaction are
+    searched where there is more than one type.
 
     Parameters
     ----------
@@ -64,62 +65,42 @@ def short_search(
         return {}
     examples = _without_other_customers(examples)
     is_dated = bool(examples.train.interactions.age_days.any())
+    usual = usual_weights(examples.train)
     found: dict[str, dict[str, Any]] = {}
     for name, parameters in SHORT_SEARCH.items():
+        default = make_recommender(name, settings, seed)
+        if default.needs_several_types and not usual and examples.train.target != ANY:
+            continue
         given = settings.models.get(name, {})
         wanted = {
             key: values
             for key, values in parameters.items()
             if key not in given and (is_dated or not key.endswith("_days"))
         }
-        fits = 1 + sum(len(values) for values in wanted.values())
-        model = make_recommender(name, settings, seed)
-        if not wanted or fits * model.estimated_cpu_seconds(examples.train) > budget_cpu_seconds:
+        is_typed = bool(usual) and PARAMETER in default.get_params() and PARAMETER not in given
+        models = [default, *(make_recommender(name, settings, seed, **{k: v}) for k in wanted for v in wanted[k])]
+        models += [default] * (number_of_fits(name, usual) if is_typed else 0)
+        if len(models) == 1 or sum(one.estimated_cpu_seconds(examples.train) for one in models) > budget_cpu_seconds:
             continue
-        better = _search(name, model, wanted, settings, seed, examples)
-        if better:
-            found[name] = better
+        trials = ParameterTrials(name, settings, seed, examples)
+        for key, values in wanted.items():
+            current = trials.parameters[key]
+            trials.keep_best([{key: value} for value in values if value != current])
+        if is_typed:
+            learnt = [one[PARAMETER] for one in found.values() if PARAMETER in one]
+            learn_type_weights(trials, usual, learnt)
+        if trials.chosen:
+            found[name] = trials.chosen
     if found:
-        said = ", ".join(f"{name}.{key} {value}" for name, given in found.items() for key, value in given.items())
+        said = ", ".join(f"{name}.{key} {_said(value)}" for name in found for key, value in found[name].items())
         progress(f"recommend: better than the defaults on the validation period: {said}")
     return found
 
 
-def _search(
-    name: str,
-    default: Recommender,
-    wanted: Mapping[str, Sequence[Any]],
-    settings: RecommendSettings,
-    seed: int,
-    examples: EvaluationSplit,
-) -> dict[str, Any]:
-    chosen: dict[str, Any] = {}
-    best = _values(default, examples)
-    if best is None:
-        return {}
-    for key, values in wanted.items():
-        current = default.get_params()[key]
-        values_of = {
-            value: _values(make_recommender(name, settings, seed, **{**chosen, key: value}), examples)
-            for value in values
-            if value != current
-        }
-        able = {value: found for value, found in values_of.items() if found is not None}
-        if not able:
-            continue
-        value = max(able, key=lambda one: float(able[one].mean()))
-        if is_ahead(able[value], best, seed).low > 0:
-            chosen[key], best = value, able[value]
-    return chosen
-
-
-def _values(model: Recommender, examples: EvaluationSplit) -> NDArray[np.float64] | None:
-    """NDCG of each example, or None if the model cannot be fitted."""
-    try:
-        model.fit(examples.train)
-    except DataError:
-        return None
-    return ranking_metrics(examples.recommend_with(model, K).ids, examples.truth, K, ("ndcg",))["ndcg"]
+def _said(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return " and ".join(f"{name} {weight:g}" for name, weight in value.items()) or "none"
 
 
 def _without_other_customers(examples: EvaluationSplit) -> EvaluationSplit:
@@ -143,10 +124,10 @@ def best_half_life(
     """Settings with the half-life of own purchases that is best on `home`, and the NDCG of each half-life."""
     task: Task = TASKS["home"]
     examples = sampled(task.examples(validation.train, validation.holdout, seed), seed)
-    ndcg: dict[int | None, float] = {}
+    means: dict[int | None, float] = {}
     for half_life in (*settings.half_life_days, None):
         model = make_recommender("repeat", settings, seed, half_life_days=half_life)
-        values = _values(model, examples)
-        ndcg[half_life] = float(values.mean()) if values is not None else 0.0
-    best = max(ndcg, key=lambda key: ndcg[key])
-    return with_parameters(settings, {"repeat": {"half_life_days": best}}), ndcg
+        values = ndcg(model, examples)
+        means[half_life] = float(values.mean()) if values is not None else 0.0
+    best = max(means, key=lambda key: means[key])
+    return with_parameters(settings, {"repeat": {"half_life_days": best}}), means
