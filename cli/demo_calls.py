@@ -211,7 +211,8 @@ def _show_items(output: Output, answer: dict[str, Any], names: dict[str, tuple[s
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     output.table("", columns, rows, ["rank"])
-    fallback = answer["fallback"] or "none, all from this customer’s own history"
+    # not "from the customer's history", which holds nothing that `discover` or `complement` shows
+    fallback = answer["fallback"] or "none, every item was chosen for this customer"
     output.say(f"  fallback: {fallback}; model version {answer['model']['version']}")
 
 

@@ -51,7 +51,8 @@ class RankedResponse(Response):
     one_id: str | None = Field(description="customer that the id resolves to, null for an unknown user")
     items: list[RecommendedItem]
     fallback: str | None = Field(
-        description="null if the whole list is based on the customer's own history, else the source used instead"
+        description="null if every item was chosen for the customer (or for the context items), else the source that "
+        "is the same for everybody"
     )
     unknown: list[str] = Field(description="item ids of the request that the model does not know")
     unknown_attributes: list[str] = Field(

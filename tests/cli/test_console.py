@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cli.console import Output, to_jsonable
+from cli.demo_calls import _show_items
 
 
 def test_in_a_pipe_every_step_is_a_line_on_stderr(capsys):
@@ -59,3 +60,13 @@ def test_with_json_only_the_result_is_printed(capsys):
 def test_markup_in_data_is_not_interpreted(capsys):
     Output().table("", ["name"], [["[red]not red[/red]"]])
     assert "[red]not red[/red]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fallback", "said"), [("popular", "fallback: popular;"), (None, "fallback: none")])
+def test_a_list_says_its_fallback_and_claims_no_history(capsys, fallback, said):
+    """Scene `discover` shows what the customer never bought, and has no fallback either."""
+    item = {"item_id": "i1", "rank": 1, "source": "ials", "reasons": []}
+    _show_items(Output(), {"items": [item], "fallback": fallback, "model": {"version": "1"}}, {})
+    out = capsys.readouterr().out
+    assert said in out
+    assert "history" not in out

@@ -72,7 +72,7 @@ def questions(champions: Champions, now: datetime) -> list[tuple[str, dict[str, 
         {"user_id": table["user_id"][row].as_py(), "user_source": table["user_source"][row].as_py()} for row in order
     ]
     frequent, middling, never = users[0], users[len(users) // 2], users[-1]
-    item_ids = champions.need("recommend").bundle.item_ids.tolist()
+    item_ids = champions.require("recommend").bundle.item_ids.tolist()
     basket, events = (
         item_ids[10:12],
         [

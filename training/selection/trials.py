@@ -48,6 +48,15 @@ class ParameterTrials:
         """All parameters of the model with those chosen so far."""
         return self._model({}).get_params()
 
+    def measure_on(self, examples: EvaluationSplit) -> None:
+        """Measure what follows on other examples."""
+        self.examples, self._best = examples, None
+
+    def keep_best_value(self, key: str, values: Sequence[Any]) -> bool:
+        """`keep_best` of the values of one parameter."""
+        current = self.parameters[key]
+        return self.keep_best([{key: value} for value in values if value != current])
+
     def keep_best(self, changes: Sequence[Mapping[str, Any]]) -> bool:
         """Keep the best of some changes if it is ahead of the parameters chosen so far beyond noise.
 
@@ -56,6 +65,8 @@ class ParameterTrials:
         bool
             Whether one was kept. A model that cannot be fitted keeps its parameters.
         """
+        if not len(self.examples):
+            return False
         if self._best is None:
             self._best = ndcg(self._model({}), self.examples)
         if self._best is None:

@@ -131,8 +131,8 @@ class DuckDBEngine:
 
     def _run(self, features: Sequence[Feature], rows: PreparedTables, as_of: datetime) -> pa.Table:
         rows.cache(VIEW_TABLES[feature.view] for feature in features if feature.view)
-        of_history = rows.is_past(as_of) and any(feature.view == "profiles" for feature in features)
-        key = (tuple(features), rows.schema_key, of_history)
+        reads_past = rows.is_past(as_of) and any(feature.view == "profiles" for feature in features)
+        key = (tuple(features), rows.schema_key, reads_past)
         if key not in _SQL_CACHE:
             views = Views(rows, as_of, getvariable(VARIABLE))
             while len(_SQL_CACHE) >= SQL_CACHE_SIZE:
