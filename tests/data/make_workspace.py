@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from features.data.lake import Lake
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
-from serving.champions import Champions, load_from_workspace
+from serving.champions import BUNDLE_KINDS, Champions, load_from_workspace
 from serving.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ lifecycle: {horizon_days: 7}
 lookalike: {minimum_seed: 10, factors: 8}
 serving: {stale_after_days: 30.0}
 """
-INGEST = ["ingest", "synthetic", "--customers", "480", "--days", "63", "--seed", "5"]
+INGEST = ["ingest", "synthetic", "--customers", "480", "--days", "91", "--seed", "5"]
 FEWER_EVENTS = "SELECT * FROM events WHERE hash(event_id) % 4 = 0"  # events are most of the bytes
 # Rows that name the machine and the user of the training run, or that repeat other rows.
 CLEANED = (
@@ -115,6 +115,8 @@ def questions(champions: Champions, now: datetime) -> list[tuple[str, dict[str, 
 def record(workspace: Workspace) -> dict[str, Any]:
     """What today's code answers about the workspace."""
     champions = load_from_workspace(workspace, load_settings(workspace.config_file))
+    if missing := BUNDLE_KINDS.keys() - champions.models.keys():
+        raise SystemExit(f"no champion of {', '.join(sorted(missing))}: the gate refused it; change INGEST")
     snapshot = champions.customers
     now = snapshot.as_of + timedelta(days=3)
     answers = []
