@@ -41,7 +41,7 @@ class ParameterTrials:
     def __init__(self, name: str, settings: RecommendSettings, seed: int, examples: EvaluationSplit) -> None:
         self.name, self.settings, self.seed, self.examples = name, settings, seed, examples
         self.chosen: dict[str, Any] = {}
-        self._best: Values | None = None
+        self._reference: Values | None = None
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -50,7 +50,7 @@ class ParameterTrials:
 
     def measure_on(self, examples: EvaluationSplit) -> None:
         """Measure what follows on other examples."""
-        self.examples, self._best = examples, None
+        self.examples, self._reference = examples, None
 
     def keep_best_value(self, key: str, values: Sequence[Any]) -> bool:
         """`keep_best` of the values of one parameter."""
@@ -67,18 +67,18 @@ class ParameterTrials:
         """
         if not len(self.examples):
             return False
-        if self._best is None:
-            self._best = ndcg(self._model({}), self.examples)
-        if self._best is None:
+        if self._reference is None:
+            self._reference = ndcg(self._model({}), self.examples)
+        if self._reference is None:
             return False
-        measured = [(change, ndcg(self._model(change), self.examples)) for change in changes]
-        able = [(change, found) for change, found in measured if found is not None]
+        tried = [(change, ndcg(self._model(change), self.examples)) for change in changes]
+        able = [(change, found) for change, found in tried if found is not None]
         if not able:
             return False
         change, found = max(able, key=lambda one: float(one[1].mean()))
-        if is_ahead(found, self._best, self.seed).low <= 0:
+        if is_ahead(found, self._reference, self.seed).low <= 0:
             return False
-        self.chosen, self._best = {**self.chosen, **change}, found
+        self.chosen, self._reference = {**self.chosen, **change}, found
         return True
 
     def _model(self, change: Mapping[str, Any]) -> Recommender:
