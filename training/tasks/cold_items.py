@@ -63,6 +63,6 @@ TASK = Task(
     candidates,
     examples,
     # which items are hidden matters: LightFM had an NDCG@10 of .0126 and .0038 in two months of Complete Journey
-    periods=3,
+    draws=3,
     tuned_models=("affinity",),
 )

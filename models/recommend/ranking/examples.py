@@ -54,6 +54,16 @@ class RankingExamples:
         """All features in memory, (m, f)."""
         return np.concatenate([part.array() for part in self.parts])
 
+    def first(self, rows: int) -> tuple[Floats, Ints]:
+        """Return the features, (n, f), and the lists, (n,), of the first blocks that together have `rows` rows."""
+        blocks, n = [np.empty((0, self.parts[0].width), np.float32)], 0
+        for block in (block for part in self.parts for block in part.blocks()):
+            blocks.append(block)
+            n += len(block)
+            if n >= rows:
+                break
+        return np.concatenate(blocks), self.groups[:n]
+
     def matrix(self, names: list[str], *, bins: int, threads: int) -> xgb.QuantileDMatrix:
         """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels."""
         rows = RowIterator(self.parts, {"label": self.labels}, names)

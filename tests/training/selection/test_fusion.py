@@ -69,7 +69,6 @@ def test_the_blend_ranks_as_its_weights_were_measured():
     ).fit(data)
     expected = Fusion.of(lists, truth, 10).values(weights)
     found = ranking_metrics(blend.recommend(users, 10).ids, truth, 10, ("ndcg",))["ndcg"]
-    # `popular` ranks every item, so that nothing is beyond the depth of a list; the lists are then the same
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -101,7 +100,7 @@ def values_of(lists, truth, folds):
 
 def test_models_that_complement_each_other_are_blended():
     lists, truth = complementary()
-    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(400), 0)
+    weights, folds = cross_fitted_weights(Fusion.of(lists, truth, 10), np.arange(400), 0)
     values = values_of(lists, truth, folds)
     assert set(weights.weights) == {"left", "right"}
     assert sum(weights.weights.values()) == pytest.approx(1.0)
@@ -114,7 +113,7 @@ def test_the_values_are_not_of_weights_chosen_on_the_same_examples():
     rng = np.random.default_rng(5)
     lists = {f"noise {i}": listed(np.array([rng.permutation(200)[:20] for _ in range(60)])) for i in range(12)}
     truth = sparse.csr_matrix((rng.random((60, 200)) < 0.05).astype(np.float32) + np.eye(60, 200, dtype=np.float32))
-    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(60), 0)
+    weights, folds = cross_fitted_weights(Fusion.of(lists, truth, 10), np.arange(60), 0)
     honest = values_of(lists, truth, folds)
     flattering = Fusion.of(lists, truth, 10).values(weights)
     assert honest.mean() < flattering.mean()
