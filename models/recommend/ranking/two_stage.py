@@ -24,6 +24,12 @@ from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_now, lines_of
 from models.recommend.ranking.item_statistics import ItemStatistics, item_statistics
+from models.recommend.ranking.promotions import (
+    PlannedPromotions,
+    promotion_columns,
+    promotion_feature_names,
+    promotion_kinds,
+)
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
@@ -105,6 +111,8 @@ class TwoStageRecommender(CandidateRecommender):
         The fitted stages.
     typed_ : TypedInteractions or None
         Interactions of all types, for the features by type; None if there is only one type.
+    promotions_ : PlannedPromotions or None
+        Promotions of the items, past and planned; None for a training set without promotions.
     """
 
     name: ClassVar[str] = "two_stage"
@@ -118,6 +126,7 @@ class TwoStageRecommender(CandidateRecommender):
     }
 
     typed_: TypedInteractions | None = None
+    promotions_: PlannedPromotions | None = None
 
     def __init__(
         self,
@@ -164,6 +173,8 @@ class TwoStageRecommender(CandidateRecommender):
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
         self.typed_, self.data_target_ = TypedInteractions.of(train), train.target
+        if (kinds := promotion_kinds(train)) is not None:
+            self.promotions_ = PlannedPromotions.of(train.promotions, kinds, train.interactions)
         examples = self._sampler().sample(train)
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):
@@ -210,6 +221,7 @@ class TwoStageRecommender(CandidateRecommender):
             widths=self._widths,
             from_history=self._from_history,
             types=self._types,
+            promotion_kinds=None if self.promotions_ is None else self.promotions_.kinds,
             stages=json.dumps(self._stages, sort_keys=True, default=str),
         )
 
@@ -250,6 +262,7 @@ class TwoStageRecommender(CandidateRecommender):
         return [
             *FEATURES,
             *(type_feature_names(self._types) if self._types else ()),
+            *(() if self.promotions_ is None else promotion_feature_names(self.promotions_.kinds)),
             *(
                 f"{level}_{name}_{what}"
                 for level, (name, _, _) in enumerate(self._stages)
@@ -277,7 +290,8 @@ class TwoStageRecommender(CandidateRecommender):
         wanted = ids[rows, places].astype(np.int64)
         columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
         by_type = type_columns(self.typed_, query, self.data_target_, self.statistics_.codes, rows, wanted)
-        X = np.concatenate([self._features(query, rows, wanted), by_type, columns], axis=1)
+        promoted = promotion_columns(self.promotions_, query.users[rows], wanted, query.elapsed_days)
+        X = np.concatenate([self._features(query, rows, wanted), by_type, promoted, columns], axis=1)
         scores[rows, places] = self.boosters_.scores(X)
         return scores
 
@@ -332,6 +346,7 @@ class TwoStageRecommender(CandidateRecommender):
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
             **self.statistics_.state(),
             **({} if self.typed_ is None else self.typed_.state()),
+            **({} if self.promotions_ is None else self.promotions_.state()),
             "data_target": np.asarray(self.data_target_),
             "scales": self.boosters_.scales,
         }
@@ -341,6 +356,7 @@ class TwoStageRecommender(CandidateRecommender):
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
         self._set_starts()
         self.typed_ = TypedInteractions.restored(state, self.n_users_)
+        self.promotions_ = PlannedPromotions.restored(state, self.n_items_)
         self.data_target_ = str(state.get("data_target", PURCHASE))
         self.scales_ = state["scales"]
         self.statistics_ = ItemStatistics.restored(state)

@@ -1,0 +1,209 @@
+"""Planned promotions of items: what was known of them at a moment, read from the table `promotions`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ibis import _
+from numpy.typing import NDArray
+
+from features.compute.views import days_before, timestamp
+from features.id_map import IdMap
+
+HISTORY_DAYS = 400.0  # promotions that ended earlier are not read
+CATEGORY_SEPARATOR = "/"
+COLUMNS = ("item_id", "category", "kind", "start_days", "end_days", "known_days", "reach")
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ItemPromotions:
+    """Promotions of items, sorted by item, then by start; a promotion of a category is one of each of its items.
+
+    Times are days before the cutoff, so that those after it are negative. Moments are compared as everywhere: what is
+    known at the cutoff was known before it (``known_days > 0``).
+
+    Attributes
+    ----------
+    items : ndarray of int32, (m,)
+    kinds : ndarray of int16, (m,)
+        Index in `kind_names`.
+    start_days, end_days : ndarray of float32, (m,)
+        First and last moment; −inf for an end that is not planned.
+    known_days : ndarray of float32, (m,)
+        Moment since which the promotion is known.
+    reach : ndarray of float32, (m,)
+        Share of the stores or customers that it reaches, 0 to 1.
+    kind_names : tuple of str
+        The kinds, the most frequent first; '' is a promotion without a kind.
+    n_items : int
+        Number of items of the catalogue.
+    """
+
+    items: NDArray[np.int32]
+    kinds: NDArray[np.int16]
+    start_days: NDArray[np.float32]
+    end_days: NDArray[np.float32]
+    known_days: NDArray[np.float32]
+    reach: NDArray[np.float32]
+    kind_names: tuple[str, ...]
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def where(self, kept: NDArray[Any]) -> ItemPromotions:
+        """Return the promotions at a mask or at ascending places."""
+        columns = {name: getattr(self, name)[kept] for name in ARRAYS}
+        return replace(self, **columns)
+
+    def later(self, days: float) -> ItemPromotions:
+        """Return the promotions as seen `days` days after the cutoff (before it if negative).
+
+        Only those known then are kept.
+
+        Examples
+        --------
+        >>> arrays = [np.array([value], np.float32) for value in (-3.0, -9.0, 1.0, 1.0)]
+        >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
+        >>> one.later(5).start_days.tolist(), len(one.later(-1))
+        ([2.0], 0)
+        """
+        shift = np.float32(days)
+        moved = {name: getattr(self, name) + shift for name in ("start_days", "end_days", "known_days")}
+        return replace(self, **moved).where(moved["known_days"] > 0)
+
+    def not_ended(self, days: float) -> ItemPromotions:
+        """Return the promotions that did not end more than `days` days before the cutoff."""
+        return self.where(self.end_days <= days)
+
+    def renumbered(self, place: NDArray[np.integer[Any]], n_items: int) -> ItemPromotions:
+        """Return the promotions of items with other numbers: `place` has the new one of each item, −1 for none."""
+        kept = self.where(place[self.items] >= 0)
+        items = place[kept.items].astype(np.int32)
+        return replace(kept, items=items, n_items=n_items).where(np.argsort(items, kind="stable"))
+
+    def starts(self) -> Ints:
+        """Return the place of the first promotion of each item, (n_items + 1,)."""
+        return np.searchsorted(self.items, np.arange(self.n_items + 1))
+
+    def running(self, items: NDArray[np.integer[Any]], days: NDArray[Any], kind: int | None = None) -> NDArray[Any]:
+        """Return the reach of the promotions that run at given moments, (n,): of several their sum, at most 1.
+
+        Parameters
+        ----------
+        items : int array, (n,)
+        days : float array, (n,)
+            The moments, in days before the cutoff.
+        kind : int, optional
+            Index in `kind_names`; by default all kinds.
+        """
+        of_kind = self if kind is None else self.where(self.kinds == kind)
+        wide = 1e5  # days; more than any history, so that moments of different items do not mix
+        reach = np.append(0.0, of_kind.reach).astype(np.float64)
+        offset = of_kind.items * (2 * wide)
+        begun = offset - of_kind.start_days.astype(np.float64)
+        over = offset - np.maximum(of_kind.end_days.astype(np.float64), -wide / 2)
+        asked = np.asarray(items, np.float64) * (2 * wide) - np.asarray(days, np.float64)
+        total = np.zeros(len(asked))
+        for sign, moments, side in ((1.0, begun, "right"), (-1.0, over, "left")):
+            order = np.argsort(moments, kind="stable")
+            sums = np.cumsum(np.append(0.0, reach[1:][order]))
+            total += sign * sums[np.searchsorted(moments[order], asked, side=side)]  # type: ignore[call-overload]
+        return np.clip(np.round(total, 6), 0.0, 1.0).astype(np.float32)  # rounded, because sums do not cancel exactly
+
+
+ARRAYS = ("items", "kinds", "start_days", "end_days", "known_days", "reach")
+
+
+def item_promotions(
+    backend: Any,
+    as_of: datetime,
+    item_ids: NDArray[np.str_],
+    categories: NDArray[np.str_],
+    *,
+    known_before: datetime | None = None,
+    ended_days: float = HISTORY_DAYS,
+) -> ItemPromotions | None:
+    """Read the promotions of the items of a catalogue that are known at `as_of`, past and planned.
+
+    Parameters
+    ----------
+    backend : Ibis backend
+        Of the lake (`Lake.connect`, `Builder.backend`).
+    as_of : datetime
+        The cutoff from which days are counted, naive UTC.
+    item_ids, categories : ndarray of str, (n_items,)
+        The items, and their category paths ('' if unknown).
+    known_before : datetime, optional
+        Read also what was known after `as_of` and before this moment; `ItemPromotions.later` keeps what is known.
+    ended_days : float
+        Promotions that ended earlier before `as_of` are left out.
+
+    Returns
+    -------
+    ItemPromotions or None
+        None if no promotion of these items is known.
+    """
+    t, cutoff = backend.table("promotions"), timestamp(as_of)
+    since = timestamp(as_of - timedelta(days=ended_days))
+    t = t.filter(t.known_at < timestamp(known_before or as_of), t["end"].isnull() | (t["end"] >= since))
+    rows = t.select(
+        _.item_id,
+        _.category,
+        kind=_.kind.fill_null(""),
+        start_days=days_before(cutoff, t["start"]),
+        end_days=days_before(cutoff, t["end"]),
+        known_days=days_before(cutoff, t.known_at),
+        reach=_.reach.fill_null(1.0),
+    ).to_pyarrow()
+    place, items = _items_of(rows, item_ids, categories)
+    if not len(items):
+        return None
+    names = np.asarray(rows["kind"].to_pandas().to_numpy(), dtype=np.str_)[place]
+    known, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    by_count = np.lexsort((known, -counts))
+    rank = np.empty(len(known), dtype=np.int16)
+    rank[by_count] = np.arange(len(known), dtype=np.int16)
+    kinds = rank[codes]
+
+    def column(name: str) -> NDArray[np.float32]:
+        values = rows[name].fill_null(-np.inf) if name == "end_days" else rows[name]
+        return np.asarray(values.to_numpy()[place], dtype=np.float32)
+
+    start, end, since_known, reach = (column(name) for name in ("start_days", "end_days", "known_days", "reach"))
+    order = np.lexsort((reach, since_known, end, kinds, -start, items))
+    return ItemPromotions(
+        items[order].astype(np.int32),
+        kinds[order],
+        start[order],
+        end[order],
+        since_known[order],
+        reach[order],
+        tuple(known[by_count].tolist()),
+        len(item_ids),
+    )
+
+
+def _items_of(rows: pa.Table, item_ids: NDArray[np.str_], categories: NDArray[np.str_]) -> tuple[Ints, Ints]:
+    """Return the places of rows and the items that each of them promotes, a pair for each item of a category."""
+    items = IdMap(item_ids).rows(rows["item_id"])
+    named = np.flatnonzero(items >= 0)
+    places, found = [named], [items[named]]
+    of_category = np.asarray(rows["category"].is_valid()) & np.asarray(rows["item_id"].is_null())
+    if of_category.any():
+        coded = rows["category"].combine_chunks().dictionary_encode()
+        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        paths = categories.astype(np.str_)
+        for code, category in enumerate(coded.dictionary.to_pylist()):
+            own = np.flatnonzero(of_category & (codes == code))
+            inside = np.flatnonzero(
+                (paths == category) | np.char.startswith(paths, f"{category}{CATEGORY_SEPARATOR}")
+            )
+            places.append(np.repeat(own, len(inside)))
+            found.append(np.tile(inside, len(own)))
+    return np.concatenate(places), np.concatenate(found)
