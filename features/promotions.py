@@ -201,9 +201,7 @@ def _items_of(rows: pa.Table, item_ids: NDArray[np.str_], categories: NDArray[np
         paths = categories.astype(np.str_)
         for code, category in enumerate(coded.dictionary.to_pylist()):
             own = np.flatnonzero(of_category & (codes == code))
-            inside = np.flatnonzero(
-                (paths == category) | np.char.startswith(paths, f"{category}{CATEGORY_SEPARATOR}")
-            )
+            inside = np.flatnonzero((paths == category) | np.char.startswith(paths, f"{category}{CATEGORY_SEPARATOR}"))
             places.append(np.repeat(own, len(inside)))
             found.append(np.tile(inside, len(own)))
     return np.concatenate(places), np.concatenate(found)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from features.data.lake import quote
 from qianmian.schema import Column, Table
 
-# Key columns that a row may leave empty: a sighting without a time is valid, and a promotion names an item or a category
+# Key columns that a row may leave empty: a sighting needs no time, and a promotion names an item or a category
 OPTIONAL_KEYS = {
     ("identities", "observed_at"),
     *(("promotions", name) for name in ("item_id", "category", "kind", "end")),

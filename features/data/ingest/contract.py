@@ -32,6 +32,7 @@ from qianmian.schema import TABLES, DType, Table
 
 DEFAULTS = {("transactions", "status"): "paid"}
 
+
 @dataclass(frozen=True)
 class StagedTable:
     """A raw table after casts and checks.

@@ -71,6 +71,9 @@ def order_cases() -> list[tuple[str, str]]:
 def promotion_cases() -> list[tuple[str, str]]:
     """(SQL condition, reason) of the promotions that cannot be."""
     return [
-        ("item_id IS NULL AND category IS NULL", "neither item_id nor category: the row does not name what is promoted"),
+        (
+            "item_id IS NULL AND category IS NULL",
+            "neither item_id nor category: the row does not name what is promoted",
+        ),
         ('"end" < start', "end is before start"),
     ]

@@ -24,6 +24,7 @@ PLANNED_DAYS = 28.0  # of planned ones
 MAX_KINDS = 4  # with features of their own, the most frequent; all kinds together have features besides
 ALL = "promoted"
 ITEM = ("past_share", "days_since", "reach_now", "planned_share", "days_until")
+KINDS_PLANNED = "promoted_kinds_planned"
 RESPONSE = "user_share"  # mean reach of the promotions of what the customer bought, at the time of the purchase
 
 
@@ -43,13 +44,15 @@ def promotion_feature_names(kinds: Sequence[str] | None) -> list[str]:
 
     Examples
     --------
-    >>> promotion_feature_names(())[:2], len(promotion_feature_names(("mailer", "display"))), promotion_feature_names(None)
+    >>> both = promotion_feature_names(("mailer", "display"))
+    >>> promotion_feature_names(())[:2], len(both), promotion_feature_names(None)
     (['promoted_past_share', 'promoted_days_since'], 19, [])
     """
     if kinds is None:
         return []
     levels = [ALL, *(f"{ALL}_{place}_{kind}" for place, kind in enumerate(kinds))]
-    return [*(f"{level}_{name}" for level in levels for name in (*ITEM, RESPONSE)), *(["kinds_planned"] if kinds else [])]
+    names = [f"{level}_{name}" for level in levels for name in (*ITEM, RESPONSE)]
+    return [*names, KINDS_PLANNED] if kinds else names
 
 
 @dataclass(frozen=True)
@@ -72,26 +75,19 @@ class PlannedPromotions:
     response: Floats
 
     @classmethod
-    def of(
-        cls, promotions: ItemPromotions | None, kinds: tuple[str, ...], lines: Interactions
-    ) -> PlannedPromotions:
+    def of(cls, promotions: ItemPromotions | None, kinds: tuple[str, ...], lines: Interactions) -> PlannedPromotions:
         """Compute the response of the customers of `lines`."""
         users, n = lines.users, lines.shape[0]
         counts = np.bincount(users, minlength=n)
         columns = []
         for kind in (None, *kinds):
             reach = np.zeros(len(users), np.float32)
-            code = _code(promotions, kind)
-            if promotions is not None and (kind is None or code is not None):
-                reach = promotions.running(lines.items, lines.age_days, code)
+            if promotions is not None:
+                reach = promotions.running(lines.items, lines.age_days, _code(promotions, kind))
             sums = np.bincount(users, reach, minlength=n)
             columns.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
         carried = None if promotions is None else promotions.not_ended(PAST_DAYS)
         return cls(carried, kinds, np.column_stack(columns).astype(np.float32))
-
-    @property
-    def width(self) -> int:
-        return len(promotion_feature_names(self.kinds))
 
     def features(self, users: Ints, ids: Ints, elapsed_days: float = 0.0) -> Floats:
         """Compute the columns of `promotion_feature_names` for (customer, item) pairs, (m, width).
@@ -110,10 +106,7 @@ class PlannedPromotions:
         columns, planned = list[NDArray[np.floating]](), np.zeros(len(wanted))
         for level, kind in enumerate((None, *self.kinds)):
             code = _code(self.promotions, kind)
-            of_kind = known
-            if kind is not None:
-                of_kind = known.where(known.kinds == code) if code is not None else known.where(slice(0))
-            table = _item_columns(of_kind, len(wanted))
+            table = _item_columns(known if code is None else known.where(known.kinds == code), len(wanted))
             if kind is not None:
                 planned += table[:, ITEM.index("planned_share")] > 0
             columns += [table[place], response[:, [level]]]
@@ -128,7 +121,7 @@ class PlannedPromotions:
             nothing = np.empty(0, np.float32)
             empty = (np.empty(0, np.int32), np.empty(0, np.int16), nothing, nothing, nothing, nothing)
             return ItemPromotions(*empty, (), len(wanted))
-        first, last = (np.searchsorted(promotions.items, wanted, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+        first, last = (np.searchsorted(promotions.items, wanted, side=side) for side in ("left", "right"))
         counts = last - first
         at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
         chosen = promotions.where(at)
@@ -168,10 +161,10 @@ def promotion_columns(planned: PlannedPromotions | None, users: Ints, ids: Ints,
 
 
 def _code(promotions: ItemPromotions | None, kind: str | None) -> int | None:
-    """Index of a kind in promotions that may lack it."""
-    if promotions is None or kind is None or kind not in promotions.kind_names:
+    """Index of a kind in promotions, −1 if they lack it; None for all kinds."""
+    if kind is None:
         return None
-    return promotions.kind_names.index(kind)
+    return promotions.kind_names.index(kind) if promotions is not None and kind in promotions.kind_names else -1
 
 
 def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
+from features.promotions import ItemPromotions
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
@@ -246,6 +248,15 @@ class TwoStageRecommender(CandidateRecommender):
         return tuple(dict.fromkeys([INTERACTION_TYPES[code] for code in self._types]))
 
     @property
+    def reads_promotions(self) -> bool:
+        return self.promotions_ is not None or super().reads_promotions
+
+    def update_promotions(self, promotions: ItemPromotions | None) -> None:
+        super().update_promotions(promotions)
+        if self.promotions_ is not None:
+            self.promotions_ = replace(self.promotions_, promotions=promotions)
+
+    @property
     def _widths(self) -> list[int]:
         return [width for _, _, width in self._stages]
 
@@ -334,6 +345,7 @@ class TwoStageRecommender(CandidateRecommender):
         check_features(folder)
         model = super().load(folder)
         model.boosters_ = Boosters.load(folder, model.scales_)
+        model.boosters_.check_names(model._feature_names(), folder)
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.boosters_.set_threads(model.n_jobs)
