@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,8 +17,9 @@ from features.id_map import IdMap
 
 HISTORY_DAYS = 400.0  # promotions that ended earlier are not read
 CATEGORY_SEPARATOR = "/"
-COLUMNS = ("item_id", "category", "kind", "start_days", "end_days", "known_days", "reach")
+FAR = 1e5  # days; more than any history
 Ints = NDArray[np.int64]
+Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -87,34 +89,40 @@ class ItemPromotions:
         items = place[kept.items].astype(np.int32)
         return replace(kept, items=items, n_items=n_items).where(np.argsort(items, kind="stable"))
 
-    def starts(self) -> Ints:
-        """Return the place of the first promotion of each item, (n_items + 1,)."""
-        return np.searchsorted(self.items, np.arange(self.n_items + 1))
+    def reach_at(self, kind: int | None = None) -> Callable[[Numbers, Numbers], NDArray[np.float32]]:
+        """Return a function of items and moments, in days before the cutoff, that gives the reach of what runs then.
 
-    def running(self, items: NDArray[np.integer[Any]], days: NDArray[Any], kind: int | None = None) -> NDArray[Any]:
-        """Return the reach of the promotions that run at given moments, (n,): of several their sum, at most 1.
+        Of several promotions it is their sum, at most 1.
 
         Parameters
         ----------
-        items : int array, (n,)
-        days : float array, (n,)
-            The moments, in days before the cutoff.
         kind : int, optional
             Index in `kind_names`; by default all kinds.
+
+        Examples
+        --------
+        >>> arrays = [np.array([value], np.float32) for value in (9.0, 2.0, 10.0, 0.5)]
+        >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
+        >>> one.reach_at()(np.zeros(3, np.int32), np.array([9.5, 9.0, 2.0])).tolist()
+        [0.0, 0.5, 0.5]
         """
         of_kind = self if kind is None else self.where(self.kinds == kind)
-        wide = 1e5  # days; more than any history, so that moments of different items do not mix
-        reach = np.append(0.0, of_kind.reach).astype(np.float64)
-        offset = of_kind.items * (2 * wide)
-        begun = offset - of_kind.start_days.astype(np.float64)
-        over = offset - np.maximum(of_kind.end_days.astype(np.float64), -wide / 2)
-        asked = np.asarray(items, np.float64) * (2 * wide) - np.asarray(days, np.float64)
-        total = np.zeros(len(asked))
-        for sign, moments, side in ((1.0, begun, "right"), (-1.0, over, "left")):
+        offsets = of_kind.items * (2.0 * FAR)  # so far apart that moments of different items do not mix
+
+        def sums(days: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            moments = offsets - days
             order = np.argsort(moments, kind="stable")
-            sums = np.cumsum(np.append(0.0, reach[1:][order]))
-            total += sign * sums[np.searchsorted(moments[order], asked, side=side)]  # type: ignore[call-overload]
-        return np.clip(np.round(total, 6), 0.0, 1.0).astype(np.float32)  # rounded, because sums do not cancel exactly
+            return moments[order], np.cumsum(np.append(0.0, of_kind.reach[order].astype(np.float64)))
+
+        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(np.maximum(of_kind.end_days, -FAR / 2))
+
+        def reach(items: Numbers, days: Numbers) -> NDArray[np.float32]:
+            asked = items * (2.0 * FAR) - days
+            # what began until a moment, without what ended before it; rounded, because the sums do not cancel exactly
+            running = begun[np.searchsorted(starts, asked, "right")] - over[np.searchsorted(ends, asked, "left")]
+            return np.asarray(np.clip(np.round(running, 6), 0.0, 1.0), dtype=np.float32)
+
+        return reach
 
 
 ARRAYS = ("items", "kinds", "start_days", "end_days", "known_days", "reach")

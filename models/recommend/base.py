@@ -281,8 +281,7 @@ class Recommender(FitCost, ReadsPromotions, ABC):
         described = load_json(folder / "params.json")
         if (name := described.get("name")) != cls.name:
             raise ArtifactError("the folder holds another model", where=str(folder), got=name, allowed=cls.name)
-        model = cls(**described["params"])
-        state = load_arrays(folder / "state.npz")
+        model, state = cls(**described["params"]), load_arrays(folder / "state.npz")
         model.n_users_, model.n_items_ = described["n_users"], described["n_items"]
         model.history_ = unpack_csr("history", state)
         model._restore(state)

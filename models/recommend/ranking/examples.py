@@ -213,7 +213,10 @@ class ExampleSampler:
         typed = TypedInteractions.of(past, self.types) if self.types else None
         planned = None
         if self.promotion_kinds is not None:
-            planned = PlannedPromotions.of(past.promotions, self.promotion_kinds, lines)
+            kinds = self.promotion_kinds
+            planned = past.memoize(
+                ("planned promotions", kinds, *key[1:]), lambda: PlannedPromotions.of(past.promotions, kinds, lines)
+            )
         for rows, ids, columns in proposed:
             chosen = np.flatnonzero(kept[start : start + len(rows)])
             start += len(rows)

@@ -6,6 +6,7 @@ time of the fit, and, of the plans that a model carries, at the moment of a requ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from features.interactions import Interactions, TrainingSet
 from features.promotions import ARRAYS, ItemPromotions
 from models.persist import Arrays
+from models.recommend.ranking.item_sums import BLOCK_LINES
+from models.recommend.sampling import customer_blocks
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -50,7 +53,9 @@ def promotion_feature_names(kinds: Sequence[str] | None) -> list[str]:
     """
     if kinds is None:
         return []
-    levels = [ALL, *(f"{ALL}_{place}_{kind}" for place, kind in enumerate(kinds))]
+    # XGBoost refuses some characters in the name of a feature
+    plain = [re.sub(r"[\[\]<]", "_", kind) for kind in kinds]
+    levels = [ALL, *(f"{ALL}_{place}_{kind}" for place, kind in enumerate(plain))]
     names = [f"{level}_{name}" for level in levels for name in (*ITEM, RESPONSE)]
     return [*names, KINDS_PLANNED] if kinds else names
 
@@ -77,17 +82,17 @@ class PlannedPromotions:
     @classmethod
     def of(cls, promotions: ItemPromotions | None, kinds: tuple[str, ...], lines: Interactions) -> PlannedPromotions:
         """Compute the response of the customers of `lines`."""
-        users, n = lines.users, lines.shape[0]
-        counts = np.bincount(users, minlength=n)
-        columns = []
-        for kind in (None, *kinds):
-            reach = np.zeros(len(users), np.float32)
-            if promotions is not None:
-                reach = promotions.running(lines.items, lines.age_days, _code(promotions, kind))
-            sums = np.bincount(users, reach, minlength=n)
-            columns.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+        n = lines.shape[0]
+        counts, reach = np.bincount(lines.users, minlength=n), np.zeros((n, 1 + len(kinds)))
+        if promotions is not None:
+            levels = [promotions.reach_at(_code(promotions, kind)) for kind in (None, *kinds)]
+            for customers in customer_blocks(lines.users, BLOCK_LINES):
+                users, items, ages = lines.users[customers], lines.items[customers], lines.age_days[customers]
+                for place, level in enumerate(levels):
+                    reach[:, place] += np.bincount(users, level(items, ages), minlength=n)
+        response = np.where(counts > 0, reach.T / np.maximum(counts, 1), np.nan).T
         carried = None if promotions is None else promotions.not_ended(PAST_DAYS)
-        return cls(carried, kinds, np.column_stack(columns).astype(np.float32))
+        return cls(carried, kinds, response.astype(np.float32))
 
     def features(self, users: Ints, ids: Ints, elapsed_days: float = 0.0) -> Floats:
         """Compute the columns of `promotion_feature_names` for (customer, item) pairs, (m, width).

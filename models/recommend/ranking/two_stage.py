@@ -50,7 +50,7 @@ TYPED_STAGES: Stages = (
 )
 # the values cached with a training set (`TrainingSet.memoize`) that rankers of a later cutoff read
 SHARED_BY_RANKERS = frozenset(
-    {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories"}
+    {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories", "planned promotions"}
     | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
 DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
@@ -176,7 +176,9 @@ class TwoStageRecommender(CandidateRecommender):
         self._check_parameters()
         self.typed_, self.data_target_ = TypedInteractions.of(train), train.target
         if (kinds := promotion_kinds(train)) is not None:
-            self.promotions_ = PlannedPromotions.of(train.promotions, kinds, train.interactions)
+            self.promotions_ = train.memoize(
+                ("planned promotions", kinds), lambda: PlannedPromotions.of(train.promotions, kinds, train.interactions)
+            )
         examples = self._sampler().sample(train)
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):

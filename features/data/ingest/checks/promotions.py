@@ -37,3 +37,16 @@ def promotions_of_unknown_categories(found: CheckInput, table: str) -> Iterator[
             "write the category as the table items does, from its broadest level on: `GROCERY/DAIRY`",
             int(rows),
         )
+
+
+@per_table("promotions")
+def promotions_without_length(found: CheckInput, table: str) -> Iterator[TableFinding]:
+    """Warn of promotions that end at the moment at which they begin, as those of one day do where `end` is a date."""
+    [(rows, example)] = found.rows(f'SELECT count(*), min(start) FROM ({found.new(table)}) WHERE "end" = start')
+    if rows:
+        end = found.staged[table].expressions.get("end", "column")
+        yield TableFinding(
+            f"{rows:,} promotions end at the moment at which they begin, for example {example}, and so last no time",
+            f"if `end` is a date, its day belongs to the promotion: write `end: {end} + INTERVAL 1 DAY`",
+            int(rows),
+        )
