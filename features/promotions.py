@@ -109,7 +109,7 @@ class ItemPromotions:
         of_kind = self if kind is None else self.where(self.kinds == kind)
         offsets = of_kind.items * (2.0 * FAR)  # so far apart that moments of different items do not mix
 
-        def sums(days: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        def sums(days: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
             moments = offsets - days
             order = np.argsort(moments, kind="stable")
             return moments[order], np.cumsum(np.append(0.0, of_kind.reach[order].astype(np.float64)))

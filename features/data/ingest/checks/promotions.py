@@ -47,6 +47,6 @@ def promotions_without_length(found: CheckInput, table: str) -> Iterator[TableFi
         end = found.staged[table].expressions.get("end", "column")
         yield TableFinding(
             f"{rows:,} promotions end at the moment at which they begin, for example {example}, and so last no time",
-            f"if `end` is a date, its day belongs to the promotion: write `end: {end} + INTERVAL 1 DAY`",
+            f"if `end` is a date, its day belongs to the promotion: write `end: {end}::TIMESTAMP + INTERVAL 1 DAY`",
             int(rows),
         )
