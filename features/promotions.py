@@ -117,9 +117,9 @@ class ItemPromotions:
         (starts, begun), (ends, over) = sums(of_kind.start_days), sums(np.maximum(of_kind.end_days, -FAR / 2))
 
         def reach(items: Numbers, days: Numbers) -> NDArray[np.float32]:
-            asked = items * (2.0 * FAR) - days
+            moments = items * (2.0 * FAR) - days
             # what began until a moment, without what ended before it; rounded, because the sums do not cancel exactly
-            running = begun[np.searchsorted(starts, asked, "right")] - over[np.searchsorted(ends, asked, "left")]
+            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "left")]
             return np.asarray(np.clip(np.round(running, 6), 0.0, 1.0), dtype=np.float32)
 
         return reach
@@ -158,8 +158,8 @@ def item_promotions(
         None if no promotion of these items is known.
     """
     t, cutoff = backend.table("promotions"), timestamp(as_of)
-    since = timestamp(as_of - timedelta(days=ended_days))
-    t = t.filter(t.known_at < timestamp(known_before or as_of), t["end"].isnull() | (t["end"] >= since))
+    oldest = timestamp(as_of - timedelta(days=ended_days))
+    t = t.filter(t.known_at < timestamp(known_before or as_of), t["end"].isnull() | (t["end"] >= oldest))
     rows = t.select(
         _.item_id,
         _.category,
@@ -183,14 +183,14 @@ def item_promotions(
         values = rows[name].fill_null(-np.inf) if name == "end_days" else rows[name]
         return np.asarray(values.to_numpy()[place], dtype=np.float32)
 
-    start, end, since_known, reach = (column(name) for name in ("start_days", "end_days", "known_days", "reach"))
-    order = np.lexsort((reach, since_known, end, kinds, -start, items))
+    start, end, known_days, reach = (column(name) for name in ("start_days", "end_days", "known_days", "reach"))
+    order = np.lexsort((reach, known_days, end, kinds, -start, items))
     return ItemPromotions(
         items[order].astype(np.int32),
         kinds[order],
         start[order],
         end[order],
-        since_known[order],
+        known_days[order],
         reach[order],
         tuple(known[by_count].tolist()),
         len(item_ids),

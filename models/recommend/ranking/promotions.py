@@ -180,13 +180,13 @@ def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
     planned = np.clip(np.minimum(start, 0.0) - np.maximum(end, -PLANNED_DAYS), 0.0, None) * reach
     runs, begins = (start >= 0) & (end <= 0), (start < 0) & (start > -PLANNED_DAYS)
     over = (end > 0) & (end <= PAST_DAYS)
-    since, until, now = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
-    np.fmin.at(since, items[over], end[over])
-    since[items[runs]] = 0.0
-    np.fmin.at(until, items[begins], -start[begins])
-    until[items[runs]] = 0.0
+    days_since, days_until, now = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
+    np.fmin.at(days_since, items[over], end[over])
+    days_since[items[runs]] = 0.0
+    np.fmin.at(days_until, items[begins], -start[begins])
+    days_until[items[runs]] = 0.0
     np.add.at(now, items[runs], reach[runs])
     shares = [
         np.bincount(items, days, minlength=n) / length for days, length in ((past, PAST_DAYS), (planned, PLANNED_DAYS))
     ]
-    return np.column_stack([shares[0], since, now, shares[1], until])
+    return np.column_stack([shares[0], days_since, now, shares[1], days_until])
