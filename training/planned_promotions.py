@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from training.holdout import HoldoutSplit
@@ -15,6 +16,16 @@ FIX = (
     "the promotions as they were planned, with those that did not sell, and the time of the plan in `known_at`; or "
     "leave the table out"
 )
+
+
+def planned_items(split: HoldoutSplit, horizon_days: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which items are planned to go on promotion in a held-out period, and which sell in it, each (n_items,)."""
+    train, promotions = split.train, split.train.promotions
+    is_planned = np.zeros(train.n_items, dtype=bool)
+    if promotions is not None:
+        begin = (promotions.start_days <= 0) & (promotions.start_days > -horizon_days)
+        is_planned[promotions.items[begin]] = True
+    return is_planned, np.bincount(split.holdout.items, minlength=train.n_items) > 0
 
 
 def promotion_notes(builder: Builder, split: HoldoutSplit, horizon_days: float) -> tuple[str, ...]:
@@ -39,10 +50,7 @@ def promotion_notes(builder: Builder, split: HoldoutSplit, horizon_days: float) 
             f"promotions: none of the {state.rows:,} was known before {train.as_of:%Y-%m-%d}, so nothing could be "
             "learnt from them: check that `known_at` is the time of the plan and not that of the export",
         )
-    is_planned = np.zeros(train.n_items, dtype=bool)
-    runs = (promotions.start_days <= 0) & (promotions.start_days > -horizon_days)
-    is_planned[promotions.items[runs]] = True
-    is_sold = np.bincount(split.holdout.items, minlength=train.n_items) > 0
+    is_planned, is_sold = planned_items(split, horizon_days)
     lately = train.interactions.items[train.interactions.age_days <= horizon_days]
     asleep = is_planned & (np.bincount(lately, minlength=train.n_items) == 0)
     found = []
