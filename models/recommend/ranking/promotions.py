@@ -39,7 +39,8 @@ def promotion_kinds(train: TrainingSet) -> tuple[str, ...] | None:
     promotions = train.promotions
     if promotions is None or not len(promotions):
         return None
-    return promotions.kind_names[:MAX_KINDS] if len(promotions.kind_names) > 1 else ()
+    # in an order that does not change with the cutoff, so that rankers of several cutoffs share their examples
+    return tuple(sorted(promotions.kind_names[:MAX_KINDS])) if len(promotions.kind_names) > 1 else ()
 
 
 def promotion_feature_names(kinds: Sequence[str] | None) -> list[str]:
