@@ -9,9 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from features.data.ingest import ingest
+from features.data.lake import Lake
+from features.data.sources import SOURCES
+from features.data.sources.files import FileSource
 from features.interactions import TrainingSet
+from qianmian.settings import Settings
+from qianmian.workspace import Workspace
 from tests.models.recommend.promoted_shop import promotions_of
 from training.holdout import HoldoutSplit
+from training.jobs import recommend
+from training.jobs.base import TrainingContext
 from training.planned_promotions import promotion_notes
 
 N_ITEMS, HORIZON = 400, 28
@@ -70,3 +78,35 @@ def test_a_table_that_no_past_moment_knew_is_said(sales):
     (text,) = promotion_notes(BUILDER, split, HORIZON)
     assert text.startswith("promotions: none of the 100 was known before 1970-01-01")
     assert promotion_notes(SimpleNamespace(states={}), split, HORIZON) == ()
+
+
+def test_training_says_so_before_it_chooses(tmp_path, monkeypatch):
+    """A table made from the sales, with a `known_at` that pretends to be a plan."""
+    workspace = Workspace(tmp_path / "shop")
+    ingest(workspace, SOURCES["synthetic"](customers=150, days=120, seed=3), Settings())
+    lake = Lake(workspace)
+    end = lake.default_as_of
+    sales = (
+        f"SELECT DISTINCT item_id, ts::DATE AS start FROM transactions WHERE ts >= TIMESTAMP '{end}' - INTERVAL 28 DAY "
+        "AND item_id IS NOT NULL"
+    )
+    lake.connect().con.execute(f"COPY ({sales}) TO '{tmp_path / 'sales.csv'}'")
+    (tmp_path / "plan.yaml").write_text(
+        "source: plan\ntimezone: UTC\ntables:\n  promotions:\n    path: sales.csv\n    columns: {item_id: item_id, "
+        "start: start, end: start::TIMESTAMP + INTERVAL 1 DAY, known_at: start::TIMESTAMP - INTERVAL 40 DAY}\n",
+        encoding="utf-8",
+    )
+    ingest(workspace, FileSource(tmp_path / "plan.yaml"), Settings())
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    monkeypatch.setattr(recommend, "_select_parameters", stop)
+    said: list[str] = []
+    with pytest.raises(Stopped):
+        recommend.run(TrainingContext(workspace, end, Settings(), said.append))
+    (warning,) = [line for line in said if line.startswith("warning: the promotions planned for")]
+    assert "name 100% of the items that sold and 0% of those that did not" in warning
