@@ -20,6 +20,7 @@ from typing import Any
 
 import common
 import numpy as np
+from common import Must
 from numpy.typing import NDArray
 
 from qianmian.settings import Settings
@@ -34,6 +35,9 @@ from training.tasks.base import make_ranker, with_parameters
 
 DAYS_AHEAD = (0, 7, 28)
 END, HORIZON, K = datetime(2017, 11, 29), 28, 10
+AHEAD = "low end of the difference, known 28 days ahead"
+NOT_BEHIND = "high end of the difference, known 0 days ahead"
+MUSTS = {AHEAD: Must("metric", least=0.0), NOT_BEHIND: Must("metric", least=0.0)}
 PARAMETERS = {"two_stage": {"horizon_days": float(HORIZON)}, "repeat": {"half_life_days": 90.0}}
 
 
@@ -82,7 +86,12 @@ def main() -> None:
         for metric, one in metrics.items():
             print(f"{name:22s} {metric:26s} {one.value:.4f} [{one.low:.4f}, {one.high:.4f}]")
         results[name] = {metric: common.value(one.value, one.low, one.high, one.n) for metric, one in metrics.items()}
-    common.finish({"completejourney_november": results}, [], arguments.json)
+    difference = f"ndcg@{K}_minus_without"
+    bounds = {
+        AHEAD: found["known 28 days ahead"][difference].low,
+        NOT_BEHIND: found["known 0 days ahead"][difference].high,
+    }
+    common.finish({"completejourney_november": results}, common.check(MUSTS, bounds), arguments.json)
 
 
 if __name__ == "__main__":
