@@ -150,6 +150,7 @@ def score_recommend(
         "lists": [num_results, scene, moment, options.model_dump(mode="json")],
         "items": _digest(plan.allowed),
         "candidates": None if own is None else _digest(own.indptr, own.indices),
+        "promotions": champion.promotions,
         "recent": None if builder is None else builder.lake.digest,
     }
     size = max(1, min(BLOCK, MAX_MASK_CELLS // max(n_items, 1))) if has_own_items else BLOCK

@@ -51,6 +51,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
         item_attributes=attributes,
         interactions=replace(left, items=place[left.items]),
         returned=None,
+        promotions=None if train.promotions is None else train.promotions.renumbered(place, train.n_items),
     )
     known = np.bincount(left.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(new.indptr) > 0))

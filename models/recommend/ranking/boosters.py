@@ -75,6 +75,17 @@ class Boosters:
             total += np.asarray(margin, dtype=np.float32) / scale
         return total / np.float32(len(self.boosters))
 
+    def check_names(self, names: list[str], folder: Path) -> None:
+        """Check that the rankers were trained on these features.
+
+        Raises
+        ------
+        ArtifactError
+            They were trained on others.
+        """
+        if any(booster.feature_names != names for booster in self.boosters):
+            raise _other_features(folder)
+
     def set_threads(self, threads: int) -> None:
         """Set the number of threads that rank."""
         for booster in self.boosters:
@@ -112,9 +123,11 @@ def check_features(folder: Path) -> None:
     """
     names = load_booster(folder / _file(0)).feature_names or []
     if names[: len(FEATURES)] != list(FEATURES):
-        raise ArtifactError(
-            "the ranker reads other features than this version computes", where=str(folder), hint=RETRAIN
-        )
+        raise _other_features(folder)
+
+
+def _other_features(folder: Path) -> ArtifactError:
+    return ArtifactError("the ranker reads other features than this version computes", where=str(folder), hint=RETRAIN)
 
 
 def _file(place: int) -> str:
