@@ -13,7 +13,7 @@ from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_lookalike import lookalike
 from cli.score_recommend import recommend
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, report, write_scores
+from cli.scoring import OutOption, WorkersOption, ensure_champion, ensure_profiles, report, write_scores
 from cli.times import parse_as_of
 from qianmian.errors import DataError
 from qianmian.workspace import Workspace
@@ -26,22 +26,30 @@ score.command("recommend")(recommend)
 
 @score.command()
 def churn(
-    out: OutOption, as_of: AsOfOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+    out: OutOption,
+    as_of: AsOfOption = None,
+    workers: WorkersOption = 1,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the churn probability of every customer, with reasons; train the model first if it is missing."""
     from serving.scoring.churn import score_churn
 
-    _score_profiles("churn", "churn", score_churn, out, as_of, workspace, as_json)
+    _score_profiles("churn", "churn", score_churn, out, as_of, workers, workspace, as_json)
 
 
 @score.command()
 def predictions(
-    out: OutOption, as_of: AsOfOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+    out: OutOption,
+    as_of: AsOfOption = None,
+    workers: WorkersOption = 1,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the lifecycle stage of every customer and the next one; train the model first if it is missing."""
     from serving.scoring.lifecycle import score_predictions
 
-    _score_profiles("predictions", "lifecycle", score_predictions, out, as_of, workspace, as_json)
+    _score_profiles("predictions", "lifecycle", score_predictions, out, as_of, workers, workspace, as_json)
 
 
 @score.command()
@@ -80,7 +88,14 @@ score.command("lookalike")(lookalike)
 
 
 def _score_profiles(
-    what: str, job: str, compute: Any, out: Path, as_of: str | None, workspace: Path | None, as_json: bool
+    what: str,
+    job: str,
+    compute: Any,
+    out: Path,
+    as_of: str | None,
+    workers: int,
+    workspace: Path | None,
+    as_json: bool,
 ) -> None:
     """Score the profiles with the champion of a job and write the table."""
     moment = parse_as_of(as_of)
@@ -105,7 +120,7 @@ def _score_profiles(
         scores = compute(champions, as_of=moment, builder=builder)
         if not scores.customers:
             raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
-        written = write_scores(output, scores, out)
+        written = write_scores(output, scores, out, workers)
     version = champions.require(job).version
     facts = {"model": job, "model_version": version, "trained_first": trained}
     report(output, located, out, written, begun, f"{job} version {version}", **facts)

@@ -13,7 +13,15 @@ import typer
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_candidates, report, write_scores
+from cli.scoring import (
+    OutOption,
+    WorkersOption,
+    ensure_champion,
+    ensure_profiles,
+    read_candidates,
+    report,
+    write_scores,
+)
 from cli.times import as_of_or_default, parse_as_of
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
@@ -89,6 +97,7 @@ def recommend(
             help=f'{{"share": 0.1, "pool": 50, "seed": 1}}; {JSON_HELP}.',
         ),
     ] = None,
+    workers: WorkersOption = 1,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -162,7 +171,7 @@ def recommend(
             unavailable=unavailable_items(lake),
             **{key: value for key, value in options.items() if value is not None},
         )
-        written = write_scores(output, scores, out)
+        written = write_scores(output, scores, out, workers)
     version = champions.require(JOB).version
     facts: dict[str, Any] = {"model": JOB, "model_version": version, "trained_first": trained}
     if scores.counts:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from serving.scoring.blocks import BlockScores, WrittenScores
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, max=256, help="Number of processes that score blocks of customers; the file is the same."
+    ),
+]
 
 
 def read_ids(path: Path, option: str, column: str, source_column: str | None = None) -> list[tuple[str, str | None]]:
@@ -194,7 +200,7 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
         ensure_snapshot(located, moment, settings)
 
 
-def write_scores(output: Output, scores: BlockScores, out: Path) -> WrittenScores:
+def write_scores(output: Output, scores: BlockScores, out: Path, workers: int = 1) -> WrittenScores:
     """Write scores block by block with a line of progress for every tenth of the customers."""
     from serving.scoring.blocks import write_blocks
 
@@ -206,7 +212,7 @@ def write_scores(output: Output, scores: BlockScores, out: Path) -> WrittenScore
             said = done * 10 // of
             output.step(f"{done:,} of {of:,} customers")
 
-    return write_blocks(scores, out, progress)
+    return write_blocks(scores, out, progress, workers)
 
 
 def report(

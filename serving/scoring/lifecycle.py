@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champions
 from serving.responses import rounded
-from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
 JOB = "lifecycle"
@@ -83,12 +84,23 @@ def score_predictions(
         ]
     )
     identity = identity_columns(champions_at)
-
-    def block(start: int, stop: int) -> pa.Table:
-        scores = predict_rows(champions_at, encoded, np.arange(start, stop, dtype=np.int64))
-        return with_identity(identity.slice(start, stop - start), scores, champion, champions_at, schema)
-
+    block = _LifecycleBlock(only_needed(champions_at, champion, [STAGE_TAG]), encoded, identity, schema)
     return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
+
+
+@dataclass(frozen=True)
+class _LifecycleBlock:
+    """Predicts the customers of a block."""
+
+    champions: Champions
+    encoded: UserFeatures
+    identity: pa.Table
+    schema: pa.Schema
+
+    def __call__(self, start: int, stop: int) -> pa.Table:
+        scores = predict_rows(self.champions, self.encoded, np.arange(start, stop, dtype=np.int64))
+        identity = self.identity.slice(start, stop - start)
+        return with_identity(identity, scores, self.champions.require(JOB), self.champions, self.schema)
 
 
 def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
