@@ -132,7 +132,7 @@ def score_recommend(
     item_ids = pa.array(champion.bundle.item_ids)
     customers_with_list = np.arange(len(users)) if own is None else np.flatnonzero(np.diff(own.indptr))
 
-    block = _ListBlock(plan, options, num_results, moment, customers_with_list, identity, item_ids, schema)
+    block = ListBlock(plan, options, num_results, moment, customers_with_list, identity, item_ids, schema)
     n_items = len(catalogue.item_ids) if own is None else len(np.unique(own.indices))
     has_own_items = own is not None or plan.purchased == "only"
     depends_on = {
@@ -147,7 +147,7 @@ def score_recommend(
 
 
 @dataclass(frozen=True)
-class _ListBlock:
+class ListBlock:
     """Makes the lists of a block of customers.
 
     Attributes

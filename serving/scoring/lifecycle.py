@@ -14,7 +14,7 @@ from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
-from serving.champions import Champions
+from serving.champions import Champion, Champions
 from serving.responses import rounded
 from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
@@ -71,8 +71,16 @@ def score_predictions(
         if champion.bundle.spec is not None
         else champions_at.customers.features
     )
+    schema = schema_of(champion)
+    identity = identity_columns(champions_at)
+    block = _LifecycleBlock(only_needed(champions_at, champion, [STAGE_TAG]), encoded, identity, schema)
+    return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
+
+
+def schema_of(champion: Champion) -> pa.Schema:
+    """Columns of the predictions of a model, which names the stages."""
     stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
-    schema = pa.schema(
+    return pa.schema(
         [
             *IDENTITY_COLUMNS,
             ("lifecycle_stage", pa.string()),
@@ -83,9 +91,6 @@ def score_predictions(
             *PROVENANCE,
         ]
     )
-    identity = identity_columns(champions_at)
-    block = _LifecycleBlock(only_needed(champions_at, champion, [STAGE_TAG]), encoded, identity, schema)
-    return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,8 @@ class _LifecycleBlock:
         return with_identity(identity, scores, self.champions.require(JOB), self.champions, self.schema)
 
 
-def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Lifecycle stage of rows of the profiles: the value of the tag.
+def check_stages(champions: Champions) -> None:
+    """Refuse profiles without lifecycle stages.
 
     Raises
     ------
@@ -117,6 +122,11 @@ def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
             got=f"profiles without the tag {STAGE_TAG}",
             hint="map the column `ts` of transactions in sources.yaml, then ingest and run `qianmian features`",
         )
+
+
+def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Lifecycle stage of rows of the profiles: the value of the tag."""
+    check_stages(champions)
     values = champions.customers.tags[STAGE_TAG]
     return np.asarray([values[row] for row in rows.tolist()], dtype=np.str_)
 
