@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,6 @@ LISTS = {"item_id": "string", "score": "double", "source": "string", "days_to_ne
 NOT_ON_SPARK = ("reasons",)  # columns that only one machine writes
 EPOCH = datetime(1970, 1, 1)
 SPARK_TYPES = {"int32": "int", "date32[day]": "date", "timestamp[us]": "timestamp_ntz"}
-Udf = Callable[..., "Column"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class SparkScores:
     inputs : mapping of str to object
         Columns of the profiles or tags that the model and the conditions read → value where they are null.
     frame : callable
-        Makes the rows from the customers (identity columns and `inputs`) and the model as a function of columns.
+        Makes the rows from the customers (identity columns and `inputs`) and the column of what the model returns.
     one_row_each : bool
         Whether each customer has one row; otherwise the rows of a customer are numbered in the column `rank`.
     """
@@ -79,7 +78,7 @@ class SparkScores:
     params: Mapping[str, Any]
     result_type: str
     inputs: Mapping[str, Any]
-    frame: Callable[[DataFrame, Udf], DataFrame]
+    frame: Callable[[DataFrame, Column], DataFrame]
     one_row_each: bool = True
 
 
@@ -121,10 +120,10 @@ def recommend_on_spark(scores: BlockScores) -> SparkScores:
     }
     since_epoch = int((champion.bundle.as_of - EPOCH).total_seconds())
 
-    def frame(customers: DataFrame, udf: Udf) -> DataFrame:
+    def frame(customers: DataFrame, model: Column) -> DataFrame:
         from pyspark.sql import functions as f
 
-        lists = customers.select(*IDENTITY, udf(f.struct("one_id")).alias("lists"))
+        lists = customers.select(*IDENTITY, model.alias("lists"))
         zipped = f.arrays_zip(*(f.col(f"lists.{name}") for name in LISTS))
         rows = lists.select(*IDENTITY, f.posexplode(zipped).alias("position", "item"))
         days = f.col("item.days_to_next_purchase")
@@ -159,7 +158,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
     low, high = champions.settings.churn.risk_bands
     read = [name for name in ("days_since_last_order", "orders_total") if name in profiles.names]
 
-    def frame(customers: DataFrame, udf: Udf) -> DataFrame:
+    def frame(customers: DataFrame, model: Column) -> DataFrame:
         from pyspark.sql import functions as f
 
         why_not = f.lit(None).cast("string")
@@ -174,9 +173,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
             why_not = f.coalesce(f.element_at(known, f.col("one_id")), why_not)
         probability = f.when(f.col("no_score_reason").isNull(), f.col("probability"))
         band = f.when(probability < low, RISK_BANDS[0]).when(probability < high, RISK_BANDS[1])
-        return customers.select(
-            *IDENTITY, why_not.alias("no_score_reason"), udf(_struct(spec)).alias("probability")
-        ).select(
+        return customers.select(*IDENTITY, why_not.alias("no_score_reason"), model.alias("probability")).select(
             *IDENTITY,
             f.round(probability, DIGITS).alias("churn_probability"),
             f.when(probability.isNotNull(), band.otherwise(RISK_BANDS[2])).alias("risk_band"),
@@ -195,18 +192,18 @@ def predictions_on_spark(champions: Champions) -> SparkScores:
     lifecycle.check_stages(champions)
     read = [name for name in ("orders_total", "gap_days_mean", "order_value_mean") if name in profiles.names]
 
-    def frame(customers: DataFrame, udf: Udf) -> DataFrame:
+    def frame(customers: DataFrame, model: Column) -> DataFrame:
         from pyspark.sql import functions as f
 
         stage, orders = f.col(lifecycle.STAGE_TAG), f.col("orders_total")
         bought = stage != lifecycle.PROSPECT
         stages = f.struct(*(f.round(f.col(f"next.{name}"), DIGITS).alias(name) for name in names))
-        value = f.round("order_value_mean", 4) if "order_value_mean" in read else f.lit(None).cast("double")
-        return customers.withColumn("next", udf(_struct(spec, lifecycle.STAGE_TAG))).select(
+        value = _average("order_value_mean") if "order_value_mean" in read else f.lit(None).cast("double")
+        return customers.withColumn("next", model).select(
             *IDENTITY,
             stage.alias("lifecycle_stage"),
             f.when(bought, stages).alias("next_stage"),
-            f.when(orders > 1, f.round("gap_days_mean", 4)).alias("average_days_between_orders"),
+            f.when(orders > 1, _average("gap_days_mean")).alias("average_days_between_orders"),
             f.when(orders > 0, value).alias("average_order_value"),
             f.when(~bought, f.lit("never bought")).alias("no_score_reason"),
         )
@@ -259,6 +256,8 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
         model = bundle.parents[1]
         types = _input_types(champion, model, scores.params)
         session, started = start_session(master or LOCAL_MASTER, scratch, {})
+        from pyspark.sql import functions
+
         try:
             session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", BLOCK)
             with explain_spark_errors(out, "score the customers"):
@@ -269,8 +268,8 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
                     env_manager="local",
                     params=dict(scores.params) or None,
                 )
-                frame = scores.frame(_customers(session, profiles, scores.inputs, types), udf)
-                return _write(frame, scores, out)
+                customers = _customers(session, profiles, scores.inputs, types)
+                return _write(scores.frame(customers, udf(functions.struct(*types))), scores, out)
         finally:
             if started:
                 session.stop()
@@ -316,11 +315,11 @@ def _write(frame: DataFrame, scores: SparkScores, out: Path) -> WrittenScores:
     return WrittenScores(found["rows"], found["customers"], scores.columns, scores.as_of)
 
 
-def _struct(spec: FeatureSpec, *more: str) -> Column:
-    """The features of a model as one column, which the UDF receives as a table."""
+def _average(name: str) -> Column:
+    """A feature as on one machine: a 32-bit number, rounded."""
     from pyspark.sql import functions as f
 
-    return f.struct("one_id", *spec.names, *more)
+    return f.round(f.col(name).cast("float").cast("double"), 4)
 
 
 def _spec(champion: Champion) -> FeatureSpec:
@@ -332,7 +331,7 @@ def _spec(champion: Champion) -> FeatureSpec:
     return spec
 
 
-def _defaults(spec: FeatureSpec, names: list[str] | tuple[str, ...]) -> dict[str, Any]:
+def _defaults(spec: FeatureSpec, names: Sequence[str]) -> dict[str, Any]:
     return {feature.name: feature.default for feature in spec.features if feature.name in names}
 
 
@@ -346,7 +345,7 @@ def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> 
     """
     from mlflow.models import Model
 
-    found = Model.load(str(model))
+    found: Any = Model.load(str(model))
     known = {param.name for param in getattr(found.get_params_schema(), "params", ())}
     if missing := sorted(set(params) - known):
         raise ArtifactError(
