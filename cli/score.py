@@ -68,26 +68,27 @@ def tags(
 
     from features.data.lake import Lake
     from features.definitions.pack_features import make_builder
-    from features.profiles.snapshot import load_current, snapshot_at
+    from features.profiles.snapshot import Snapshot, current_snapshot_name, snapshot_at
     from qianmian.config import load_settings
-    from serving.scoring.blocks import WrittenScores
-    from serving.scoring.tables import write
-    from serving.scoring.tags import tags_table
+    from serving.scoring.tables import IDENTITY_COLUMNS
+    from serving.scoring.tags import score_tags
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
     with output.working():
+        profiles: Snapshot | Path
         if moment is None:
             ensure_profiles(output, located, settings, with_tags=True)
-            snapshot = load_current(located)
+            profiles = located.online / str(current_snapshot_name(located))
         else:
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
-            snapshot = snapshot_at(make_builder(Lake(located), settings), moment, settings)
+            profiles = snapshot_at(make_builder(Lake(located), settings), moment, settings)
         output.step(f"writing {out}")
-        table = tags_table(snapshot)
-        write(table, out)
-    report(output, located, out, WrittenScores.of(table), begun, f"{len(snapshot.tags)} tags as of {snapshot.as_of}")
+        scores = score_tags(profiles)
+        written = write_scores(output, scores, out)
+    n_tags = sum(not name.endswith("as_of") for name in written.columns) - len(IDENTITY_COLUMNS)
+    report(output, located, out, written, begun, f"{n_tags} tags as of {written.as_of}")
 
 
 score.command("lookalike")(lookalike)

@@ -245,13 +245,18 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
     With `with_tags` also if the declarations or settings of the tags have changed, or a model has published one.
     """
     from features.data.lake import Lake
-    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
+    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current, read_facts
     from features.profiles.tags.tagging import tags_digest
 
-    lake = Lake(located)
-    snapshot = load_current(located) if current_snapshot_name(located) is not None else None
-    outdated = snapshot is None or snapshot.data_digest != lake.digest
-    if outdated or (with_tags and snapshot is not None and snapshot.tags_digest != tags_digest(settings, located)):
+    lake, name = Lake(located), current_snapshot_name(located)
+    if name is None:
+        outdated = True
+    elif with_tags:  # the tags are read by blocks later on
+        facts = read_facts(located.online / name)
+        outdated = [facts["data_digest"], facts["tags_digest"]] != [lake.digest, tags_digest(settings, located)]
+    else:
+        outdated = load_current(located).data_digest != lake.digest
+    if outdated:
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)
