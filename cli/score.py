@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from serving.scoring.spark import SparkScores
 
 score = typer.Typer(
-    help="Score all customers into a file: recommend, churn, predictions, tags or lookalike.", no_args_is_help=True
+    help="Score all customers into a file: recommend, churn, predictions, tags or lookalike. An interrupted run "
+    "continues after its last block; --workers and --engine spark spread the work.",
+    no_args_is_help=True,
 )
 score.command("recommend")(recommend)
 
