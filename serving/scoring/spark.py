@@ -253,12 +253,12 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
         tempfile.TemporaryDirectory(prefix="qianmian-spark-") as scratch,
         model_registry.bundle_folder(workspace, champion.name, champion.version) as bundle,
     ):
-        model = bundle.parents[1]
-        types = _input_types(champion, model, scores.params)
         session, started = start_session(master or LOCAL_MASTER, scratch, {})
         from pyspark.sql import functions
 
+        model = bundle.parents[1]
         try:
+            types = _input_types(champion, model, scores.params)
             session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", BLOCK)
             with explain_spark_errors(out, "score the customers"):
                 udf = spark_udf(

@@ -200,6 +200,15 @@ def test_a_version_without_the_parameters_is_refused(workspace, champions, tmp_p
     assert "qianmian train recommend" in raised.value.hint
 
 
+def test_without_pyspark_the_error_says_how_to_install_it(shop, models, tmp_path, monkeypatch):
+    scores = recommend_on_spark(score_recommend(models))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyspark"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match="PySpark is not installed") as raised:
+        write_on_spark(shop, scores, tmp_path / "lists.parquet")
+    assert "qianmian[spark]" in raised.value.hint
+
+
 def test_an_error_of_the_model_is_said_without_a_stack_trace_and_nothing_is_written(shop, models, tmp_path):
     scores = recommend_on_spark(score_recommend(models))
     broken = replace(scores, params={**scores.params, "scene": "no such scene"})
