@@ -32,6 +32,12 @@ def thread_budget() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def limit_threads(threads: int) -> None:
+    """Limit the calling thread, and the numerical libraries that are loaded, to this many threads from now on."""
+    _thread_local.thread_budget = threads
+    threadpool_limits(threads)
+
+
 def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
     """Run tasks in threads and return their results in order; tasks start in order, as cores become free.
 
