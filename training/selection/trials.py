@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.parallel import run_parallel
 from models.recommend.base import Recommender
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
@@ -71,8 +73,9 @@ class ParameterTrials:
             self._reference = ndcg(self._model({}), self.examples)
         if self._reference is None:
             return False
-        tried = [(change, ndcg(self._model(change), self.examples)) for change in changes]
-        able = [(change, found) for change, found in tried if found is not None]
+        # in parallel, because iALS takes twice the CPU time with two threads
+        values = run_parallel([partial(ndcg, self._model(change), self.examples) for change in changes])
+        able = [(change, found) for change, found in zip(changes, values, strict=True) if found is not None]
         if not able:
             return False
         change, found = max(able, key=lambda one: float(one[1].mean()))
