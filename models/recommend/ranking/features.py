@@ -63,7 +63,7 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     decayed = pair[:, PAIR_FEATURES.index("decayed_120d")]
     for name, keys, table, trend in zip(GROUPS, histories.group_keys, histories.groups, items.trends, strict=True):
         code = items.codes[name][ids]
-        wanted = np.where(code >= 0, rows * max(len(trend), 1) + code, -1)
+        wanted = np.where(code >= 0, rows * len(items.table) + code, -1)
         own = table[rows_of_keys(keys, wanted)]
         moving = np.append(trend, np.float32(np.nan))[code]  # the code −1 selects the NaN at the end
         blocks += [own, moving[:, None]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,6 @@ USER_FEATURES = (
 GROUPS = ("category", "category_above", "brand")
 GROUP_RHYTHM_FEATURES = ("decayed_120d", "days_since_last", "mean_gap", "due")
 GROUP_FEATURES = (*GROUP_RHYTHM_FEATURES, "items")
-GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Histories:
     users : ndarray of float32, (n_users, len(USER_FEATURES))
         One row per user.
     group_keys : tuple of ndarray of int64
-        For each of `GROUPS`, ``user × groups + group``, ascending.
+        For each of `GROUPS`, ``user × n_items + group``, ascending.
     groups : tuple of ndarray of float32, (g + 1, len(GROUP_FEATURES))
         One row per key; the last row serves keys without purchases.
     """
@@ -101,34 +101,38 @@ class Histories:
         n_users, n_items = lines.shape
         users, items = lines.users.astype(np.int64), lines.items.astype(np.int64)
         ages = lines.age_days.astype(np.float64)
-        owner, when, place, occasion = _orders(users, ages, lines.orders)
-        keys, order, starts = _distinct(users * n_items + items, place)
-        age, behind = when[occasion[order]], place[order].astype(np.float64)
-        first = _starts(keys)
-        pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
+        orders = _Orders.of(users, ages, lines.orders, n_users)
+        own = users * n_items
+        entries = (own + items) * orders.span + orders.place
+        by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
+        starts = np.flatnonzero(_changes(entries[by]))
+        keys, place = np.divmod(entries[by[starts]], orders.span)
+        age, behind = orders.age(keys // max(n_items, 1), place), place.astype(np.float64)
+        first = np.flatnonzero(_changes(keys))
+        pairs, count = keys[first], _lengths(first, len(keys))
+        last = first + count - 1
         payments = Payments.of(lines)
-        zeros = np.zeros(len(pairs), dtype=np.float64)
-        quantity = _mean_known(lines.quantities, starts, first) if lines.quantities is not None else zeros + np.nan
-        amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else zeros + np.nan
-        behind_last = behind[first] if len(first) else zeros
+        unknown = np.full(len(pairs), np.nan)
         tables = [
             *_rhythm(age, first, count),
-            behind_last,
-            count / (behind[last] + 1.0) if len(first) else zeros,
+            behind[first],
+            count / (behind[last] + 1.0),
             _run_sums(np.exp2(-behind / 8.0), first),
-            quantity,
-            amount,
-            *pair_prices(payments, starts, first),
+            unknown if lines.quantities is None else _mean_known(lines.quantities, (by, starts), first, count),
+            unknown if lines.amounts is None else _mean_known(lines.amounts, (by, starts), first, count),
+            *pair_prices(payments, (by, starts), first),
         ]
-        table = _with_missing(np.column_stack(tables), PAIR_FEATURES)
+        table = _with_missing(tables, NO_PAIR)
+        pair_user = pairs // max(n_items, 1)
         group_keys, groups = [], []
         for name in GROUPS:
-            found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
+            code = codes[name]
+            found = _group(own, code[items], orders, n_items, pair_user * n_items, code[pairs - pair_user * n_items])
             group_keys.append(found[0])
             groups.append(found[1])
-        activity = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
-        per_user = np.column_stack([activity, *user_prices(payments, users, n_users)]).astype(np.float32)
-        return cls(pairs, table, per_user, tuple(group_keys), tuple(groups))
+        activity = _users(orders, pair_user, table[:-1], np.repeat(pair_user, count), age)
+        per_user = np.array([*activity, *user_prices(payments, users, n_users)], dtype=np.float32).T
+        return cls(pairs, table, np.ascontiguousarray(per_user), tuple(group_keys), tuple(groups))
 
     def pair_rows(self, keys: Ints) -> Ints:
         """Return the row of each key in `pairs`; the last row for a key that is missing."""
@@ -195,64 +199,67 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     )
 
 
-def _orders(
-    users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
-) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
-    """Group lines into orders; without order numbers, the lines of a user on one day are an order.
+@dataclass(frozen=True)
+class _Orders:
+    """The orders of n users; without order numbers, the lines of a user on one day are an order.
 
-    Returns
-    -------
+    Attributes
+    ----------
     owner, when : (n_orders,)
-        User and age of each order.
-    younger : (n_lines,)
+        User and age of each order, sorted by user and age.
+    first : (n_users,)
+        First order of each user.
+    place : (n_lines,)
         Number of orders of the user that are younger than the order of the line.
-    occasion : (n_lines,)
-        Index of the order of each line.
     """
-    names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
-    by = np.lexsort((names, users))
-    changed = np.ones(len(by), dtype=bool)
-    changed[1:] = (np.diff(users[by]) != 0) | (np.diff(names[by]) != 0)
-    occasion = np.empty(len(by), dtype=np.int64)
-    occasion[by] = np.cumsum(changed) - 1
-    starts = np.flatnonzero(changed)
-    owner = users[by][starts]
-    when = np.minimum.reduceat(ages[by], starts) if len(starts) else np.empty(0)
-    order = np.lexsort((when, owner))
-    younger = np.empty(len(order), dtype=np.int64)
-    younger[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    return owner, when, younger[occasion], occasion
 
+    owner: Ints
+    when: NDArray[np.float64]
+    first: Ints
+    place: Ints
 
-def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
-    """Group lines by (key, order), with the youngest order first within a key.
+    @classmethod
+    def of(
+        cls, users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None, n_users: int
+    ) -> _Orders:
+        names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
+        names -= names.min(initial=0)
+        keys = users * (int(names.max(initial=0)) + 1) + names
+        by = np.argsort(keys)
+        changed = _changes(keys[by])
+        starts = np.flatnonzero(changed)
+        owner = users[by[starts]]
+        when = np.minimum.reduceat(ages[by], starts) if len(starts) else np.empty(0)
+        order = np.lexsort((when, owner))
+        younger = np.empty(len(order), dtype=np.int64)
+        first = np.searchsorted(owner, np.arange(n_users))
+        younger[order] = np.arange(len(order)) - first[owner]  # `owner` is sorted, and `order` keeps it
+        place = np.empty(len(by), dtype=np.int64)
+        place[by] = younger[np.cumsum(changed) - 1]
+        return cls(owner, when[order], first, place)
 
-    Returns
-    -------
-    keys, line : (n_entries,)
-        Key of each entry, and one of its lines.
-    runs : tuple of (n_lines,) and (n_entries,)
-        All lines sorted by entry, and the start of each entry among them.
-    """
-    entries = keys * (int(place.max(initial=0)) + 1) + place
-    by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
-    starts = np.flatnonzero(np.diff(entries[by], prepend=-1) != 0)
-    return keys[by][starts], by[starts], (by, starts)
+    @cached_property
+    def span(self) -> int:
+        """More than any place."""
+        return int(self.place.max(initial=0)) + 1
+
+    def age(self, users: Ints, places: Ints) -> NDArray[np.float64]:
+        """Age of the orders at places of users."""
+        found: NDArray[np.float64] = self.when[self.first[users] + places]
+        return found
 
 
 def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
     """Compute `RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
-    if not len(first):
-        return [np.empty(0)] * len(RHYTHM_FEATURES)
     ends = first + count - 1
-    last, oldest = age[first], age[ends]
-    further = [np.where(count > step, age[np.minimum(first + step, len(age) - 1)], np.nan) for step in (1, 2)]
-    several = np.maximum(count - 1, 1)
-    mean = np.where(count > 1, (oldest - last) / several, np.nan)
-    gaps = np.diff(age, append=age[-1])
+    last, mean, steady = _intervals(age, first, count)
+    oldest, several = age[ends], np.maximum(count - 1, 1)
+    end = max(len(age) - 1, 0)
+    further = [np.where(count > step, age[np.minimum(first + step, end)], np.nan) for step in (1, 2)]
+    gaps = np.zeros(len(age))
+    np.subtract(age[1:], age[:-1], out=gaps[:-1])
     gaps[ends] = 0.0
-    spread = np.sqrt(np.maximum(_run_sums(gaps**2, first) / several - mean**2, 0.0))
-    steady = np.maximum(mean, 0.5)  # two orders on one day are not an interval
+    spread = np.sqrt(np.maximum(_run_sums(gaps * gaps, first) / several - mean**2, 0.0))
     return [
         *(_run_sums(age <= days, first) for days in WINDOWS),
         count.astype(np.float64),
@@ -268,40 +275,48 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     ]
 
 
+def _group_rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
+    """Compute `GROUP_RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
+    last, mean, steady = _intervals(age, first, count)
+    return [_run_sums(np.exp2(-age / 120), first), last, mean, last / steady]
+
+
+def _intervals(
+    age: NDArray[np.float64], first: Ints, count: Ints
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the first age and the mean interval of runs of ages, and the latter as a divisor."""
+    last = age[first]
+    mean = np.where(count > 1, (age[first + count - 1] - last) / np.maximum(count - 1, 1), np.nan)
+    return last, mean, np.maximum(mean, 0.5)  # two orders on one day are not an interval
+
+
 def _group(
-    codes: Ints,
-    pairs: Ints,
-    n_items: int,
-    users: Ints,
-    items: Ints,
-    place: Ints,
-    when: NDArray[np.float64],
-    occasion: Ints,
+    own: Ints, codes: Ints, orders: _Orders, n_items: int, own_of_pairs: Ints, codes_of_pairs: Ints
 ) -> tuple[Ints, Floats]:
-    """Compute the keys and the table of one of `GROUPS`."""
-    n_groups = int(codes.max(initial=-1)) + 1
-    known = np.flatnonzero(codes[items] >= 0) if n_groups else np.empty(0, dtype=np.int64)
-    keys, order, _ = _distinct(users[known] * max(n_groups, 1) + codes[items[known]], place[known])
-    age = when[occasion[known[order]]]
-    first = _starts(keys)
-    rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
-    pair_groups = np.empty(0, dtype=np.int64)
-    if n_groups:
-        pair_codes = codes[pairs % n_items]
-        pair_groups = np.sort(pairs[pair_codes >= 0] // n_items * n_groups + pair_codes[pair_codes >= 0])
-    distinct = np.searchsorted(pair_groups, keys[first], side="right") - np.searchsorted(pair_groups, keys[first])
-    return keys[first], _with_missing(np.column_stack([rhythm, distinct]), GROUP_FEATURES)
+    """Compute the keys and the table of one of `GROUPS`.
+
+    Parameters
+    ----------
+    own, codes : (n_lines,)
+        ``user × n_items`` and group of each line.
+    own_of_pairs, codes_of_pairs : (n_pairs,)
+        The same of each pair.
+    """
+    entries = np.sort(((own + codes) * orders.span + orders.place)[codes >= 0])
+    keys, place = np.divmod(entries[_changes(entries)], orders.span)
+    age = orders.age(keys // max(n_items, 1), place)
+    first = np.flatnonzero(_changes(keys))
+    held, of_pairs = keys[first], np.sort((own_of_pairs + codes_of_pairs)[codes_of_pairs >= 0])
+    distinct = np.searchsorted(of_pairs, held, side="right") - np.searchsorted(of_pairs, held)
+    return held, _with_missing([*_group_rhythm(age, first, _lengths(first, len(keys))), distinct], NO_GROUP)
 
 
 def _users(
-    n_users: int,
-    owner: Ints,
-    when: NDArray[np.float64],
-    pair_user: Ints,
-    pairs: Floats,
-    event_user: Ints,
-    event_age: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    orders: _Orders, pair_user: Ints, pairs: Floats, event_user: Ints, event_age: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Compute `USER_FEATURES` except the prices, each (n_users,), from the orders, pairs and entries of all users."""
+    n_users = len(orders.first)
+
     def count(who: Ints, kept: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
 
@@ -311,46 +326,58 @@ def _users(
         sums, counts = np.bincount(pair_user[known], values[known], minlength=n_users), count(pair_user, known)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
-    orders, events, distinct = count(owner), count(event_user), count(pair_user)
+    n_orders, events, distinct = count(orders.owner), count(event_user), count(pair_user)
     youngest, oldest = np.full(n_users, np.nan), np.full(n_users, np.nan)
-    np.fmin.at(youngest, owner, when)
-    np.fmax.at(oldest, owner, when)
+    np.fmin.at(youngest, orders.owner, orders.when)
+    np.fmax.at(oldest, orders.owner, orders.when)
     recent = {days: count(event_user, event_age <= days) for days in (28, 56)}
     new = count(pair_user, pairs[:, PAIR_FEATURES.index("days_since_first")] <= RECENT_DAYS)
-    table = [
-        *(count(owner, when <= days) for days in WINDOWS),
-        orders,
+    return [
+        *(count(orders.owner, orders.when <= days) for days in WINDOWS),
+        n_orders,
         youngest,
         oldest,
-        (oldest - youngest) / np.maximum(orders - 1, 1),
+        (oldest - youngest) / np.maximum(n_orders - 1, 1),
         recent[28],
         recent[56],
-        events / np.maximum(orders, 1),
+        events / np.maximum(n_orders, 1),
         distinct,
         1 - distinct / np.maximum(events, 1),
         1 - new / np.maximum(recent[28], 1),
         mean("quantity"),
         mean("amount"),
     ]
-    return np.column_stack(table)
 
 
-def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints) -> NDArray[np.float64]:
+def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints, count: Ints) -> NDArray[np.float64]:
     """Sum the known values per order and average over the orders of each pair; NaN if no value is known."""
     by, starts = lines
     given = values[by].astype(np.float64)
     known = np.isfinite(given)
+    if known.all():
+        return _run_sums(_run_sums(given, starts), first) / count
     per_order, any_known = _run_sums(np.where(known, given, 0.0), starts), _run_sums(known, starts) > 0
     counts = _run_sums(any_known, first)
     return np.where(counts > 0, _run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
 
 
-def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
-    """Append the row of a key without purchases: counts are 0, the other features are missing."""
+def _missing_row(names: tuple[str, ...]) -> list[float]:
+    """The row of a key without purchases: counts are 0, the other features are missing."""
     counted = ("orders", "decayed", "share", "items")
     unknown = ("orders_since_last",)
-    row = [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
-    return np.concatenate([table, np.array(row)[None, :]]).astype(np.float32)
+    return [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
+
+
+NO_PAIR, NO_GROUP = _missing_row(PAIR_FEATURES), _missing_row(GROUP_FEATURES)
+
+
+def _with_missing(columns: Sequence[NDArray[Any]], missing: list[float]) -> Floats:
+    """Join columns to a table with `missing` as its last row."""
+    table = np.empty((len(columns[0]) + 1, len(columns)), dtype=np.float32)
+    for place, column in enumerate(columns):
+        table[:-1, place] = column
+    table[-1] = missing
+    return table
 
 
 def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
@@ -361,12 +388,23 @@ def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
     return np.where(held[place] == wanted, place, len(held))
 
 
-def _starts(keys: Ints) -> Ints:
-    return np.flatnonzero(np.concatenate([[True], np.diff(keys) != 0])) if len(keys) else np.empty(0, dtype=np.int64)
+def _changes(values: Ints) -> NDArray[np.bool_]:
+    """Whether each value differs from the one before; true for the first."""
+    changed = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=changed[1:])
+    return changed
+
+
+def _lengths(starts: Ints, end: int) -> Ints:
+    """Lengths of the runs that begin at `starts`, the last of which ends at `end`."""
+    lengths = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
+    lengths[-1:] = end - starts[-1:]
+    return lengths
 
 
 def _run_sums(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
-    return np.add.reduceat(values.astype(np.float64), starts) if len(starts) else np.empty(0)
+    return np.add.reduceat(values.astype(np.float64, copy=False), starts) if len(starts) else np.empty(0)
 
 
 def _joined(
