@@ -393,7 +393,8 @@ class Recommender(FitCost, ABC):
         users = query.users
         interacted = np.zeros(len(users), dtype=bool)
         if self.n_users_:
-            interacted = (users >= 0) & (np.diff(self.history_.indptr)[np.maximum(users, 0)] > 0)
+            bounds, known = self.history_.indptr, np.maximum(users, 0)
+            interacted = (users >= 0) & (bounds[known + 1] > bounds[known])
         for recent in (query.recent_interactions, query.recent_auxiliary if self.auxiliary_types else None):
             if self.supports_fold_in and recent is not None:
                 interacted[recent.users] = True

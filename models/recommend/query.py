@@ -272,6 +272,10 @@ def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
     """
     if not matrix.shape[0]:
         return sparse.csr_matrix((len(users), matrix.shape[1]), dtype=np.float32)
+    if len(users) == 1 and users[0] >= 0:  # a request: SciPy's selection of rows takes several times as long
+        start, stop = matrix.indptr[users[0] : users[0] + 2].tolist()
+        columns = matrix.data[start:stop].copy(), matrix.indices[start:stop].copy(), np.array([0, stop - start])
+        return sparse.csr_matrix(columns, shape=(1, matrix.shape[1]))
     rows = matrix[np.maximum(users, 0)]
     if (users >= 0).all():
         return rows

@@ -53,8 +53,8 @@ class TypeWeightedRecommender(Recommender):
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         interacted = super()._has_history(query)
         if self.type_weights is not None and self.n_users_:
-            counted = np.diff(self.counts_.indptr) > 0
-            interacted |= (query.users >= 0) & counted[np.maximum(query.users, 0)]
+            bounds, known = self.counts_.indptr, np.maximum(query.users, 0)
+            interacted |= (query.users >= 0) & (bounds[known + 1] > bounds[known])
         return interacted
 
     def _counts_state(self) -> Arrays:
