@@ -70,10 +70,11 @@ class Boosters:
         """Return the mean of the scaled margins of rows, (m,)."""
         margins = self._joined.inplace_predict(X, predict_type="margin", validate_features=False)
         margins = np.asarray(margins, dtype=np.float32).reshape(len(X), len(self.boosters))
-        total = margins[:, 0] / self.scales[0]
+        total: Floats = margins[:, 0] / self.scales[0]
         for place in range(1, len(self.boosters)):
             total += margins[:, place] / self.scales[place]
-        return total / np.float32(len(self.boosters))
+        total /= np.float32(len(self.boosters))
+        return total
 
     @cached_property
     def _joined(self) -> xgb.Booster:

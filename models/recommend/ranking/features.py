@@ -66,7 +66,9 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
         code = items.codes[name][ids]
         wanted = np.where(code >= 0, rows * len(items.table) + code, -1)
         table[:, start : start + len(GROUP_FEATURES)] = groups[rows_of_keys(keys, wanted)]
-        column[f"{name}_trend"][:] = np.append(trend, np.float32(np.nan))[code]  # the code −1 selects the NaN at the end
+        column[f"{name}_trend"][:] = np.append(trend, np.float32(np.nan))[
+            code
+        ]  # the code −1 selects the NaN at the end
         of_group, share = column[f"{name}_decayed_120d"], column[f"share_of_{name}"]
         share[:] = 0.0
         np.divide(column["decayed_120d"], np.maximum(of_group, np.float32(1e-12)), out=share, where=of_group > 0)

@@ -219,9 +219,7 @@ class _Orders:
     place: Ints
 
     @classmethod
-    def of(
-        cls, users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None, n_users: int
-    ) -> _Orders:
+    def of(cls, users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None, n_users: int) -> _Orders:
         names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
         names -= names.min(initial=0)
         keys = users * (int(names.max(initial=0)) + 1) + names

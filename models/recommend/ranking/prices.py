@@ -156,4 +156,6 @@ def ratio(part: Doubles, whole: Doubles) -> Doubles:
     >>> ratio(np.array([1.0, 0.0]), np.array([4.0, 0.0])).tolist()
     [0.25, nan]
     """
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    known = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=known, where=whole > 0)
+    return known
