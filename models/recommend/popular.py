@@ -32,7 +32,7 @@ class _NonPersonalizedRecommender(Recommender):
         if longest > self.n_items_ // 2:
             return super()._top_k(query, k, item_filter)
         # one list for all rows, long enough that k items remain in each row after its exclusions
-        ids, scores = self._best(min(k + longest, self.n_items_), item_filter.allowed)
+        ids, scores = self._best_items(min(k + longest, self.n_items_), item_filter.allowed)
         n = len(query)
         ids, scores = np.repeat(ids, n, axis=0), np.repeat(scores, n, axis=0)
         if not longest:
@@ -44,7 +44,7 @@ class _NonPersonalizedRecommender(Recommender):
         best = np.where(out, np.float32(-np.inf), np.take_along_axis(scores, place, axis=1))
         return np.take_along_axis(ids, place, axis=1), best
 
-    def _best(self, k: int, allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def _best_items(self, k: int, allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the k best allowed items and their scores, (1, k); kept for the next request if all are allowed."""
         if allowed is not None:
             return top_k(ItemFilter(allowed).apply(self.item_scores_[None, :].copy()), k)
