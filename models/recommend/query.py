@@ -316,7 +316,7 @@ def fold_in(
         now = now + recent.weighted(type_weights or {}).matrix(half_life_days)
     if auxiliary is not None and type_weights is not None:
         now = now + auxiliary.matrix_of_types(half_life_days, type_weights)
-    now = now.astype(np.float32)
+    now = now.astype(np.float32, copy=False)
     now.sort_indices()
     return now
 

@@ -62,10 +62,12 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     table[:, of_user:of_item] = histories.users[rows]
     table[:, of_item : of_item + len(ITEM_FEATURES)] = items.table[ids]
     start = of_item + len(ITEM_FEATURES)
-    for name, keys, groups, trend in zip(GROUPS, histories.group_keys, histories.groups, items.trends, strict=True):
-        code = items.codes[name][ids]
-        wanted = np.where(code >= 0, rows * len(items.table) + code, -1)
-        table[:, start : start + len(GROUP_FEATURES)] = groups[rows_of_keys(keys, wanted)]
+    codes = np.array([items.codes[name][ids] for name in GROUPS])
+    owner = np.arange(len(GROUPS))[:, None] * len(histories.users) + rows
+    wanted = np.where(codes >= 0, owner * len(items.table) + codes, -1)
+    own_groups = histories.groups[rows_of_keys(histories.group_keys, wanted)]
+    for name, own, code, trend in zip(GROUPS, own_groups, codes, items.trends, strict=True):
+        table[:, start : start + len(GROUP_FEATURES)] = own
         column[f"{name}_trend"][:] = np.append(trend, np.float32(np.nan))[
             code
         ]  # the code −1 selects the NaN at the end

@@ -83,17 +83,17 @@ class Histories:
         One row per pair; the last row serves pairs without purchases.
     users : ndarray of float32, (n_users, len(USER_FEATURES))
         One row per user.
-    group_keys : tuple of ndarray of int64
-        For each of `GROUPS`, ``user × n_items + group``, ascending.
-    groups : tuple of ndarray of float32, (g + 1, len(GROUP_FEATURES))
+    group_keys : ndarray of int64, (g,)
+        ``(level × n_users + user) × n_items + group`` for each of `GROUPS` as level, ascending.
+    groups : ndarray of float32, (g + 1, len(GROUP_FEATURES))
         One row per key; the last row serves keys without purchases.
     """
 
     pair_keys: Ints
     pairs: Floats
     users: Floats
-    group_keys: tuple[Ints, ...]
-    groups: tuple[Floats, ...]
+    group_keys: Ints
+    groups: Floats
 
     @classmethod
     def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
@@ -102,8 +102,7 @@ class Histories:
         users, items = lines.users.astype(np.int64), lines.items.astype(np.int64)
         ages = lines.age_days.astype(np.float64)
         orders = _Orders.of(users, ages, lines.orders, n_users)
-        own = users * n_items
-        entries = (own + items) * orders.span + orders.place
+        entries = (users * n_items + items) * orders.span + orders.place
         by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
         starts = np.flatnonzero(_changes(entries[by]))
         keys, place = np.divmod(entries[by[starts]], orders.span)
@@ -124,15 +123,12 @@ class Histories:
         ]
         table = _with_missing(tables, NO_PAIR)
         pair_user = pairs // max(n_items, 1)
-        group_keys, groups = [], []
-        for name in GROUPS:
-            code = codes[name]
-            found = _group(own, code[items], orders, n_items, pair_user * n_items, code[pairs - pair_user * n_items])
-            group_keys.append(found[0])
-            groups.append(found[1])
+        pair_items = pairs - pair_user * n_items
+        of_lines, of_each = (np.array([codes[name][of] for name in GROUPS]) for of in (items, pair_items))
+        group_keys, groups = _groups(orders, n_items, (users, of_lines), (pair_user, of_each))
         activity = _users(orders, pair_user, table[:-1], np.repeat(pair_user, count), age)
         per_user = np.array([*activity, *user_prices(payments, users, n_users)], dtype=np.float32).T
-        return cls(pairs, table, np.ascontiguousarray(per_user), tuple(group_keys), tuple(groups))
+        return cls(pairs, table, np.ascontiguousarray(per_user), group_keys, groups)
 
     def pair_rows(self, keys: Ints) -> Ints:
         """Return the row of each key in `pairs`; the last row for a key that is missing."""
@@ -151,13 +147,17 @@ def lines_of(lines: Interactions, starts: Ints, users: Ints) -> Interactions:
     users : ndarray of int64, (n,)
         User indices; −1 is a user without interactions.
     """
+    shape = len(users), lines.shape[1]
+    if len(users) == 1 and users[0] >= 0:  # a request: views instead of copies
+        start, stop = starts[users[0] : users[0] + 2].tolist()
+        return replace(lines.where(slice(start, stop)), users=np.zeros(stop - start, dtype=np.int32), shape=shape)
     first, counts = np.zeros_like(users), np.zeros_like(users)
     if len(starts) > 1:
         first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
         counts = np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0)
     at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
     rows = np.repeat(np.arange(len(users), dtype=np.int32), counts)
-    return replace(lines.where(at), users=rows, shape=(len(users), lines.shape[1]))
+    return replace(lines.where(at), users=rows, shape=shape)
 
 
 def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) -> Interactions:
@@ -288,24 +288,30 @@ def _intervals(
     return last, mean, np.maximum(mean, 0.5)  # two orders on one day are not an interval
 
 
-def _group(
-    own: Ints, codes: Ints, orders: _Orders, n_items: int, own_of_pairs: Ints, codes_of_pairs: Ints
-) -> tuple[Ints, Floats]:
-    """Compute the keys and the table of one of `GROUPS`.
+def _groups(orders: _Orders, n_items: int, lines: tuple[Ints, Ints], pairs: tuple[Ints, Ints]) -> tuple[Ints, Floats]:
+    """Compute the keys and the table of all `GROUPS` at once.
 
     Parameters
     ----------
-    own, codes : (n_lines,)
-        ``user × n_items`` and group of each line.
-    own_of_pairs, codes_of_pairs : (n_pairs,)
-        The same of each pair.
+    lines, pairs : tuple of (m,) and (len(GROUPS), m)
+        User and groups of each order line, and of each pair of user and item.
     """
-    entries = np.sort(((own + codes) * orders.span + orders.place)[codes >= 0])
+    n_users = len(orders.first)
+
+    def group_keys(users: Ints, codes: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        levels = np.arange(len(GROUPS))[:, None] * (n_users * n_items)
+        return codes + users * n_items + levels, codes >= 0
+
+    entries, known = group_keys(*lines)
+    entries *= orders.span
+    entries += orders.place
+    entries = entries[known]
+    entries.sort()
     keys, place = np.divmod(entries[_changes(entries)], orders.span)
-    age = orders.age(keys // max(n_items, 1), place)
+    age = orders.age(keys // max(n_items, 1) % max(n_users, 1), place)
     first = np.flatnonzero(_changes(keys))
-    held, of_pairs = keys[first], np.sort((own_of_pairs + codes_of_pairs)[codes_of_pairs >= 0])
-    distinct = np.searchsorted(of_pairs, held, side="right") - np.searchsorted(of_pairs, held)
+    held, pair_keys = keys[first], np.sort(np.extract(*reversed(group_keys(*pairs))))
+    distinct = np.searchsorted(pair_keys, held, side="right") - np.searchsorted(pair_keys, held)
     return held, _with_missing([*_group_rhythm(age, first, _lengths(first, len(keys))), distinct], NO_GROUP)
 
 
@@ -381,7 +387,7 @@ def _with_missing(columns: Sequence[NDArray[Any]], missing: list[float]) -> Floa
 def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
     """Return the index of each wanted key in the ascending keys `held`; ``len(held)`` for a key that is missing."""
     if not len(held):
-        return np.zeros(len(wanted), dtype=np.int64)
+        return np.zeros(wanted.shape, dtype=np.int64)
     place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
     return np.where(held[place] == wanted, place, len(held))
 
