@@ -68,9 +68,7 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     own_groups = histories.groups[rows_of_keys(histories.group_keys, wanted)]
     for name, own, code, trend in zip(GROUPS, own_groups, codes, items.trends, strict=True):
         table[:, start : start + len(GROUP_FEATURES)] = own
-        column[f"{name}_trend"][:] = np.append(trend, np.float32(np.nan))[
-            code
-        ]  # the code −1 selects the NaN at the end
+        column[f"{name}_trend"][:] = np.where(code >= 0, trend[code], np.nan) if len(trend) else np.nan
         of_group, share = column[f"{name}_decayed_120d"], column[f"share_of_{name}"]
         share[:] = 0.0
         np.divide(column["decayed_120d"], np.maximum(of_group, np.float32(1e-12)), out=share, where=of_group > 0)
