@@ -28,6 +28,7 @@ from models.recommend.query import (
     entry_positions,
     exclusion_matrix,
     fold_in,
+    has_entries,
     row_indices,
     rows_of,
     top_k_rows,
@@ -51,6 +52,7 @@ __all__ = [  # everything that the module of a model needs
     "entry_positions",
     "fit_cached",
     "fold_in",
+    "has_entries",
     "row_indices",
     "rows_of",
     "top_k_rows",
@@ -390,11 +392,7 @@ class Recommender(FitCost, ABC):
 
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         """Return which users have history, before the fit or, if the model folds it in, after it; bool, (n,)."""
-        users = query.users
-        interacted = np.zeros(len(users), dtype=bool)
-        if self.n_users_:
-            bounds, known = self.history_.indptr, np.maximum(users, 0)
-            interacted = (users >= 0) & (bounds[known + 1] > bounds[known])
+        interacted = has_entries(self.history_, query.users)
         for recent in (query.recent_interactions, query.recent_auxiliary if self.auxiliary_types else None):
             if self.supports_fold_in and recent is not None:
                 interacted[recent.users] = True

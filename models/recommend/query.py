@@ -262,6 +262,15 @@ def row_indices(matrix: sparse.csr_matrix, row: int) -> NDArray[np.int32]:
     return found
 
 
+def has_entries(matrix: sparse.csr_matrix, users: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the row of each user has entries, (n,); false for user −1."""
+    if not matrix.shape[0]:
+        return np.zeros(len(users), dtype=bool)
+    known, bounds = np.maximum(users, 0), matrix.indptr
+    found: NDArray[np.bool_] = (users >= 0) & (bounds[known + 1] > bounds[known])
+    return found
+
+
 def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
     """Select the rows of users, (n, n_items); the row of user −1 is empty.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from models.recommend.query import Query
 from models.recommend.ranking.item_sums import RECENT_DAYS
+from models.recommend.ranking.order_places import OrderPlaces, changes, run_lengths, run_sums
 from models.recommend.ranking.prices import (
     PRICE_PAIR_FEATURES,
     PRICE_USER_FEATURES,
@@ -101,14 +101,14 @@ class Histories:
         n_users, n_items = lines.shape
         users, items = lines.users.astype(np.int64), lines.items.astype(np.int64)
         ages = lines.age_days.astype(np.float64)
-        orders = _Orders.of(users, ages, lines.orders, n_users)
+        orders = OrderPlaces.of(users, ages, lines.orders, n_users)
         entries = (users * n_items + items) * orders.span + orders.place
         by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
-        starts = np.flatnonzero(_changes(entries[by]))
+        starts = np.flatnonzero(changes(entries[by]))
         keys, place = np.divmod(entries[by[starts]], orders.span)
         age, behind = orders.age(keys // max(n_items, 1), place), place.astype(np.float64)
-        first = np.flatnonzero(_changes(keys))
-        pairs, count = keys[first], _lengths(first, len(keys))
+        first = np.flatnonzero(changes(keys))
+        pairs, count = keys[first], run_lengths(first, len(keys))
         last = first + count - 1
         payments = Payments.of(lines)
         unknown = np.full(len(pairs), np.nan)
@@ -116,7 +116,7 @@ class Histories:
             *_rhythm(age, first, count),
             behind[first],
             count / (behind[last] + 1.0),
-            _run_sums(np.exp2(-behind / 8.0), first),
+            run_sums(np.exp2(-behind / 8.0), first),
             unknown if lines.quantities is None else _mean_known(lines.quantities, (by, starts), first, count),
             unknown if lines.amounts is None else _mean_known(lines.amounts, (by, starts), first, count),
             *pair_prices(payments, (by, starts), first),
@@ -199,54 +199,6 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     )
 
 
-@dataclass(frozen=True)
-class _Orders:
-    """The orders of n users; without order numbers, the lines of a user on one day are an order.
-
-    Attributes
-    ----------
-    owner, when : (n_orders,)
-        User and age of each order, sorted by user and age.
-    first : (n_users,)
-        First order of each user.
-    place : (n_lines,)
-        Number of orders of the user that are younger than the order of the line.
-    """
-
-    owner: Ints
-    when: NDArray[np.float64]
-    first: Ints
-    place: Ints
-
-    @classmethod
-    def of(cls, users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None, n_users: int) -> _Orders:
-        names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
-        names -= names.min(initial=0)
-        keys = users * (int(names.max(initial=0)) + 1) + names
-        by = np.argsort(keys)
-        changed = _changes(keys[by])
-        starts = np.flatnonzero(changed)
-        owner = users[by[starts]]
-        when = np.minimum.reduceat(ages[by], starts) if len(starts) else np.empty(0)
-        order = np.lexsort((when, owner))
-        younger = np.empty(len(order), dtype=np.int64)
-        first = np.searchsorted(owner, np.arange(n_users))
-        younger[order] = np.arange(len(order)) - first[owner]  # `owner` is sorted, and `order` keeps it
-        place = np.empty(len(by), dtype=np.int64)
-        place[by] = younger[np.cumsum(changed) - 1]
-        return cls(owner, when[order], first, place)
-
-    @cached_property
-    def span(self) -> int:
-        """More than any place."""
-        return int(self.place.max(initial=0)) + 1
-
-    def age(self, users: Ints, places: Ints) -> NDArray[np.float64]:
-        """Age of the orders at places of users."""
-        found: NDArray[np.float64] = self.when[self.first[users] + places]
-        return found
-
-
 def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
     """Compute `RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
     ends = first + count - 1
@@ -257,11 +209,11 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     gaps = np.zeros(len(age))
     np.subtract(age[1:], age[:-1], out=gaps[:-1])
     gaps[ends] = 0.0
-    spread = np.sqrt(np.maximum(_run_sums(gaps * gaps, first) / several - mean**2, 0.0))
+    spread = np.sqrt(np.maximum(run_sums(gaps * gaps, first) / several - mean**2, 0.0))
     return [
-        *(_run_sums(age <= days, first) for days in WINDOWS),
+        *(run_sums(age <= days, first) for days in WINDOWS),
         count.astype(np.float64),
-        *(_run_sums(np.exp2(-age / days), first) for days in HALF_LIVES),
+        *(run_sums(np.exp2(-age / days), first) for days in HALF_LIVES),
         last,
         oldest,
         further[0] - last,
@@ -276,7 +228,7 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
 def _group_rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
     """Compute `GROUP_RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
     last, mean, steady = _intervals(age, first, count)
-    return [_run_sums(np.exp2(-age / 120), first), last, mean, last / steady]
+    return [run_sums(np.exp2(-age / 120), first), last, mean, last / steady]
 
 
 def _intervals(
@@ -288,7 +240,9 @@ def _intervals(
     return last, mean, np.maximum(mean, 0.5)  # two orders on one day are not an interval
 
 
-def _groups(orders: _Orders, n_items: int, lines: tuple[Ints, Ints], pairs: tuple[Ints, Ints]) -> tuple[Ints, Floats]:
+def _groups(
+    orders: OrderPlaces, n_items: int, lines: tuple[Ints, Ints], pairs: tuple[Ints, Ints]
+) -> tuple[Ints, Floats]:
     """Compute the keys and the table of all `GROUPS` at once.
 
     Parameters
@@ -307,16 +261,16 @@ def _groups(orders: _Orders, n_items: int, lines: tuple[Ints, Ints], pairs: tupl
     entries += orders.place
     entries = entries[known]
     entries.sort()
-    keys, place = np.divmod(entries[_changes(entries)], orders.span)
+    keys, place = np.divmod(entries[changes(entries)], orders.span)
     age = orders.age(keys // max(n_items, 1) % max(n_users, 1), place)
-    first = np.flatnonzero(_changes(keys))
+    first = np.flatnonzero(changes(keys))
     held, pair_keys = keys[first], np.sort(np.extract(*reversed(group_keys(*pairs))))
     distinct = np.searchsorted(pair_keys, held, side="right") - np.searchsorted(pair_keys, held)
-    return held, _with_missing([*_group_rhythm(age, first, _lengths(first, len(keys))), distinct], NO_GROUP)
+    return held, _with_missing([*_group_rhythm(age, first, run_lengths(first, len(keys))), distinct], NO_GROUP)
 
 
 def _users(
-    orders: _Orders, pair_user: Ints, pairs: Floats, event_user: Ints, event_age: NDArray[np.float64]
+    orders: OrderPlaces, pair_user: Ints, pairs: Floats, event_user: Ints, event_age: NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
     """Compute `USER_FEATURES` except the prices, each (n_users,), from the orders, pairs and entries of all users."""
     n_users = len(orders.first)
@@ -359,10 +313,10 @@ def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: In
     given = values[by].astype(np.float64)
     known = np.isfinite(given)
     if known.all():
-        return _run_sums(_run_sums(given, starts), first) / count
-    per_order, any_known = _run_sums(np.where(known, given, 0.0), starts), _run_sums(known, starts) > 0
-    counts = _run_sums(any_known, first)
-    return np.where(counts > 0, _run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
+        return run_sums(run_sums(given, starts), first) / count
+    per_order, any_known = run_sums(np.where(known, given, 0.0), starts), run_sums(known, starts) > 0
+    counts = run_sums(any_known, first)
+    return np.where(counts > 0, run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
 
 
 def _missing_row(names: tuple[str, ...]) -> list[float]:
@@ -390,25 +344,6 @@ def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
         return np.zeros(wanted.shape, dtype=np.int64)
     place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
     return np.where(held[place] == wanted, place, len(held))
-
-
-def _changes(values: Ints) -> NDArray[np.bool_]:
-    """Whether each value differs from the one before; true for the first."""
-    changed = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=changed[1:])
-    return changed
-
-
-def _lengths(starts: Ints, end: int) -> Ints:
-    """Lengths of the runs that begin at `starts`, the last of which ends at `end`."""
-    lengths = np.empty_like(starts)
-    np.subtract(starts[1:], starts[:-1], out=lengths[:-1])
-    lengths[-1:] = end - starts[-1:]
-    return lengths
-
-
-def _run_sums(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
-    return np.add.reduceat(values.astype(np.float64, copy=False), starts) if len(starts) else np.empty(0)
 
 
 def _joined(
