@@ -1,4 +1,4 @@
-"""OrderPlaces of users from their lines, and sums over runs of sorted rows."""
+"""Orders of users from their lines, and sums over runs of sorted rows."""
 
 from __future__ import annotations
 
