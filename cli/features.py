@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Output
-from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days, note_missing_timezone
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
@@ -29,15 +29,8 @@ SUFFIXES = (".parquet", ".csv")
 
 def features(
     as_of: AsOfOption = None,
-    engine: Annotated[
-        str, typer.Option("--engine", metavar="duckdb|spark", help="Engine that computes the features.")
-    ] = "duckdb",
-    spark_master: Annotated[
-        str | None,
-        typer.Option(
-            "--spark-master", metavar="URL", help="Spark master, such as spark://host:7077. Default: local[*]."
-        ),
-    ] = None,
+    engine: EngineOption = "duckdb",
+    spark_master: SparkMasterOption = None,
     out: Annotated[
         Path | None,
         typer.Option(

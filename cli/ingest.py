@@ -23,6 +23,7 @@ OPTION_NAMES = {
     "config_path": "--config",
     "gap_days": "--gap-days",
     "season_strength": "--season-strength",
+    "promotions_days_ahead": "--promotions-days-ahead",
 }  # parameter of a source → command-line option, if the names differ
 
 
@@ -85,6 +86,16 @@ def ingest(
             help="synthetic: views, carts and favourites come from needs that last minutes to days; with strangers.",
         ),
     ] = False,
+    promotions_days_ahead: Annotated[
+        int | None,
+        typer.Option(
+            "--promotions-days-ahead",
+            metavar="DAYS",
+            help="completejourney: read the promotions too, as if known so many days before their week; 0 is what the "
+            "data support. Default: they are not read.",
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read the first rows, report what ingest would do, and write nothing.")
     ] = False,
@@ -122,6 +133,7 @@ def ingest(
         "gap_days": gap_days,
         "season_strength": season_strength,
         "intent": intent or None,
+        "promotions_days_ahead": promotions_days_ahead,
     }
     rows = make_source(source, options, pack_of(settings))
     if check:

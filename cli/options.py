@@ -39,3 +39,11 @@ class Lang(StrEnum):
 
 
 LangOption = Annotated[Lang, typer.Option("--lang", help="Language of names and meanings.")]
+
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="duckdb|spark", help="Engine: this process with DuckDB, or Spark.")
+]
+SparkMasterOption = Annotated[
+    str | None,
+    typer.Option("--spark-master", metavar="URL", help="Spark master, such as spark://host:7077. Default: local[*]."),
+]

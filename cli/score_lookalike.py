@@ -11,7 +11,7 @@ import typer
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
 from cli.options import JsonOption, WorkspaceOption
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report, write_scores
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
@@ -57,9 +57,7 @@ def lookalike(
 
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
-    from serving.scoring.blocks import WrittenScores
-    from serving.scoring.lookalike import JOB, audience_table, evidence_entry, find_audience
-    from serving.scoring.tables import write
+    from serving.scoring.lookalike import JOB, evidence_entry, find_audience, score_audience
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
@@ -70,9 +68,8 @@ def lookalike(
         champions = load_from_workspace(located, settings, [JOB])
         output.step("finding the audience and measuring how well the seed is recognised")
         audience = find_audience(champions, seed_ids, size=size, ratio=ratio, exclude=excluded)
-        table = audience_table(champions, audience)
         output.step(f"writing {out}")
-        write(table, out)
+        written = write_scores(output, score_audience(champions, audience), out)
     version, evidence = champions.require(JOB).version, audience.evidence
     assert evidence is not None
     facts = {
@@ -85,7 +82,7 @@ def lookalike(
         "short_reason": audience.short_reason,
         "evidence": evidence_entry(evidence),
     }
-    report(output, located, out, WrittenScores.of(table), begun, f"{JOB} version {version}", **facts)
+    report(output, located, out, written, begun, f"{JOB} version {version}", **facts)
     output.say(f"seed: {audience.known_seeds:,} customers are known, from {len(seed_ids):,} ids")
     if audience.unknown:
         shown = ", ".join(audience.unknown[:IDS_SHOWN]) + (", …" if len(audience.unknown) > IDS_SHOWN else "")

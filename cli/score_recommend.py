@@ -11,9 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import SUFFIXES, check_suffix
-from cli.options import AsOfOption, JsonOption, WorkspaceOption
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_candidates, report, write_scores
+from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
+from cli.scoring import (
+    Execution,
+    OutOption,
+    WorkersOption,
+    ensure_champion,
+    ensure_profiles,
+    read_candidates,
+    report,
+    write_scores,
+)
 from cli.times import as_of_or_default, parse_as_of
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
@@ -89,12 +97,16 @@ def recommend(
             help=f'{{"share": 0.1, "pool": 50, "seed": 1}}; {JSON_HELP}.',
         ),
     ] = None,
+    workers: WorkersOption = 1,
+    engine: EngineOption = "duckdb",
+    spark_master: SparkMasterOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a list of items for every customer; train the recommender first if it is missing."""
     moment = parse_as_of(as_of)
-    check_suffix(out, SUFFIXES)
+    execution = Execution(engine, spark_master, workers)
+    execution.check(out)
     named = read_candidates(candidates, "--candidates") if candidates else None
     if exclude_purchased and purchased not in (None, "never"):
         raise UsageError(
@@ -132,7 +144,7 @@ def recommend(
         try:
             trained = ensure_champion(output, located, settings, JOB, moment)
         except DataError as error:
-            popular_only = scene in (None, DEFAULT_SCENE)
+            popular_only = scene in (None, DEFAULT_SCENE) and not execution.on_spark
             if not popular_only:
                 raise
             output.step(f"no recommender can be trained, so every list contains the most popular items: {error}")
@@ -162,9 +174,14 @@ def recommend(
             unavailable=unavailable_items(lake),
             **{key: value for key, value in options.items() if value is not None},
         )
-        written = write_scores(output, scores, out)
+        if execution.on_spark:
+            from serving.scoring.spark import recommend_on_spark
+
+            written = execution.write_on_spark(output, located, recommend_on_spark(scores), out)
+        else:
+            written = write_scores(output, scores, out, workers)
     version = champions.require(JOB).version
-    facts: dict[str, Any] = {"model": JOB, "model_version": version, "trained_first": trained}
+    facts: dict[str, Any] = {"model": JOB, "model_version": version, "trained_first": trained, "engine": engine}
     if scores.counts:
         facts["candidates"] = scores.counts
         output.say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
-from cli.features import SUFFIXES
+from cli.features import SUFFIXES, check_engine, check_suffix
 from cli.times import as_of_or_default, utc_now
 from cli.train import show_result
 from qianmian.errors import GateRefused, UsageError
@@ -23,8 +24,70 @@ if TYPE_CHECKING:
     from qianmian.settings import Settings
     from serving.recommending.candidates import CustomerCandidates
     from serving.scoring.blocks import BlockScores, WrittenScores
+    from serving.scoring.spark import SparkScores
 
-OutOption = Annotated[Path, typer.Option("--out", metavar="FILE", help="Output file: .parquet or .csv.")]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="FILE", help="Output file: .parquet or .csv; with Spark also a folder, without suffix."
+    ),
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, max=256, help="Number of processes that score blocks of customers; the file is the same."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where scores are computed.
+
+    Attributes
+    ----------
+    engine : str
+        ``duckdb`` for this machine, or ``spark``.
+    spark_master : str or None
+        Master URL of Spark.
+    workers : int
+        Number of processes on this machine.
+    """
+
+    engine: str
+    spark_master: str | None
+    workers: int
+
+    @property
+    def on_spark(self) -> bool:
+        """Whether Spark computes the scores."""
+        return self.engine == "spark"
+
+    def check(self, out: Path) -> None:
+        """Check the options before the work starts.
+
+        Raises
+        ------
+        UsageError
+            The engine is unknown, or the options or `out` do not fit it.
+        """
+        check_engine(self.engine, self.spark_master, out)
+        check_suffix(out, (*SUFFIXES, "") if self.on_spark else SUFFIXES)
+        if self.on_spark and self.workers > 1:
+            raise UsageError(
+                "Spark starts its own processes",
+                where="--workers",
+                got=self.workers,
+                hint="omit --workers, or name the number of cores in --spark-master 'local[4]'",
+            )
+
+    def write_on_spark(self, output: Output, located: Workspace, scores: SparkScores, out: Path) -> WrittenScores:
+        """Compute and write scores on Spark."""
+        from features.compute.engines.spark_session import LOCAL_MASTER
+        from serving.scoring.spark import write_on_spark
+
+        output.step(f"scoring by Spark ({self.spark_master or LOCAL_MASTER})")
+        return write_on_spark(located, scores, out, self.spark_master)
 
 
 def read_ids(path: Path, option: str, column: str, source_column: str | None = None) -> list[tuple[str, str | None]]:
@@ -182,19 +245,24 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
     With `with_tags` also if the declarations or settings of the tags have changed, or a model has published one.
     """
     from features.data.lake import Lake
-    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current
+    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current, read_facts
     from features.profiles.tags.tagging import tags_digest
 
-    lake = Lake(located)
-    snapshot = load_current(located) if current_snapshot_name(located) is not None else None
-    outdated = snapshot is None or snapshot.data_digest != lake.digest
-    if outdated or (with_tags and snapshot is not None and snapshot.tags_digest != tags_digest(settings, located)):
+    lake, name = Lake(located), current_snapshot_name(located)
+    if name is None:
+        outdated = True
+    elif with_tags:  # the tags are read by blocks later on
+        facts = read_facts(located.online / name)
+        outdated = [facts["data_digest"], facts["tags_digest"]] != [lake.digest, tags_digest(settings, located)]
+    else:
+        outdated = load_current(located).data_digest != lake.digest
+    if outdated:
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)
 
 
-def write_scores(output: Output, scores: BlockScores, out: Path) -> WrittenScores:
+def write_scores(output: Output, scores: BlockScores, out: Path, workers: int = 1) -> WrittenScores:
     """Write scores block by block with a line of progress for every tenth of the customers."""
     from serving.scoring.blocks import write_blocks
 
@@ -206,7 +274,7 @@ def write_scores(output: Output, scores: BlockScores, out: Path) -> WrittenScore
             said = done * 10 // of
             output.step(f"{done:,} of {of:,} customers")
 
-    return write_blocks(scores, out, progress)
+    return write_blocks(scores, out, progress, workers)
 
 
 def report(

@@ -22,6 +22,7 @@ from features.interaction_arrays import (
     sorted_interactions,
 )
 from features.interaction_types import INTERACTION_TYPES, PURCHASE, checked_type_weights
+from features.promotions import ItemPromotions
 
 __all__ = [  # what a model needs to know of interactions
     "INTERACTION_FIELDS",
@@ -98,6 +99,8 @@ class TrainingSet:
     returned : Interactions or None
         Lines that were given back before `as_of`, with `returned_days`. At a cutoff before their return they are
         interactions (`with_earlier_cutoff`). None if there are none.
+    promotions : ItemPromotions or None
+        Promotions of the items that were known before `as_of`, past and planned. None if the lake has none.
     """
 
     user_ids: NDArray[np.str_]
@@ -111,6 +114,7 @@ class TrainingSet:
     auxiliary: Interactions | None = field(default=None, kw_only=True)
     target: str = field(default=PURCHASE, kw_only=True)
     items_left_out: int = field(default=0, kw_only=True)
+    promotions: ItemPromotions | None = field(default=None, kw_only=True)
     _memo: dict[Hashable, _Memo] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
@@ -210,7 +214,7 @@ class TrainingSet:
         return replace(self, interactions=interactions, returned=None, auxiliary=None)
 
     def with_earlier_cutoff(self, days: float) -> TrainingSet:
-        """Return the training set as it was `days` days before `as_of`, without later interactions and returns.
+        """Return the training set as it was `days` days before `as_of`, without later interactions, returns and plans.
 
         Profile features are computed at `as_of` and therefore dropped. Item attributes carry no date and stay. The
         result is cached (`memoize`).
@@ -235,7 +239,8 @@ class TrainingSet:
         auxiliary = None if self.auxiliary is None else self.auxiliary.rewound(days)
         as_of = self.as_of - timedelta(days=days)
         past = replace(self, interactions=data, user_features=None, as_of=as_of, returned=returned)
-        return replace(past, auxiliary=auxiliary)
+        promotions = None if self.promotions is None else self.promotions.later(-days)
+        return replace(past, auxiliary=auxiliary, promotions=promotions)
 
     @property
     def n_users(self) -> int:

@@ -21,6 +21,7 @@ from features.id_map import IdMap
 from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
 from features.interactions import Interactions, TrainingSet, sorted_interactions
+from features.promotions import item_promotions
 from features.purchases import purchase_rows
 from features.targets import choose_target, lines_are_dated, tables_with_items
 from qianmian.errors import DataError
@@ -183,11 +184,15 @@ def training_set(
     if with_features:
         built = builder.build(as_of).matrix()
         features = built.take(built.rows_of(user_ids))
+    attributes = _item_attributes(builder, item_ids, tables, as_of, interactions)
+    promotions = None
+    if "promotions" in builder.states and lines_are_dated(builder.states):
+        promotions = item_promotions(builder.backend, as_of, item_ids, attributes["category"])
     return TrainingSet(
         user_ids,
         item_ids,
         interactions,
-        _item_attributes(builder, item_ids, tables, as_of, interactions),
+        attributes,
         features,
         as_of,
         " and ".join(tables),
@@ -195,6 +200,7 @@ def training_set(
         auxiliary=auxiliary if auxiliary is not None and len(auxiliary) else None,
         target=target,
         items_left_out=left_out,
+        promotions=promotions,
     )
 
 

@@ -64,6 +64,10 @@ class ItemTable:
         self._mask = lru_cache(maxsize=int(np.clip(MASK_BYTES // max(self._n_items, 1), 4, 256)))(self._evaluated)
         self._codes = lru_cache(maxsize=16)(self._coded)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the attributes without the lookups, which the copy computes again."""
+        return type(self), (self._columns, self._columns[ITEM_ID])
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the attributes, sorted."""

@@ -26,6 +26,7 @@ from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.kept_lists import KeptLists
+from serving.recommending.planned import read_promotions
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,20 @@ RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or t
 
 @dataclass(frozen=True)
 class Champion:
-    """One model in production."""
+    """One model in production.
+
+    Attributes
+    ----------
+    job, version : str
+    bundle : ModelBundle
+    promotions : str
+        Digest of the planned promotions of the lake that it reads; empty where it reads none.
+    """
 
     job: str
     version: str
     bundle: ModelBundle
+    promotions: str = ""
 
     @property
     def name(self) -> str:
@@ -196,7 +206,9 @@ def load_from_workspace(
         for version, folder in _candidate_versions(workspace, job):
             try:
                 with folder as path:
-                    models[job] = Champion(job, version, _load_bundle(path, job))
+                    bundle = _load_bundle(path, job)
+                planned = read_promotions(bundle, workspace) if BUNDLE_KINDS[job] == "scenes" else ""
+                models[job] = Champion(job, version, bundle, planned)
                 break
             except ArtifactError as error:
                 logger.warning("champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, version, error)

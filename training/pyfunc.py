@@ -6,7 +6,9 @@ side effect. `predict` takes a table and returns a table.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
 
 from features.compute.spec import UserFeatures
 from models.bundle import ModelBundle
+from models.recommend.base import Recommender
 from models.recommend.scene import DEFAULT_SCENE
 from qianmian.errors import DataError
 
@@ -26,19 +30,47 @@ def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     users = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     scenes = list(bundle.model.scenes)
     scene = str(params.get("scene") or (DEFAULT_SCENE if DEFAULT_SCENE in scenes else scenes[0]))
-    ranked = bundle.model.scene(scene).recommend(
-        users, int(params.get("num_results", 10)), exclude_purchased=bool(params.get("exclude_purchased", False))
+    model = bundle.model.scene(scene)
+    ranked = model.recommend(
+        users,
+        int(params.get("num_results", 10)),
+        allowed=_allowed(bundle, str(params.get("items") or "")),
+        exclude_purchased=bool(params.get("exclude_purchased", False)),
     )
     rows, positions = np.nonzero(ranked.ids >= 0)
-    return pd.DataFrame(
-        {
-            "one_id": frame["one_id"].to_numpy()[rows],
-            "rank": positions + 1,
-            "item_id": bundle.item_ids[ranked.ids[rows, positions]],
-            "score": ranked.scores[rows, positions],
-            "source": np.asarray(ranked.sources)[ranked.source[rows, positions]],
-        }
-    )
+    items = ranked.ids[rows, positions]
+    columns = {
+        "item_id": bundle.item_ids[items],
+        "score": ranked.scores[rows, positions],
+        "source": np.asarray(ranked.sources)[ranked.source[rows, positions]],
+    }
+    if not params.get("one_row_per_customer", False):
+        return pd.DataFrame({"one_id": frame["one_id"].to_numpy()[rows], "rank": positions + 1, **columns})
+    columns["days_to_next_purchase"] = _days_to_next_purchase(model, users[rows], items)
+    ends = np.cumsum(np.bincount(rows, minlength=len(frame)))[:-1]
+    lists = {name: pd.Series(np.split(values, ends)[: len(frame)], dtype=object) for name, values in columns.items()}
+    return pd.DataFrame({"one_id": frame["one_id"].to_numpy(), **lists})
+
+
+def _allowed(bundle: ModelBundle, items: str) -> NDArray[np.bool_] | None:
+    """Items of a JSON list of ids as a mask, None if there is no list."""
+    if not items:
+        return None
+    columns = bundle.item_map.rows(json.loads(items))
+    allowed = np.zeros(len(bundle.item_ids), dtype=bool)
+    allowed[columns[columns >= 0]] = True
+    return allowed
+
+
+def _days_to_next_purchase(
+    model: Recommender, users: NDArray[np.int64], items: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Days from the cutoff to the expected next purchase of each customer and item, NaN if unknown."""
+    days, known = np.full(len(users), np.nan), users >= 0
+    supporting = next((submodel for submodel in model.with_submodels() if submodel.supports_expected_days), None)
+    if supporting is not None and known.any():
+        days[known] = supporting.expected_days(users[known], items[known])
+    return days
 
 
 def _feature_values(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
@@ -52,7 +84,9 @@ def _feature_values(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
 
 
 def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({"churn_probability": bundle.model.predict_proba(_feature_values(bundle, frame).values)[:, 1]})
+    as_of = datetime.fromisoformat(params["as_of"]) if params.get("as_of") else None
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values, as_of)
+    return pd.DataFrame({"churn_probability": probabilities[:, 1]})
 
 
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -74,7 +108,14 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "lookalike": _lookalike,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "scenes": {"num_results": 10, "scene": "", "exclude_purchased": False},
+    "scenes": {
+        "num_results": 10,
+        "scene": "",
+        "exclude_purchased": False,
+        "items": "",  # JSON list of ids: only these items
+        "one_row_per_customer": False,  # lists instead of a row per item, as a Spark UDF needs
+    },
+    "churn": {"as_of": ""},  # moment of the features, ISO 8601; default: the cutoff of the model
     "lookalike": {"size": 100},
 }
 
@@ -96,7 +137,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     -------
     DataFrame
         Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities in the
-        order of the rows of `frame`.
+        order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists `item_id`,
+        `score`, `source` and `days_to_next_purchase` (NaN if unknown).
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 

@@ -13,6 +13,7 @@ from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.profiles import snapshot
 from features.profiles.tags.published import publish
+from models.parallel import one_blas_thread
 from qianmian import model_store
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
@@ -138,19 +139,20 @@ def train(
         _builder=make_builder(lake, settings),
     )
     results = []
-    for job in chosen:
-        started = time.perf_counter()
-        try:
-            evaluated_model = job.run(context)
-        except DataError as error:
-            if not every:
-                raise
-            result = JobResult(job.name, "skipped", str(error))
-        else:
-            result = _gate_and_register(context, job.name, evaluated_model, clock)
-        results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
-        progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
-    _publish_profiles(workspace, cutoff, settings, progress)
+    with one_blas_thread():
+        for job in chosen:
+            started = time.perf_counter()
+            try:
+                evaluated_model = job.run(context)
+            except DataError as error:
+                if not every:
+                    raise
+                result = JobResult(job.name, "skipped", str(error))
+            else:
+                result = _gate_and_register(context, job.name, evaluated_model, clock)
+            results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
+            progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
+        _publish_profiles(workspace, cutoff, settings, progress)
     return results
 
 

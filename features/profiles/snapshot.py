@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -38,6 +37,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
+ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -168,11 +168,12 @@ class Snapshot:
     def save(self, folder: Path) -> None:
         """Write the snapshot into `folder`, which must not exist."""
         folder.mkdir(parents=True)
-        pq.write_table(self.table, folder / "profiles.parquet", compression="zstd")
+        written: dict[str, Any] = {"compression": "zstd", "row_group_size": ROWS_PER_GROUP}
+        pq.write_table(self.table, folder / "profiles.parquet", **written)
         pq.write_table(
             pa.table({"one_id": self.one_ids, **{name: pa.array(values) for name, values in self.tags.items()}}),
             folder / "tags.parquet",
-            compression="zstd",
+            **written,
         )
         pq.write_table(self.customers, folder / "customers.parquet", compression="zstd")
         facts = {
@@ -198,15 +199,7 @@ class Snapshot:
             The folder is not a snapshot, or has an unknown format.
         """
         try:
-            facts = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
-            if facts["format"] != FORMAT:
-                raise ArtifactError(
-                    "the profile snapshot has an unknown format",
-                    where=str(folder),
-                    got=facts["format"],
-                    allowed=FORMAT,
-                    hint=REBUILD_HINT,
-                )
+            facts = read_facts(folder)
             tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
             tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
             return cls(
@@ -224,12 +217,37 @@ class Snapshot:
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise ArtifactError(
-                "the profile snapshot cannot be read",
-                where=str(folder),
-                got=str(error).splitlines()[0],
-                hint=REBUILD_HINT,
-            ) from error
+            raise unreadable(folder, error) from error
+
+
+def unreadable(folder: Path, error: Exception) -> ArtifactError:
+    """The error of a snapshot whose files cannot be read."""
+    got = (str(error).splitlines() or [type(error).__name__])[0]
+    return ArtifactError("the profile snapshot cannot be read", where=str(folder), got=got, hint=REBUILD_HINT)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What a snapshot says of itself (as_of, digests, tag_facts …), read without its tables.
+
+    Raises
+    ------
+    ArtifactError
+        The folder is not a snapshot, or has an unknown format.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
+        found = facts["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(folder, error) from error
+    if found != FORMAT:
+        raise ArtifactError(
+            "the profile snapshot has an unknown format",
+            where=str(folder),
+            got=found,
+            allowed=FORMAT,
+            hint=REBUILD_HINT,
+        )
+    return facts
 
 
 def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
@@ -365,10 +383,3 @@ def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) ->
     except (WorkspaceError, ArtifactError) as error:
         logger.info("profiles=rebuilt reason=%s", error.message)
     return None
-
-
-def user_ids_of(snapshot: Snapshot, one_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """(user_id, user_source) of each one_id, ('', '') if it is not in the snapshot."""
-    users, sources = snapshot.table["user_id"].to_pylist(), snapshot.table["user_source"].to_pylist()
-    rows = [snapshot.user_map.row(one_id) for one_id in one_ids]
-    return [(users[row], sources[row]) if row >= 0 else ("", "") for row in rows]

@@ -18,6 +18,7 @@ from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.cost import FitCost
 from models.recommend.evidence import Evidence
+from models.recommend.planned import ReadsPromotions
 from models.recommend.query import (
     Indices,
     ItemFilter,
@@ -69,7 +70,7 @@ def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
     return train.memoize(key, lambda: type(model)(**model.get_params()).fit(train))
 
 
-class Recommender(FitCost, ABC):
+class Recommender(FitCost, ReadsPromotions, ABC):
     """Abstract base class of the recommenders, which rank items for users.
 
     The ``__init__`` of a subclass stores its parameters and nothing else; the subclass implements the hooks. Users and
@@ -282,8 +283,7 @@ class Recommender(FitCost, ABC):
         described = load_json(folder / "params.json")
         if (name := described.get("name")) != cls.name:
             raise ArtifactError("the folder holds another model", where=str(folder), got=name, allowed=cls.name)
-        model = cls(**described["params"])
-        state = load_arrays(folder / "state.npz")
+        model, state = cls(**described["params"]), load_arrays(folder / "state.npz")
         model.n_users_, model.n_items_ = described["n_users"], described["n_items"]
         model.history_ = unpack_csr("history", state)
         model._restore(state)

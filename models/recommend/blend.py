@@ -14,7 +14,7 @@ from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Indices, Query, Recommender, fit_cached
 from models.recommend.ranking.candidate_model import CandidateRecommender
-from models.recommend.ranking.candidates import StageLists, stage_features
+from models.recommend.ranking.candidates import StageLists, list_ranks, positions_in
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from models.recommend.submodels import load_submodels, save_submodels
@@ -29,10 +29,11 @@ class BlendRecommender(CandidateRecommender):
     """Scores an item by ``Σ weight / (rank_offset + rank)`` over its ranks in the lists of the components.
 
     Source of the method: reciprocal rank fusion (Cormack, Clarke & Büttcher 2009), with weights. Ranks count from 1 and
-    need no common scale of the scores. An item below the first `depth` items of a component has the rank ``depth + 1``
-    there; an item that is not a candidate of a component gets nothing from it. Candidates are the first `depth` items
-    of each component, so a list may have fewer than k items; a user without history gets no list. Ranks are those
-    before the filters of a call, so that a filter does not change the order of the other items.
+    need no common scale of the scores; items of equal score have the rank of the first of them. An item gets nothing
+    from a component that does not list it. Candidates are the first `depth` items of each component, so a list may have
+    fewer than k items; a user without history gets no list. Ranks are those before the filters of a call, so that a
+    filter does not change the order of the other items. Items that no component lists before the filters come last, in
+    the order of the fusion of their ranks among themselves.
 
     Parameters
     ----------
@@ -84,13 +85,35 @@ class BlendRecommender(CandidateRecommender):
         return max(model._cells_per_user(k) for model in self.models_) + 4 * self.depth * len(self.models_)
 
     def _candidate_scores(self, query: Query, ids: Indices, lists: StageLists) -> NDArray[np.float32]:
-        """Return the weighted sum of reciprocal ranks of item ids, (n, m); −inf for the id −1 and for no candidates."""
-        table = stage_features(self.models_, self._widths, query, ids, lists)
-        weights = np.array([weight for _, _, weight in self.components], dtype=np.float32)
-        gains = weights / (np.float32(self.rank_offset + 1.0) + table[:, :, 1::2])
-        is_candidate = np.isfinite(table[:, :, 0::2])
-        scores = np.where(is_candidate, gains, np.float32(0.0)).sum(axis=2, dtype=np.float32)
-        return np.where((ids >= 0) & is_candidate.any(axis=2), scores, NOT_A_CANDIDATE).astype(np.float32)
+        """Return the weighted sum of reciprocal ranks of item ids, (n, m); −inf for the id −1 and for no candidates.
+
+        The sum is at most 1; it is lowered by 1 for items in no list.
+        """
+        offset, ids = np.float32(self.rank_offset), np.asarray(ids)
+        scores = np.zeros(ids.shape, dtype=np.float32)
+        for (listed, values), (_, _, weight) in zip(lists, self.components, strict=True):
+            if not listed.shape[1]:
+                continue
+            place = positions_in(listed, ids)
+            rank = np.take_along_axis(list_ranks(values), np.maximum(place, 0), axis=1)
+            scores += np.where(place >= 0, np.float32(weight) / (offset + rank), np.float32(0.0))
+        others = np.where(scores > 0, -1, ids)
+        if (others >= 0).any():
+            scores += self._scores_below_the_lists(query, others)
+        return np.where(ids >= 0, scores, NOT_A_CANDIDATE)
+
+    def _scores_below_the_lists(self, query: Query, ids: Indices) -> NDArray[np.float32]:
+        """Return the scores of items that no component lists, (n, m); 0 for the id −1."""
+        offset = np.float32(self.rank_offset)
+        scores = np.zeros(ids.shape, dtype=np.float32)
+        for model, (_, _, weight) in zip(self.models_, self.components, strict=True):
+            found = model._score_items(query, ids)
+            order = np.argsort(-found, axis=1, kind="stable")
+            ranks = np.empty(ids.shape, dtype=np.float32)
+            np.put_along_axis(ranks, order, list_ranks(np.take_along_axis(found, order, axis=1)), axis=1)
+            scores += np.where(found > NOT_A_CANDIDATE, np.float32(weight) / (offset + ranks), np.float32(0.0))
+        below = np.where(scores > 0, scores - np.float32(1.0), NOT_A_CANDIDATE)
+        return np.where(ids >= 0, below, np.float32(0.0))
 
     # ---- persistence ---------------------------------------------------------------------------------------------
 

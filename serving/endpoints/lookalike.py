@@ -11,7 +11,7 @@ from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import MAX_IDS, Identifier, Request
 from serving.responses import Response, ResponseBody, model_metadata
-from serving.scoring.lookalike import JOB, SourcedId, evidence_entry, find_audience, known_seeds
+from serving.scoring.lookalike import JOB, SourcedId, audience_users, evidence_entry, find_audience, known_seeds
 
 MAX_SIZE = 100_000
 
@@ -96,7 +96,7 @@ def handle(champions: Champions, request: LookalikeRequest, now: datetime) -> Re
         with_evidence=request.with_evidence,
     )
     return {
-        "users": audience.users,
+        "users": audience_users(champions, audience),
         "known_seeds": audience.known_seeds,
         "evidence": evidence_entry(audience.evidence) if audience.evidence is not None else None,
         "unknown": list(audience.unknown),

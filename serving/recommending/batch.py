@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -132,17 +132,7 @@ def score_recommend(
     item_ids = pa.array(champion.bundle.item_ids)
     customers_with_list = np.arange(len(users)) if own is None else np.flatnonzero(np.diff(own.indptr))
 
-    def block(start: int, stop: int) -> pa.Table:
-        lists = customers_with_list[start:stop]
-        rng = _random_source(plan, options, start)
-        rows = make_rows(plan, make_slate(plan, num_results, rng, lists), lists)
-        columns = [
-            *identity.take(pa.array(lists[rows.lists])).columns,
-            *_columns(rows, plan, item_ids),
-            *provenance_columns(len(rows), moment, champion),
-        ]
-        return pa.table(columns, schema=schema)
-
+    block = ListBlock(plan, options, num_results, moment, customers_with_list, identity, item_ids, schema)
     n_items = len(catalogue.item_ids) if own is None else len(np.unique(own.indices))
     has_own_items = own is not None or plan.purchased == "only"
     depends_on = {
@@ -150,10 +140,46 @@ def score_recommend(
         "lists": [num_results, scene, moment, options.model_dump(mode="json")],
         "items": _digest(plan.allowed),
         "candidates": None if own is None else _digest(own.indptr, own.indices),
+        "promotions": champion.promotions,
         "recent": None if builder is None else builder.lake.digest,
     }
     size = max(1, min(BLOCK, MAX_MASK_CELLS // max(n_items, 1))) if has_own_items else BLOCK
     return BlockScores(schema, len(customers_with_list), block, depends_on, size, counts)
+
+
+@dataclass(frozen=True)
+class ListBlock:
+    """Makes the lists of a block of customers.
+
+    Attributes
+    ----------
+    customers_with_list : ndarray of int64, shape (n,)
+        Rows of the profiles that get a list; a block is a range of them.
+    identity : pyarrow.Table
+        Identity columns of all rows of the profiles.
+    item_ids : pyarrow.Array
+        Ids of the items of the model.
+    """
+
+    plan: RecommendationPlan
+    options: ListOptions
+    num_results: int
+    moment: datetime
+    customers_with_list: NDArray[np.int64]
+    identity: pa.Table
+    item_ids: pa.Array
+    schema: pa.Schema
+
+    def __call__(self, start: int, stop: int) -> pa.Table:
+        lists = self.customers_with_list[start:stop]
+        rng = _random_source(self.plan, self.options, start)
+        rows = make_rows(self.plan, make_slate(self.plan, self.num_results, rng, lists), lists)
+        columns = [
+            *self.identity.take(pa.array(lists[rows.lists])).columns,
+            *_columns(rows, self.plan, self.item_ids),
+            *provenance_columns(len(rows), self.moment, self.plan.champion),
+        ]
+        return pa.table(columns, schema=self.schema)
 
 
 def _random_source(plan: RecommendationPlan, options: ListOptions, start: int) -> np.random.Generator | None:

@@ -11,8 +11,8 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qianmian import __version__
-from qianmian.workspace import atomic_path
 from serving.champions import Champion, Champions
 from serving.scoring.tables import BLOCK, PROVENANCE, write_tables
+from serving.scoring.workers import BlockTask, write_block, write_in_workers
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class BlockScores:
     customers : int
         Number of customers.
     block : callable
-        Computes the scores of the customers from one number up to another, as a table.
+        Computes the scores of the customers from one number up to another, as a table. Worker processes receive a
+        pickled copy, so it must not be a function within a function.
     depends_on : mapping
         What the scores depend on, as plain data: runs in which it is equal give equal blocks.
     size : int
@@ -109,8 +110,20 @@ def provenance(champions: Champions, champion: Champion) -> dict[str, Any]:
     }
 
 
+def only_needed(champions: Champions, champion: Champion, tags: Collection[str] = ()) -> Champions:
+    """Return the champions with one model, and of the profiles only the features and these tags.
+
+    Blocks refer to them, and worker processes receive what blocks refer to.
+    """
+    profiles = champions.customers
+    kept = {name: values for name, values in profiles.tags.items() if name in tags}
+    reduced = replace(profiles, tags=kept, customers=profiles.customers.slice(0, 0))
+    reduced.features  # noqa: B018 - computed here once instead of in every process
+    return Champions({champion.job: champion}, reduced, champions.settings)
+
+
 def write_blocks(
-    scores: BlockScores, path: Path, progress: Callable[[int, int], None] = lambda done, of: None
+    scores: BlockScores, path: Path, progress: Callable[[int, int], None] = lambda done, of: None, workers: int = 1
 ) -> WrittenScores:
     """Write scores to a Parquet or CSV file; the file appears when it is complete.
 
@@ -121,6 +134,9 @@ def write_blocks(
         ``.parquet`` or ``.csv``.
     progress : callable, optional
         Called with the number of customers done and their total after every block.
+    workers : int
+        Number of processes that compute blocks (`serving.scoring.workers`). With one, or if at most one block is left,
+        this process computes them. The file is the same for any number.
 
     Returns
     -------
@@ -133,14 +149,14 @@ def write_blocks(
     """
     folder = path.with_name(f".{path.name}.{scores.digest}.blocks")
     files = [folder / f"{number:06d}.parquet" for number in range(len(scores.ranges))]
-    resumed = 0
-    for file, (start, stop) in zip(files, scores.ranges, strict=True):
-        if file.exists():
-            resumed += stop - start
-        else:
-            with atomic_path(file) as temporary:
-                pq.write_table(scores.block(start, stop), temporary, compression="zstd")
-        progress(stop, scores.customers)
+    blocks = [BlockTask(start, stop, file) for (start, stop), file in zip(scores.ranges, files, strict=True)]
+    left = [task for task in blocks if not task.file.exists()]
+    done = resumed = scores.customers - sum(task.stop - task.start for task in left)
+    if resumed:
+        progress(done, scores.customers)
+    for task in _written(scores.block, left, workers):
+        done += task.stop - task.start
+        progress(done, scores.customers)
     rows, customers, as_of = 0, 0, None
 
     def tables() -> Iterator[pa.Table]:
@@ -155,3 +171,14 @@ def write_blocks(
     for folder in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.blocks"):
         shutil.rmtree(folder, ignore_errors=True)
     return WrittenScores(rows, customers, tuple(scores.schema.names), as_of, resumed)
+
+
+def _written(block: Callable[[int, int], pa.Table], tasks: Sequence[BlockTask], workers: int) -> Iterator[BlockTask]:
+    """Compute and write blocks; yield each when its file is complete."""
+    if workers > 1 and len(tasks) > 1:
+        tasks[0].file.parent.mkdir(parents=True, exist_ok=True)
+        yield from write_in_workers(block, tasks, workers)
+        return
+    for task in tasks:
+        write_block(block, task)
+        yield task

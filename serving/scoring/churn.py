@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.classify.churn import risk_bands
 from serving.champions import Champions
 from serving.recommending.explain import days_text, score_reasons
 from serving.responses import rounded
-from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
 JOB = "churn"
@@ -138,15 +139,26 @@ def score_churn(
         else champions_at.customers.features
     )
     identity = identity_columns(champions_at)
-
-    def block(start: int, stop: int) -> pa.Table:
-        scores = score_rows(champions_at, encoded, np.arange(start, stop, dtype=np.int64), explain)
-        for score in scores:
-            score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
-        return with_identity(identity.slice(start, stop - start), scores, champion, champions_at, CHURN)
-
+    block = _ChurnBlock(only_needed(champions_at, champion), encoded, identity, explain)
     depends_on = {**provenance(champions_at, champion), "explain": explain}
     return BlockScores(CHURN, identity.num_rows, block, depends_on)
+
+
+@dataclass(frozen=True)
+class _ChurnBlock:
+    """Scores the customers of a block."""
+
+    champions: Champions
+    encoded: UserFeatures
+    identity: pa.Table
+    explain: bool
+
+    def __call__(self, start: int, stop: int) -> pa.Table:
+        scores = score_rows(self.champions, self.encoded, np.arange(start, stop, dtype=np.int64), self.explain)
+        for score in scores:
+            score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
+        identity = self.identity.slice(start, stop - start)
+        return with_identity(identity, scores, self.champions.require(JOB), self.champions, CHURN)
 
 
 def _text(value: float | str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +14,9 @@ from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
-from serving.champions import Champions
+from serving.champions import Champion, Champions
 from serving.responses import rounded
-from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
 JOB = "lifecycle"
@@ -70,8 +71,16 @@ def score_predictions(
         if champion.bundle.spec is not None
         else champions_at.customers.features
     )
+    schema = schema_of(champion)
+    identity = identity_columns(champions_at)
+    block = _LifecycleBlock(only_needed(champions_at, champion, [STAGE_TAG]), encoded, identity, schema)
+    return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
+
+
+def schema_of(champion: Champion) -> pa.Schema:
+    """Columns of the predictions of a model, which names the stages."""
     stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
-    schema = pa.schema(
+    return pa.schema(
         [
             *IDENTITY_COLUMNS,
             ("lifecycle_stage", pa.string()),
@@ -82,17 +91,25 @@ def score_predictions(
             *PROVENANCE,
         ]
     )
-    identity = identity_columns(champions_at)
-
-    def block(start: int, stop: int) -> pa.Table:
-        scores = predict_rows(champions_at, encoded, np.arange(start, stop, dtype=np.int64))
-        return with_identity(identity.slice(start, stop - start), scores, champion, champions_at, schema)
-
-    return BlockScores(schema, identity.num_rows, block, provenance(champions_at, champion))
 
 
-def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Lifecycle stage of rows of the profiles: the value of the tag.
+@dataclass(frozen=True)
+class _LifecycleBlock:
+    """Predicts the customers of a block."""
+
+    champions: Champions
+    encoded: UserFeatures
+    identity: pa.Table
+    schema: pa.Schema
+
+    def __call__(self, start: int, stop: int) -> pa.Table:
+        scores = predict_rows(self.champions, self.encoded, np.arange(start, stop, dtype=np.int64))
+        identity = self.identity.slice(start, stop - start)
+        return with_identity(identity, scores, self.champions.require(JOB), self.champions, self.schema)
+
+
+def check_stages(champions: Champions) -> None:
+    """Refuse profiles without lifecycle stages.
 
     Raises
     ------
@@ -105,6 +122,11 @@ def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
             got=f"profiles without the tag {STAGE_TAG}",
             hint="map the column `ts` of transactions in sources.yaml, then ingest and run `qianmian features`",
         )
+
+
+def _stages(champions: Champions, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Lifecycle stage of rows of the profiles: the value of the tag."""
+    check_stages(champions)
     values = champions.customers.tags[STAGE_TAG]
     return np.asarray([values[row] for row in rows.tolist()], dtype=np.str_)
 

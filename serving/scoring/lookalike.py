@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.profiles.snapshot import user_ids_of
 from models.lookalike import SeedEvaluation
 from qianmian.errors import InvalidRequest
-from serving.champions import Champions
+from serving.champions import Champion, Champions
 from serving.responses import ResponseBody, rounded
-from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, provenance_columns
+from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, identity_columns, provenance_columns
 from serving.users import resolve_users
 
 JOB = "lookalike"
@@ -46,8 +47,10 @@ class Audience:
 
     Attributes
     ----------
-    users : list of dict
-        user_id, user_source, one_id and score, best first.
+    rows : ndarray of int64, shape (n,)
+        Their rows in the profiles, best first.
+    scores : ndarray of float64, shape (n,)
+        Similarity to the seed.
     known_seeds : int
         Number of seed customers.
     unknown : tuple of str
@@ -58,7 +61,8 @@ class Audience:
         Why there are fewer customers than asked for.
     """
 
-    users: list[dict[str, Any]]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
     known_seeds: int
     unknown: tuple[str, ...]
     evidence: SeedEvaluation | None
@@ -100,24 +104,31 @@ def find_audience(
     if size is None:
         size = len(seeds.rows) if ratio is None else max(1, round(ratio * len(user_ids)))
     # customers that are not in the profiles have no id that the caller could use
-    without_id = np.flatnonzero(champions.customers.user_map.rows(user_ids) < 0)
+    profile_rows = champions.customers.user_map.rows(user_ids)
     shared = champion.bundle.user_map.rows(list(champion.bundle.facts.get("shared_accounts", {})))
-    excluded = np.concatenate([left_out.rows, without_id, shared[shared >= 0]])
+    excluded = np.concatenate([left_out.rows, np.flatnonzero(profile_rows < 0), shared[shared >= 0]])
     rows, scores = model.expand(seeds.rows, size, exclude=np.unique(excluded))
-    one_ids = user_ids[rows].tolist()
-    users = [
-        {"user_id": user_id, "user_source": source, "one_id": one_id, "score": rounded(score)}
-        for (user_id, source), one_id, score in zip(
-            user_ids_of(champions.customers, one_ids), one_ids, scores.tolist(), strict=True
-        )
-    ]
     return Audience(
-        users,
+        profile_rows[rows],
+        scores,
         len(seeds.rows),
         tuple(dict.fromkeys([*seeds.unknown, *left_out.unknown])),
         model.evidence(seeds.rows, size, splits=EVIDENCE_SPLITS) if with_evidence else None,
-        f"all {len(users)} other customers are in the list" if len(users) < size else None,
+        f"all {len(rows)} other customers are in the list" if len(rows) < size else None,
     )
+
+
+def audience_users(champions: Champions, audience: Audience) -> list[dict[str, Any]]:
+    """Return user_id, user_source, one_id and score of the customers of an audience, best first."""
+    table = audience_rows(identity_columns(champions), audience.rows, audience.scores, 0)
+    return list(table.drop_columns("rank").to_pylist())
+
+
+def audience_rows(identity: pa.Table, rows: NDArray[np.int64], scores: NDArray[np.float64], before: int) -> pa.Table:
+    """Return user_id, user_source, one_id, rank and score of part of an audience, `before` of which come earlier."""
+    ranks = pa.array(np.arange(before + 1, before + 1 + len(rows), dtype=np.int32))
+    table = identity.take(pa.array(rows)).append_column("rank", ranks)
+    return table.append_column("score", pa.array([rounded(score) for score in scores.tolist()], pa.float64()))
 
 
 def known_seeds(champions: Champions, seed: Sequence[SourcedId]) -> KnownIds:
@@ -170,14 +181,25 @@ def evidence_entry(evidence: SeedEvaluation) -> ResponseBody:
     }
 
 
-def audience_table(champions: Champions, audience: Audience) -> pa.Table:
-    """Return the audience as a table: user_id, user_source, one_id, rank, score, as_of, model_version."""
+def score_audience(champions: Champions, audience: Audience) -> BlockScores:
+    """Prepare the rows of an audience: user_id, user_source, one_id, rank, score, as_of, model_version."""
     champion = champions.require(JOB)
-    users = audience.users
-    columns = [pa.array([user[name] for user in users], kind) for name, kind in IDENTITY_COLUMNS]
-    columns += [
-        pa.array(range(1, len(users) + 1), pa.int32()),
-        pa.array([user["score"] for user in users], pa.float64()),
-        *provenance_columns(len(users), champion.bundle.as_of, champion),
-    ]
-    return pa.table(columns, schema=AUDIENCE)
+    block = _AudienceBlock(identity_columns(champions), audience.rows, audience.scores, champion)
+    listed = hashlib.sha256(audience.rows.tobytes() + audience.scores.tobytes()).hexdigest()
+    depends_on = {**provenance(champions, champion), "audience": listed}
+    return BlockScores(AUDIENCE, len(audience.rows), block, depends_on)
+
+
+@dataclass(frozen=True)
+class _AudienceBlock:
+    """Makes the rows of a block of an audience."""
+
+    identity: pa.Table
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    champion: Champion
+
+    def __call__(self, start: int, stop: int) -> pa.Table:
+        table = audience_rows(self.identity, self.rows[start:stop], self.scores[start:stop], start)
+        moment = provenance_columns(stop - start, self.champion.bundle.as_of, self.champion)
+        return pa.table([*table.columns, *moment], schema=AUDIENCE)

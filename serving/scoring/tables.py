@@ -24,13 +24,6 @@ IDENTITY_COLUMNS = [("user_id", pa.string()), ("user_source", pa.string()), ("on
 PROVENANCE = [("as_of", pa.timestamp("us")), ("model_version", pa.string())]
 
 
-def write(table: pa.Table, path: Path) -> Path:
-    """Write a table atomically as Parquet or CSV, according to the suffix; see `write_tables`."""
-    return write_tables(
-        (table.slice(start, BLOCK) for start in range(0, max(1, table.num_rows), BLOCK)), table.schema, path
-    )
-
-
 def write_tables(tables: Iterable[pa.Table], schema: pa.Schema, path: Path) -> Path:
     """Write tables below each other, atomically, as Parquet or CSV. In CSV, lists and structs are JSON texts.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -14,10 +16,11 @@ from cli.scoring import read_candidates, read_ids
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.profiles.snapshot import build_snapshot, load_current
-from qianmian.errors import UsageError
+from qianmian.errors import ArtifactError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from serving.scoring.tags import tags_table
+from serving.scoring.blocks import write_blocks
+from serving.scoring.tags import score_tags
 
 
 @pytest.mark.parametrize(
@@ -116,15 +119,51 @@ def test_tags_of_all_customers_are_one_row_each(qianmian, fresh_shop, tmp_path):
 
 
 def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
-    from dataclasses import replace
-
     lake = Lake(Workspace(fresh_shop))
     snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
     before = datetime(2024, 3, 1)
     facts = replace(snapshot.tag_facts["lifecycle_stage"], how="model", as_of=before)
-    table = tags_table(replace(snapshot, tag_facts={**snapshot.tag_facts, "lifecycle_stage": facts}))
+    snapshot = replace(snapshot, tag_facts={**snapshot.tag_facts, "lifecycle_stage": facts})
+    table = score_tags(snapshot).table()
     assert set(table["lifecycle_stage_as_of"].to_pylist()) == {before}
     assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
+
+
+def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatch, tmp_path):
+    """Files of several row groups, and blocks that begin within one and end within another."""
+    monkeypatch.setattr("features.profiles.snapshot.ROWS_PER_GROUP", 7)
+    lake = Lake(Workspace(fresh_shop))
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    snapshot.save(tmp_path / "profiles")
+    assert pq.read_metadata(tmp_path / "profiles" / "tags.parquet").num_row_groups > 3
+    in_memory, of_files = score_tags(snapshot), score_tags(tmp_path / "profiles")
+    assert of_files.digest == in_memory.digest
+    for start, stop in ((0, 40), (5, 9), (6, 22), (7, 14), (39, 40)):
+        assert of_files.block(start, stop).equals(in_memory.block(start, stop))
+    out = tmp_path / "tags.parquet"
+    write_blocks(replace(of_files, size=9), out)
+    assert pq.read_table(out).equals(in_memory.table())
+    (tmp_path / "profiles" / "tags.parquet").write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        of_files.block(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", "2"), "Spark starts its own processes"),
+        (("--as-of", "2023-01-01"), "Spark scores the published profiles"),
+    ],
+)
+def test_what_spark_does_not_take_is_exit_2(qianmian, fresh_shop, tmp_path, monkeypatch, options, message):
+    snapshot = build_snapshot(make_builder(Lake(Workspace(fresh_shop)), Settings()), datetime(2024, 3, 1), Settings())
+    champions = SimpleNamespace(customers=snapshot)
+    monkeypatch.setattr("cli.score.ensure_champion", lambda *_: False)
+    monkeypatch.setattr("serving.champions.load_from_workspace", lambda *_: champions)
+    arguments = ("score", "churn", "--out", tmp_path / "churn", "--engine", "spark", "--workspace", fresh_shop)
+    done = qianmian(*arguments, *options)
+    assert done.code == 2
+    assert message in done.err
 
 
 def test_a_champion_that_is_missing_and_cannot_be_trained_is_exit_3(qianmian, fresh_shop, tmp_path):

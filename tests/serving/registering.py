@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
@@ -87,9 +88,13 @@ def fit_bundles(
     }
 
 
-def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
-    """Register a version as champion, the former one as `previous`, and store the event as `training` does."""
+def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.DataFrame | None = None) -> str:
+    """Register a version as champion, the former one as `previous`, and store the event as `training` does.
+
+    With an example the version has the code and the signature that `training` registers; without one it is a stub.
+    """
     import mlflow
+    from mlflow.models import infer_signature
     from mlflow.tracking import MlflowClient
 
     for chatty in ("alembic", "mlflow"):
@@ -101,14 +106,21 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle) -> str:
         mlflow.create_experiment("qianmian", artifact_location=workspace.artifact_root.as_uri())
     mlflow.set_experiment("qianmian")
     name, client = REGISTERED_PREFIX + job, MlflowClient(uri, uri)
+    code, signature = Path(__file__).with_name("pyfunc_model.py"), None
+    if example is not None:
+        from training import pyfunc
+
+        code, parameters = Path(pyfunc.__file__), pyfunc.PARAMETERS.get(bundle.kind)
+        signature = infer_signature(example, pyfunc.predict_table(bundle, example, parameters), parameters)
     with mlflow.start_run(), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         bundle.save(folder)
         mlflow.log_metric("auc", 0.9)
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            python_model=str(code),
             artifacts={"bundle": str(folder)},
+            signature=signature,
             registered_model_name=name,
             pip_requirements=["numpy"],
         )

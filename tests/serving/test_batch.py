@@ -23,7 +23,7 @@ from serving.recommending.request_options import parse_list_options
 from serving.scoring import tables
 from serving.scoring.churn import score_churn
 from serving.scoring.lifecycle import score_predictions
-from serving.scoring.tables import write
+from serving.scoring.tables import write_tables
 
 NOW = datetime(2024, 8, 3)
 AS_OF = datetime(2024, 8, 1)
@@ -341,7 +341,10 @@ def test_items_that_became_unavailable_are_not_shown(champions, workspace):
 
 def test_files(champions, tmp_path):
     table = score_churn(champions).table()
-    parquet, text = write(table, tmp_path / "churn.parquet"), write(table, tmp_path / "churn.csv")
+    parquet, text = (
+        write_tables([table], table.schema, tmp_path / "churn.parquet"),
+        write_tables([table], table.schema, tmp_path / "churn.csv"),
+    )
     assert pq.read_table(parquet).equals(table)
     with text.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -349,9 +352,11 @@ def test_files(champions, tmp_path):
     assert list(rows[0]) == table.column_names
     assert json.loads(rows[0]["reasons"]) == table["reasons"][0].as_py()
     predictions = score_predictions(champions).table()
-    with write(predictions, tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as handle:
+    with write_tables([predictions], predictions.schema, tmp_path / "predictions.csv").open(
+        newline="", encoding="utf-8"
+    ) as handle:
         first = next(csv.DictReader(handle))
     assert json.loads(first["next_stage"] or "null") == predictions["next_stage"][0].as_py()
     with pytest.raises(UsageError, match=r"\.parquet, \.csv"):
-        write(table, tmp_path / "churn.xlsx")
+        write_tables([table], table.schema, tmp_path / "churn.xlsx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["churn.csv", "churn.parquet", "predictions.csv"]

@@ -251,6 +251,7 @@ def sort_items_by_popularity(train: TrainingSet, min_item_customers: int = 1) ->
             item_attributes=attributes,
             returned=renumbered(train.returned),
             auxiliary=renumbered(train.auxiliary),
+            promotions=None if train.promotions is None else train.promotions.renumbered(place, len(items)),
         ),
         items,
     )

@@ -24,6 +24,7 @@ from training.attributes import left_out_notes
 from training.gate import GateRule
 from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
+from training.planned_promotions import promotion_notes
 from training.selection.candidates import BLEND, TaskSelection, run_named, select_candidates
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
 from training.selection.final_fit import fit_scenes
@@ -49,6 +50,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
         validation = splitter.validation()
         test.train.remember_earlier(EarlierCutoff(horizon, validation.train, validation.holdout))
         del validation
+    of_promotions = promotion_notes(context.builder, test, horizon) if horizon is not None else ()
+    for note in of_promotions:
+        context.progress(note)
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
     _free(test.train)
@@ -64,7 +68,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     winners = {name: _winner(selected.get(name), found) for name, found in evaluations.items()}
     report, figures = report_of(evaluations, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
-    notes = (*context.target.notes, *_budget_notes(too_expensive, settings))
+    notes = (*context.target.notes, *of_promotions, *_budget_notes(too_expensive, settings))
     if evaluated_at is not None:
         notes = (*left_out_notes(context.unknown_attributes(evaluated_at), evaluated_at), *notes)
     report = replace(report, notes=notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -21,7 +21,7 @@ from training.jobs.base import Progress
 from training.selection.budget import Candidates, within_budget
 from training.selection.choice import CandidateChoice, choose
 from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
-from training.selection.fusion import BlendWeights, cross_fitted_weights
+from training.selection.fusion import BlendWeights, Fusion, cross_fitted_weights
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task
 
@@ -74,14 +74,19 @@ class _Pooled:
     periods_of: dict[str, int] = field(default_factory=dict)
     periods: int = 0
 
-    def add(self, evaluation: Evaluation, more: Mapping[str, NDArray[np.float64]]) -> None:
-        customers = evaluation.examples.train.user_ids[evaluation.examples.users].tolist()
-        for name in (*more, *evaluation.values):
-            found = more[name] if name in more else evaluation.chosen_by(name)
-            per_customer = self.values.setdefault(name, {})
-            for customer, value in zip(customers, np.nan_to_num(found).tolist(), strict=True):
-                per_customer.setdefault(customer, []).append(value)
-            self.periods_of[name] = self.periods_of.get(name, 0) + 1
+    def add(self, evaluations: Sequence[Evaluation], more: Mapping[str, NDArray[np.float64]]) -> None:
+        """Add the evaluations of a period, one for each draw of the examples; `more` are values for the first."""
+        for evaluation in evaluations:
+            customers = evaluation.examples.train.user_ids[evaluation.examples.users].tolist()
+            for name in (*more, *evaluation.values):
+                found = more[name] if name in more else evaluation.chosen_by(name)
+                per_customer = self.values.setdefault(name, {})
+                for customer, value in zip(customers, np.nan_to_num(found).tolist(), strict=True):
+                    per_customer.setdefault(customer, []).append(value)
+        for name in (*more, *evaluations[0].values):
+            self.periods_of[name] = self.periods_of.get(name, 0) + all(
+                name in more or name in evaluation.values for evaluation in evaluations
+            )
         self.periods += 1
 
     def choice(self, seed: int) -> tuple[CandidateChoice, int]:
@@ -115,12 +120,12 @@ def select_candidates(
         split = splitter.validation(back, with_features=back == 1 or any(TASKS[name].reads_profiles for name in wanted))
         if back == 1:
             wanted, left_out = within_budget(wanted, split.train, settings.budget_cpu_seconds)
-        for name, evaluation in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():
+        for name, evaluations in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():
             found = pooled.setdefault(name, _Pooled(dict(wanted[name])))
             if back == 1:
-                found.add(evaluation, _with_blend(found, evaluation, seed) if _is_scene(name) else {})
-            elif evaluation.values.keys() == wanted[name].keys():  # else a contender needs a longer history
-                found.add(evaluation, {})
+                found.add(evaluations, _with_blend(found, evaluations[0], seed) if _is_scene(name) else {})
+            elif all(one.values.keys() == wanted[name].keys() for one in evaluations):
+                found.add(evaluations, {})  # else a contender needs a longer history
         wanted = {}
         for name, found in pooled.items():
             if found.periods < back:
@@ -130,9 +135,7 @@ def select_candidates(
                 TASKS[name], found.models[choice.winner], choice, customers, found.periods, len(found.values)
             )
             contenders = {one for one, behind in choice.behind.items() if behind.low <= 0}
-            if back < TASKS[name].periods:
-                wanted[name] = {one: found.models[one] for one in choice.values if one != BLEND}
-            elif customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
+            if customers < ENOUGH_CUSTOMERS and len(contenders) > 1:
                 wanted[name] = {one: found.models[one] for one in choice.values if one in contenders}
         del split
         splitter.free(back)
@@ -159,10 +162,15 @@ def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
 
 def _evaluate_split(
     split: HoldoutSplit, wanted: Candidates, seed: int, progress: Progress, *, first: bool
-) -> dict[str, Evaluation]:
+) -> dict[str, list[Evaluation]]:
+    """The candidates of each task, measured on each draw of its examples."""
     progress(f"recommend: comparing the candidates of {', '.join(wanted)} on {split.period}")
 
-    def evaluate(name: str) -> Evaluation | None:
+    def evaluate_draws(name: str) -> list[Evaluation]:
+        found = [evaluate(name, seed + draw) for draw in range(TASKS[name].draws)]
+        return [one for one in found if one is not None]
+
+    def evaluate(name: str, seed: int) -> Evaluation | None:
         task = TASKS[name]
         examples = sampled(task.examples(split.train, split.holdout, seed), seed)
         if len(examples) < (MIN_EXAMPLES if first else 1):
@@ -177,8 +185,8 @@ def _evaluate_split(
         found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress)
         return found if found.values else None
 
-    found = run_named({name: partial(evaluate, name) for name in wanted})
-    return {name: each for name, each in found.items() if each is not None}
+    found = run_named({name: partial(evaluate_draws, name) for name in wanted})
+    return {name: each for name, each in found.items() if each}
 
 
 def _is_scene(name: str) -> bool:
@@ -194,7 +202,8 @@ def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, 
     if len(lists) < 2:
         return {}
     task, examples = evaluation.task, evaluation.examples
-    weights, folds = cross_fitted_weights(lists, examples.truth, task.k, task.metric, examples.users, seed)
+    fused = Fusion.of(lists, examples.truth, task.k, task.metric)
+    weights, folds = cross_fitted_weights(fused, examples.users, seed)
     if len(weights.weights) < 2:
         return {}
 
@@ -204,12 +213,17 @@ def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, 
         ]
         return BlendRecommender(components, given.rank_offset, LIST_LENGTH, examples.exclude_purchased)
 
+    has_filters = any(one is not None for one in (examples.exclude, examples.allowed, examples.candidates))
     values = np.full(len(examples), np.nan)
     for rows, given in folds:
-        if len(rows):
+        if not len(rows):
+            continue
+        if has_filters:  # the ranks of a blend are those before the filters
             part = examples.take(rows)
             ids = part.recommend_with(blend_of(given).fit(examples.train), task.k).ids
             values[rows] = ranking_metrics(ids, part.truth, task.k, (task.metric,))[task.metric]
+        else:
+            values[rows] = fused.take(rows).values(given)
     found.models[BLEND] = blend_of(weights)
     return {BLEND: values}
 

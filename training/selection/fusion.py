@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from scipy import sparse
 
 from models.ranked import Ranked
 from models.recommend.base import entry_positions
+from models.recommend.ranking.candidates import list_ranks
 
 MAX_COMPONENTS = 4  # each is fitted, stored and asked at every request
 ROUNDS = 6  # of the forward selection; the weights are multiples of 1 / ROUNDS
 RANK_OFFSETS = (5.0, 20.0, 60.0)
 FOLDS = 2
+SELECTION_DEPTH = 2  # weights are chosen on lists of so many times k items: the others hardly reach the first k
 Ids = NDArray[np.int64]
 Values = NDArray[np.float64]
 Lists = Mapping[str, Ranked]
@@ -65,7 +68,7 @@ class Fusion:
         names, n = tuple(lists), truth.shape[0]
         rows = np.concatenate([np.repeat(np.arange(n), found.ids.shape[1]) for found in lists.values()])
         items = np.concatenate([found.ids.astype(np.int64).ravel() for found in lists.values()])
-        rank = np.concatenate([_ranks(found.scores).ravel() for found in lists.values()])
+        rank = np.concatenate([list_ranks(found.scores).ravel() for found in lists.values()])
         model = np.concatenate([np.full(found.ids.size, place) for place, found in enumerate(lists.values())])
         kept = items >= 0
         rows, items, rank, model = rows[kept], items[kept], rank[kept], model[kept]
@@ -101,14 +104,32 @@ class Fusion:
         if not scores.shape[1]:
             return np.zeros(len(self.ids))
         k = min(self.k, scores.shape[1])
-        # the small term gives ties to the item with the lower index, which is the more popular one
-        ordered = np.where(self.ids >= 0, scores - self.ids * np.float32(1e-12), -np.inf)
-        top = np.argpartition(-ordered, k - 1, axis=1)[:, :k]
-        top = np.take_along_axis(top, np.argsort(-np.take_along_axis(ordered, top, axis=1), axis=1), axis=1)
+        ordered = self._penalties - scores
+        top = np.argpartition(ordered, k - 1, axis=1)[:, :k]
+        top = np.take_along_axis(top, np.argsort(np.take_along_axis(ordered, top, axis=1), axis=1), axis=1)
         hit = np.take_along_axis(self.relevant, top, axis=1)
         if self.metric == "mrr":
             return np.where(hit.any(axis=1), 1.0 / (hit.argmax(axis=1) + 1.0), 0.0)
         return (hit @ (1.0 / np.log2(np.arange(2, k + 2)))) / self.ideal
+
+    @cached_property
+    def _penalties(self) -> NDArray[np.float32]:
+        """A small term that gives ties to the item with the lower index, which is the more popular one."""
+        return np.where(self.ids >= 0, self.ids * np.float32(1e-12), np.inf).astype(np.float32)
+
+    def shallow(self, depth: int) -> Fusion:
+        """The first `depth` items of each list."""
+        kept = (self.ranks <= depth).any(axis=2)
+        width = int(kept.sum(axis=1).max(initial=0))
+        place = np.argsort(~kept, axis=1, kind="stable")[:, :width]
+        inside = np.take_along_axis(kept, place, axis=1)
+        ranks = np.take_along_axis(self.ranks, place[:, :, None], axis=1)
+        return replace(
+            self,
+            ids=np.where(inside, np.take_along_axis(self.ids, place, axis=1), -1),
+            ranks=np.where(ranks <= depth, ranks, np.float32(np.inf)),
+            relevant=inside & np.take_along_axis(self.relevant, place, axis=1),
+        )
 
     def select(self) -> BlendWeights:
         """Weights by forward selection with replacement (Caruana et al. 2004).
@@ -116,17 +137,18 @@ class Fusion:
         Each round adds the model that helps most; a model that is added again has more weight.
         """
         best, best_value = BlendWeights({self.names[0]: 1.0}, RANK_OFFSETS[0]), -1.0
+        by_model = np.ascontiguousarray(np.moveaxis(self.ranks, 2, 0))
         for offset in RANK_OFFSETS:
-            gains = np.float32(1.0) / (np.float32(offset) + self.ranks)
+            gains = np.float32(1.0) / (np.float32(offset) + by_model)
             counts, total = np.zeros(len(self.names), dtype=np.int64), np.zeros(self.ids.shape, dtype=np.float32)
             for _ in range(ROUNDS):
                 allowed = list(range(len(self.names)))
                 if np.count_nonzero(counts) >= MAX_COMPONENTS:
                     allowed = np.flatnonzero(counts).tolist()
-                tried = {place: float(np.nanmean(self._values(total + gains[:, :, place]))) for place in allowed}
+                tried = {place: float(np.nanmean(self._values(total + gains[place]))) for place in allowed}
                 place = max(tried, key=lambda one: tried[one])
                 counts[place] += 1
-                total += gains[:, :, place]
+                total += gains[place]
                 if tried[place] > best_value:
                     shares = counts / counts.sum()
                     weights = {self.names[at]: float(shares[at]) for at in np.flatnonzero(counts)}
@@ -134,36 +156,15 @@ class Fusion:
         return best
 
 
-def _ranks(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Ranks from 1 of descending scores, (n, depth).
-
-    Examples
-    --------
-    >>> _ranks(np.array([[3.0, 2.0, 2.0, 1.0]])).tolist()
-    [[1.0, 2.0, 2.0, 4.0]]
-    """
-    place = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
-    known = np.where(np.isfinite(scores), scores, -1e30)
-    # scores of a search and a look-up may differ by rounding, as in `stage_features`
-    falls = known[:, 1:] + 1e-5 * np.abs(known[:, 1:]) < known[:, :-1]
-    place[:, 1:][~falls] = 0
-    return np.maximum.accumulate(place, axis=1).astype(np.float32) + 1.0
-
-
 def cross_fitted_weights(
-    lists: Lists, truth: sparse.csr_matrix, k: int, metric: str, groups: Sequence[int] | Ids, seed: int
+    fused: Fusion, groups: Sequence[int] | Ids, seed: int
 ) -> tuple[BlendWeights, list[tuple[Ids, BlendWeights]]]:
     """The weights of a blend, and for each fold of the examples weights that were chosen on the other folds.
 
     Parameters
     ----------
-    lists : mapping of str to Ranked
-        Lists of each model, n rows.
-    truth : csr_matrix, (n, n_items)
-        Relevant items.
-    k : int
-        Length of the evaluated lists.
-    metric : {"ndcg", "mrr"}
+    fused : Fusion
+        Lists of each model for n examples.
     groups : sequence of int, (n,)
         Customer of each example; all examples of a customer are in the same fold.
     seed : int
@@ -176,7 +177,7 @@ def cross_fitted_weights(
     list of (ndarray of int64, BlendWeights)
         Rows of each fold, and the weights for them.
     """
-    fused = Fusion.of(lists, truth, k, metric)
+    fused = fused.shallow(SELECTION_DEPTH * fused.k)
     customers, of = np.unique(np.asarray(groups), return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(len(customers)) % FOLDS)[of]
     inside = [np.flatnonzero(fold == number) for number in range(FOLDS)]

@@ -30,7 +30,7 @@ K = 10
 SHORT_SEARCH: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "popular": {"window_days": (7.0, 28.0, 112.0, None)},
     "ials": {"half_life_days": (None, 30.0, 365.0), "alpha": (10.0, 40.0)},
-    "item_knn": {"half_life_days": (30.0, 120.0), "neighbours": (50,)},
+    "item_knn": {"neighbours": (50,)},  # its default ignores how often and when, so a half-life changes nothing
     "ease": {"regularization": (20.0, 500.0)},
     "affinity": {"half_life_days": (None, 30.0)},
 }

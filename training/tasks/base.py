@@ -48,9 +48,9 @@ class Task:
         Length of the evaluated lists.
     baselines : sequence of str
         Candidates that are measured beside the winner in the test period, besides the simplest and the runner-up.
-    periods : int
-        Validation periods on which candidates are always compared; more than one where few items decide, so that an
-        interval over customers is too narrow.
+    draws : int
+        Draws of the examples on which candidates are compared, each with a seed of its own; more than one where few
+        drawn items decide, so that an interval over customers is too narrow.
     reads_profiles : bool
         Whether the examples or their only candidates need profile features.
     fallbacks : sequence of str
@@ -69,7 +69,7 @@ class Task:
     metric: str = "ndcg"
     k: int = 10
     baselines: Sequence[str] = ()
-    periods: int = 1
+    draws: int = 1
     reads_profiles: bool = False
     fallbacks: Sequence[str] = ()
     tuned_models: Sequence[str] = ()

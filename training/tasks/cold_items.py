@@ -51,6 +51,7 @@ def examples(train: TrainingSet, holdout: Interactions, seed: int) -> Evaluation
         item_attributes=attributes,
         interactions=replace(left, items=place[left.items]),
         returned=None,
+        promotions=None if train.promotions is None else train.promotions.renumbered(place, train.n_items),
     )
     known = np.bincount(left.users, minlength=train.n_users) > 0
     users = np.flatnonzero(known & (np.diff(new.indptr) > 0))
@@ -63,6 +64,6 @@ TASK = Task(
     candidates,
     examples,
     # which items are hidden matters: LightFM had an NDCG@10 of .0126 and .0038 in two months of Complete Journey
-    periods=3,
+    draws=3,
     tuned_models=("affinity",),
 )

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -25,16 +23,16 @@ import pyarrow as pa
 
 from features.compute.algebra import PRICE_LEVEL, SORT_KEYS, Feature
 from features.compute.compile_ibis import compile_profiles
+from features.compute.engines.spark_files import file_uri, write_frame
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
 from features.compute.local_time import SparkLocalTime
 from features.compute.price_levels import with_price_levels
 from features.compute.views import VIEW_TABLES, PreparedTables, Views
 from features.data.lake import Lake
 from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
-from qianmian.errors import ArtifactError, DataError, WorkspaceError
+from qianmian.errors import ArtifactError, DataError
 from qianmian.schema import Table
 from qianmian.timezones import UTC_ZONE
-from qianmian.workspace import atomic_path, explain_os_errors
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -67,8 +65,6 @@ REQUIRED_COLUMNS = {
     "events": ("one_id", *SORT_KEYS["events"]),
     "touches": ("one_id", *SORT_KEYS["touches"]),
 }
-CSV_OPTIONS: dict[str, str | bool] = {"header": True, "quoteAll": True, "escape": '"', "emptyValue": ""}
-FILE_SUFFIXES = (".parquet", ".csv")
 
 
 class SparkEngine:
@@ -184,6 +180,7 @@ class SparkEngine:
 
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         """See `features.compute.engines.base.Engine`; collects the rows on the driver."""
+
         frame = self.frame(features, as_of)
         with self._without_broadcast_joins():
             return frame.toArrow().sort_by("one_id")
@@ -198,9 +195,7 @@ class SparkEngine:
         as_of : datetime
             Cutoff, naive UTC.
         out : Path
-            ``NAME.parquet`` or ``NAME.csv`` for one file, written by one task and sorted by `one_id`. A name without
-            suffix for a folder of Parquet part files, each written by the task that computed it and sorted by `one_id`.
-            On a cluster the path must be on storage that all machines share.
+            File or folder, see `features.compute.engines.spark_files.write_frame`.
 
         Returns
         -------
@@ -214,40 +209,17 @@ class SparkEngine:
         WorkspaceError
             Spark fails, or `out` is not on shared storage.
         """
-        from pyspark.sql import Observation, functions
+        from pyspark.sql import functions
 
-        counted = Observation()
-        frame = self.frame(features, as_of).observe(counted, functions.count("one_id").alias("customers"))
-        if out.suffix:
-            frame = frame.repartition(1)
-        frame = frame.sortWithinPartitions("one_id")
-        ending = out.suffix or ".parquet"
-        parts = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.parts")
-        try:
-            with explain_os_errors(out), self._without_broadcast_joins(), explain_spark_errors(out):
-                out.parent.mkdir(parents=True, exist_ok=True)
-                if ending == ".csv":
-                    frame.write.options(**CSV_OPTIONS).csv(file_uri(parts))
-                else:
-                    frame.write.option("compression", "zstd").parquet(file_uri(parts))
-            customers = int(counted.get["customers"])
-            if not customers:
-                raise DataError(
-                    "no customer is known before this date",
-                    where=f"--as-of {as_of.date()}",
-                    hint=f"name a later date; the data ends at {self.lake.typical_end}",
-                )
-            written = sorted(parts.glob(f"part-*{ending}"))
-            if not written:
-                raise WorkspaceError(
-                    "the Spark cluster wrote the profiles to a folder that is not visible on this machine",
-                    where=str(out),
-                    hint="name an --out on storage that all machines of the cluster share",
-                )
-            with atomic_path(out) as temporary:
-                (written[0] if out.suffix else parts).replace(temporary)
-        finally:
-            shutil.rmtree(parts, ignore_errors=True)
+        frame = self.frame(features, as_of)
+        with self._without_broadcast_joins(), explain_spark_errors(out):
+            customers = write_frame(frame, out, ["one_id"], {"customers": functions.count("one_id")})["customers"]
+        if not customers:
+            raise DataError(
+                "no customer is known before this date",
+                where=f"--as-of {as_of.date()}",
+                hint=f"name a later date; the data ends at {self.lake.typical_end}",
+            )
         return customers
 
     def cache_by_customer(self, expression: ir.Table, name: str) -> ir.Table:
@@ -308,14 +280,3 @@ class CachedViews(Views):
 
     def _profiles(self) -> ir.Table:
         return self._engine.cache_by_customer(super()._profiles(), "profiles")
-
-
-def file_uri(path: Path, pattern: bool = False) -> str:
-    """The `file://` URI of a path, so that Spark does not use its default file system.
-
-    Wildcard characters are escaped if `pattern` is true, for calls in which Spark reads the URI as a pattern.
-    """
-    text = path.absolute().as_posix()
-    if pattern:
-        text = "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in text)
-    return f"file://{text}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,11 +39,13 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
         ) from error
     running = SparkSession.getActiveSession()
     if running is None:
-        builder = SparkSession.builder.master(master).appName("qianmian features")
+        if master.startswith("local"):
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # instead of the first python3 of the PATH
+        builder = SparkSession.builder.master(master).appName("qianmian")
         defaults = {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            "spark.log.level": "ERROR",
+            "spark.log.level": "OFF",  # errors are raised, and their stack traces would hide what they say
             "spark.sql.warehouse.dir": scratch,
             **SINGLE_STAGE_OPTIONS,
             **(driver_memory(master) if "spark.driver.memory" not in options else {}),
@@ -85,8 +88,16 @@ def start_session(master: str, scratch: str, options: Mapping[str, str]) -> tupl
 
 
 @contextlib.contextmanager
-def explain_spark_errors(out: Path) -> Iterator[None]:
-    """Turn errors of Spark into a `WorkspaceError`, without the Java stack trace."""
+def explain_spark_errors(out: Path, could_not: str = "build the profiles") -> Iterator[None]:
+    """Turn errors of Spark into a `WorkspaceError`, without the Java stack trace.
+
+    Parameters
+    ----------
+    out : Path
+        What was to be written.
+    could_not : str
+        What Spark could not do, for the message.
+    """
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
@@ -94,7 +105,7 @@ def explain_spark_errors(out: Path) -> Iterator[None]:
         yield
     except (Py4JError, PySparkException) as error:
         raise WorkspaceError(
-            "Spark could not build the profiles",
+            f"Spark could not {could_not}",
             where=str(out),
             got=first_line(error),
             hint="nothing was written; put the workspace and --out on storage that all machines of the cluster share, "
@@ -103,9 +114,13 @@ def explain_spark_errors(out: Path) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of a Java error message, without the stack trace."""
+    """First line of a Java error message, without the stack trace; of an error in Python, the line that names it."""
     cause = getattr(error, "java_exception", None)
-    return str(cause.getMessage() if cause is not None else error).strip().splitlines()[0][:200]
+    lines = str(cause.getMessage() if cause is not None else error).strip().splitlines()
+    begun = next((number for number, line in enumerate(lines) if line.startswith("Traceback")), None)
+    if begun is not None:  # the error stands behind the calls, which are indented
+        lines = [line for line in lines[begun + 1 :] if line[:1].strip()] or lines
+    return lines[0][:200]
 
 
 def driver_memory(master: str) -> dict[str, str]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from features.data.lake import quote
-from qianmian.schema import Table
+from qianmian.schema import Column, Table
+
+# Key columns that a row may leave empty: a sighting needs no time, and a promotion names an item or a category
+OPTIONAL_KEYS = {
+    ("identities", "observed_at"),
+    *(("promotions", name) for name in ("item_id", "category", "kind", "end")),
+}
+
+
+def needs_value(table: Table, column: Column) -> bool:
+    """Whether every row needs a value of a column, if its source maps it."""
+    return column.required or (column.name in table.key and (table.name, column.name) not in OPTIONAL_KEYS)
 
 
 def column_list(names: Iterable[str]) -> str:

@@ -9,14 +9,14 @@ from typing import Literal
 
 import duckdb
 
-from features.data.ingest.columns import content_columns
+from features.data.ingest.columns import content_columns, needs_value
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
 from features.data.ingest.number_columns import DecimalSeparator, decimal_separators
 from features.data.ingest.observed import CellFindings, has_null_words, observe
 from features.data.ingest.own_items import ITEM_COLUMNS, prefixed
 from features.data.ingest.personal_columns import identity_cases, personal_columns, personal_id_cases
-from features.data.ingest.ranges import order_cases, range_cases
+from features.data.ingest.ranges import order_cases, promotion_cases, range_cases
 from features.data.ingest.row_times import RowTimes, row_times, session_timezone
 from features.data.ingest.unread_times import UnreadTimes, unread_times
 from features.data.ingest.unread_values import UnreadValues, unread_values
@@ -31,8 +31,6 @@ from qianmian.errors import DataError
 from qianmian.schema import TABLES, DType, Table
 
 DEFAULTS = {("transactions", "status"): "paid"}
-
-OPTIONAL_KEYS = {("identities", "observed_at")}  # a sighting without a time is always valid
 
 
 @dataclass(frozen=True)
@@ -330,8 +328,7 @@ def _rejection_reason(
     for name in casts:
         column = table.column(name)
         # A source may have no timestamps or keys at all, but if it maps the column, every row needs a value.
-        optional = (table.name, name) in OPTIONAL_KEYS
-        if column and (column.required or name == "ts" or name in table.key) and not optional:
+        if column and (name == "ts" or needs_value(table, column)):
             cases.append((f"{quote(name)} IS NULL", f"{name} is missing"))
         if column and column.allowed:
             allowed = ", ".join(literal(value) for value in column.allowed)
@@ -347,6 +344,8 @@ def _rejection_reason(
         cases += identity_cases(personal, hashed)
     if table.name == "transactions":
         cases += order_cases()
+    if table.name == "promotions":
+        cases += promotion_cases()
     return _first_matching_case(cases)
 
 

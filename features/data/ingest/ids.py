@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from features.data.ingest.columns import needs_value
 from features.data.lake import quote
 from features.data.placeholders import is_placeholder, is_scientific
 from features.data.sources.casting import ColumnCast
@@ -40,7 +41,7 @@ def id_cast(table: Table, name: str, column_cast: ColumnCast, sql_type: str) -> 
     else:
         value = f"CASE WHEN {is_placeholder(name, column_cast.value)} THEN NULL ELSE {column_cast.value} END"
     column = table.column(name)
-    if column and (column.required or name in table.key):
+    if column and needs_value(table, column):
         return ColumnCast(value, f"({column_cast.value}) IS NOT NULL", failed_reason=PLACEHOLDER_REASON.format(name))
     return ColumnCast(value, None)
 

@@ -61,7 +61,7 @@ def with_own_items(connection: duckdb.DuckDBPyConnection, source: str, tables: S
         )
     if not is_own:
         return list(tables)
-    for table in ("items", "transactions", "events"):
+    for table in ("items", "transactions", "events", "promotions"):
         row = connection.execute(
             f"SELECT count(*), any_value(item_id) FROM lake_{table} WHERE {of_source} AND NOT {own}"
         ).fetchone()

@@ -45,7 +45,7 @@ def range_cases(table: Table, column: Column, now: datetime | None) -> list[tupl
             reason = "birth_date is in the future: strptime reads the years 00 to 68 of %y as 2000 to 2068"
             cases.append((f"{name} > DATE '{latest}'", reason))
         return cases
-    if column.name in ("ts", "observed_at") or column.dates_row:
+    if column.name in ("ts", "observed_at", "known_at") or column.dates_row:
         outside = f"{name} < TIMESTAMP '{FIRST_TIME}' OR {name} >= TIMESTAMP '{LAST_TIME}'"
         cases = [(outside, f"{column.name} is not between {FIRST_TIME} and {LAST_TIME}")]
         if now is not None:  # one day of tolerance for a wrong time zone
@@ -65,4 +65,15 @@ def order_cases() -> list[tuple[str, str]]:
             "order_id is a word for a total, and the row has neither customer nor item: the sum of a report, no order",
         ),
         (f"{PAID} AND quantity * amount < 0", "quantity and amount have opposite signs, and status is not refunded"),
+    ]
+
+
+def promotion_cases() -> list[tuple[str, str]]:
+    """(SQL condition, reason) of the promotions that cannot be."""
+    return [
+        (
+            "item_id IS NULL AND category IS NULL",
+            "neither item_id nor category: the row does not name what is promoted",
+        ),
+        ('"end" < start', "end is before start"),
     ]

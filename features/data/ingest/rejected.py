@@ -22,7 +22,12 @@ from features.data.sources.base import RawTable, Source
 from qianmian.errors import DataError, WorkspaceError
 from qianmian.workspace import Workspace, atomic_path, explain_os_errors
 
-NON_PERSONAL_TABLES = ("items", "contents", "campaigns")  # a column "name" of these is not a person's name
+NON_PERSONAL_TABLES = (
+    "items",
+    "contents",
+    "campaigns",
+    "promotions",
+)  # a column "name" of these is not a person's name
 PERSONAL_TABLES = ("identities", "profiles")
 
 

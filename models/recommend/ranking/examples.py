@@ -16,6 +16,7 @@ from models.recommend.ranking.candidates import merge_candidates, stage_features
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_of
 from models.recommend.ranking.item_statistics import item_groups, item_statistics
+from models.recommend.ranking.promotions import PlannedPromotions, promotion_columns, promotion_feature_names
 from models.recommend.ranking.spool import RowIterator, SpooledRows
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_width
 from qianmian.errors import DataError
@@ -53,6 +54,16 @@ class RankingExamples:
     def features(self) -> Floats:
         """All features in memory, (m, f)."""
         return np.concatenate([part.array() for part in self.parts])
+
+    def first(self, rows: int) -> tuple[Floats, Ints]:
+        """Return the features, (n, f), and the lists, (n,), of the first blocks that together have `rows` rows."""
+        blocks, n = [np.empty((0, self.parts[0].width), np.float32)], 0
+        for block in (block for part in self.parts for block in part.blocks()):
+            blocks.append(block)
+            n += len(block)
+            if n >= rows:
+                break
+        return np.concatenate(blocks), self.groups[:n]
 
     def matrix(self, names: list[str], *, bins: int, threads: int) -> xgb.QuantileDMatrix:
         """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels."""
@@ -93,6 +104,8 @@ class ExampleSampler:
         The types of interaction that have features (`type_features`); empty if there is only one.
     stages : str
         Names and parameters of the stages; examples of the same stages are made once for a cutoff.
+    promotion_kinds : tuple of str or None
+        The kinds of promotion that have features (`promotions`); None without promotions.
     """
 
     target: str
@@ -106,6 +119,7 @@ class ExampleSampler:
     from_history: Sequence[bool]
     types: tuple[int, ...] = ()
     stages: str = ""
+    promotion_kinds: tuple[str, ...] | None = None
 
     def sample(self, train: TrainingSet) -> RankingExamples:
         """Return the examples of all cutoffs.
@@ -142,7 +156,7 @@ class ExampleSampler:
         """
         past, later, known = self._cutoff(train, days)
         given = (self.target, self.users_per_cut, self.negatives_per_positive, self.seed, self.types, self.stages)
-        key = ("ranking examples", self.horizon_days, *given, tuple(self.widths))
+        key = ("ranking examples", self.horizon_days, *given, self.promotion_kinds, tuple(self.widths))
         return past.memoize(key, lambda: self._examples(past, later, known))
 
     def _cutoff(self, train: TrainingSet, days: float) -> tuple[TrainingSet, Interactions, NDArray[np.bool_]]:
@@ -183,7 +197,8 @@ class ExampleSampler:
             owned = np.repeat(sampled, np.diff(own.indptr)) * n_items + own.indices
             wanted = np.setdiff1d(wanted, owned, assume_unique=True)
             users = np.intersect1d(sampled, wanted // n_items)
-        width = len(FEATURES) + type_width(self.types) + 2 * len(self.widths)
+        of_promotions = promotion_feature_names(self.promotion_kinds)
+        width = len(FEATURES) + type_width(self.types) + len(of_promotions) + 2 * len(self.widths)
         if not len(users):
             return RankingExamples.none(width)
         models, labels, groups = self.fit_stages(past), list[Floats](), list[Ints]()
@@ -206,6 +221,12 @@ class ExampleSampler:
         histories = past.memoize(key, lambda: Histories.of(lines, codes))
         statistics, spooled, start = item_statistics(past), SpooledRows(width), 0
         typed = TypedInteractions.of(past, self.types) if self.types else None
+        planned = None
+        if self.promotion_kinds is not None:
+            kinds = self.promotion_kinds
+            planned = past.memoize(
+                ("planned promotions", kinds, *key[1:]), lambda: PlannedPromotions.of(past.promotions, kinds, lines)
+            )
         for rows, ids, columns in proposed:
             chosen = np.flatnonzero(kept[start : start + len(rows)])
             start += len(rows)
@@ -213,7 +234,8 @@ class ExampleSampler:
             of_block, place = np.unique(rows, return_inverse=True)
             by_type = type_columns(typed, Query(sampled[of_block]), past.target, codes, place, ids)
             described = features(histories, statistics, rows, ids)
-            spooled.append(np.concatenate([described, by_type, columns[chosen]], axis=1))
+            promoted = promotion_columns(planned, rows, ids)
+            spooled.append(np.concatenate([described, by_type, promoted, columns[chosen]], axis=1))
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _asked(self, past: TrainingSet, wanted: Ints) -> Ints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from features.interaction_types import EVENT_WEIGHTS, PURCHASE
 from features.interactions import INTERACTION_FIELDS, INTERACTION_TYPES, Interactions, TrainingSet
+from features.promotions import ItemPromotions
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
@@ -24,6 +26,12 @@ from models.recommend.ranking.examples import ExampleSampler
 from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_now, lines_of
 from models.recommend.ranking.item_statistics import ItemStatistics, item_statistics
+from models.recommend.ranking.promotions import (
+    PlannedPromotions,
+    promotion_columns,
+    promotion_feature_names,
+    promotion_kinds,
+)
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_feature_names
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
@@ -42,7 +50,7 @@ TYPED_STAGES: Stages = (
 )
 # the values cached with a training set (`TrainingSet.memoize`) that rankers of a later cutoff read
 SHARED_BY_RANKERS = frozenset(
-    {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories"}
+    {"earlier cutoff", "ranking examples", "item statistics", "typed interactions", "histories", "planned promotions"}
     | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
 DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
@@ -84,8 +92,8 @@ class TwoStageRecommender(CandidateRecommender):
         1,000 and 2,000 (all) users: .427, .431, .435 and .437; another seed with all users changes it by .002.
     negatives_per_positive : float
         Largest number of negatives per positive; more are sampled and weighted. First purchases of Complete Journey
-        have 49 negatives per positive. With 6 or 12 of them, NDCG@10 in the four weeks before 1 October, November and
-        December changed by +.001 to +.002 (noise of the full set: ±.002) in a fifth of the time.
+        have 49 negatives per positive. NDCG@10 of October on Complete Journey (two seeds) with 5, 3 and 2 of them:
+        .4331, .4332 and .4316 (±.0015).
     objectives : sequence of {"binary:logistic", "rank:ndcg", "rank:pairwise"}
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
@@ -105,6 +113,8 @@ class TwoStageRecommender(CandidateRecommender):
         The fitted stages.
     typed_ : TypedInteractions or None
         Interactions of all types, for the features by type; None if there is only one type.
+    promotions_ : PlannedPromotions or None
+        Promotions of the items, past and planned; None for a training set without promotions.
     """
 
     name: ClassVar[str] = "two_stage"
@@ -118,6 +128,7 @@ class TwoStageRecommender(CandidateRecommender):
     }
 
     typed_: TypedInteractions | None = None
+    promotions_: PlannedPromotions | None = None
 
     def __init__(
         self,
@@ -127,7 +138,7 @@ class TwoStageRecommender(CandidateRecommender):
         horizon_days: float = 28.0,
         cuts: int = 2,
         users_per_cut: int = 4_000,
-        negatives_per_positive: float = 5.0,
+        negatives_per_positive: float = 3.0,
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
         rounds: int = 100,
         learning_rate: float = 0.12,
@@ -164,6 +175,10 @@ class TwoStageRecommender(CandidateRecommender):
     def _fit(self, train: TrainingSet) -> None:
         self._check_parameters()
         self.typed_, self.data_target_ = TypedInteractions.of(train), train.target
+        if (kinds := promotion_kinds(train)) is not None:
+            self.promotions_ = train.memoize(
+                ("planned promotions", kinds), lambda: PlannedPromotions.of(train.promotions, kinds, train.interactions)
+            )
         examples = self._sampler().sample(train)
         positives = int(np.count_nonzero(examples.labels))
         if positives < MIN_POSITIVES or positives == len(examples):
@@ -210,6 +225,7 @@ class TwoStageRecommender(CandidateRecommender):
             widths=self._widths,
             from_history=self._from_history,
             types=self._types,
+            promotion_kinds=None if self.promotions_ is None else self.promotions_.kinds,
             stages=json.dumps(self._stages, sort_keys=True, default=str),
         )
 
@@ -234,6 +250,15 @@ class TwoStageRecommender(CandidateRecommender):
         return tuple(dict.fromkeys([INTERACTION_TYPES[code] for code in self._types]))
 
     @property
+    def reads_promotions(self) -> bool:
+        return self.promotions_ is not None or super().reads_promotions
+
+    def update_promotions(self, promotions: ItemPromotions | None) -> None:
+        super().update_promotions(promotions)
+        if self.promotions_ is not None:
+            self.promotions_ = replace(self.promotions_, promotions=promotions)
+
+    @property
     def _widths(self) -> list[int]:
         return [width for _, _, width in self._stages]
 
@@ -250,6 +275,7 @@ class TwoStageRecommender(CandidateRecommender):
         return [
             *FEATURES,
             *(type_feature_names(self._types) if self._types else ()),
+            *(() if self.promotions_ is None else promotion_feature_names(self.promotions_.kinds)),
             *(
                 f"{level}_{name}_{what}"
                 for level, (name, _, _) in enumerate(self._stages)
@@ -277,7 +303,8 @@ class TwoStageRecommender(CandidateRecommender):
         wanted = ids[rows, places].astype(np.int64)
         columns = stage_features(self.models_, self._widths, query, ids, lists)[rows, places]
         by_type = type_columns(self.typed_, query, self.data_target_, self.statistics_.codes, rows, wanted)
-        X = np.concatenate([self._features(query, rows, wanted), by_type, columns], axis=1)
+        promoted = promotion_columns(self.promotions_, query.users[rows], wanted, query.elapsed_days)
+        X = np.concatenate([self._features(query, rows, wanted), by_type, promoted, columns], axis=1)
         scores[rows, places] = self.boosters_.scores(X)
         return scores
 
@@ -320,6 +347,7 @@ class TwoStageRecommender(CandidateRecommender):
         check_features(folder)
         model = super().load(folder)
         model.boosters_ = Boosters.load(folder, model.scales_)
+        model.boosters_.check_names(model._feature_names(), folder)
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
             model.boosters_.set_threads(model.n_jobs)
@@ -332,6 +360,7 @@ class TwoStageRecommender(CandidateRecommender):
             **{f"lines_{name}": column for name, column in lines.items() if column is not None},
             **self.statistics_.state(),
             **({} if self.typed_ is None else self.typed_.state()),
+            **({} if self.promotions_ is None else self.promotions_.state()),
             "data_target": np.asarray(self.data_target_),
             "scales": self.boosters_.scales,
         }
@@ -341,6 +370,7 @@ class TwoStageRecommender(CandidateRecommender):
         self.lines_ = Interactions(**columns, shape=(self.n_users_, self.n_items_))
         self._set_starts()
         self.typed_ = TypedInteractions.restored(state, self.n_users_)
+        self.promotions_ = PlannedPromotions.restored(state, self.n_items_)
         self.data_target_ = str(state.get("data_target", PURCHASE))
         self.scales_ = state["scales"]
         self.statistics_ = ItemStatistics.restored(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import get_type_hints
 
 import numpy as np
@@ -254,6 +255,12 @@ def test_fit_returns_itself_and_init_only_stores(name, shop):
     fresh = make(name)
     assert not [attribute for attribute in vars(fresh) if attribute.endswith("_")]
     assert fresh.fit(shop) is fresh
+
+
+def test_a_copy_in_another_process_answers_the_same(model, users):
+    """Worker processes of batch scoring receive a pickled copy, also of a model that has answered before."""
+    asked = model.recommend(users, 10)
+    equal(pickle.loads(pickle.dumps(model)).recommend(users, 10), asked)
 
 
 def test_save_and_load_are_equal_bit_for_bit(name, model, users, tmp_path, shop):

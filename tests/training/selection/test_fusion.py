@@ -8,7 +8,7 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.ranked import Ranked
-from models.recommend.base import fit_cached
+from models.recommend.base import Query, fit_cached
 from models.recommend.blend import BlendRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
@@ -69,8 +69,50 @@ def test_the_blend_ranks_as_its_weights_were_measured():
     ).fit(data)
     expected = Fusion.of(lists, truth, 10).values(weights)
     found = ranking_metrics(blend.recommend(users, 10).ids, truth, 10, ("ndcg",))["ndcg"]
-    # `popular` ranks every item, so that nothing is beyond the depth of a list; the lists are then the same
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def small_blend():
+    """A blend of two models that list three of ten items, and its training set: customer 0 bought items 0 to 5."""
+    data = TrainingSet.from_arrays(
+        np.repeat([0, 1, 2, 3], [6, 10, 10, 5]),
+        np.concatenate([np.arange(6), np.arange(10), np.arange(10), np.arange(5)]),
+        n_users=4,
+        n_items=10,
+    )
+    parts = [("repeat", {"half_life_days": None}, 0.6), ("popular", {}, 0.4)]
+    return BlendRecommender(parts, 20.0, 3).fit(data)
+
+
+def test_a_filter_leaves_the_order_of_the_listed_items():
+    blend = small_blend()
+    every = blend.recommend([0], 10).ids[0]
+    every = every[every >= 0]
+    for left_out in every.tolist():
+        shown = blend.recommend([0], 10, allowed=np.isin(np.arange(10), every) & (np.arange(10) != left_out)).ids[0]
+        listed_only = shown[np.isin(shown, every)]
+        assert listed_only.tolist() == [item for item in every.tolist() if item != left_out]
+
+
+def test_items_below_the_lists_come_last_in_the_order_of_the_components():
+    """Items 6 to 9 are in no list of three; both components find the rest by their scores."""
+    blend = small_blend()
+    ids = np.array([[9, 2, 5, 7, 0]])
+    scores = blend._score_items(Query(np.array([0])), ids)[0]
+    assert scores[[1, 4]].min() > scores[[0, 2, 3]].max()  # 0 and 2 are listed
+    assert scores[2] > scores[[0, 3]].max()  # the customer's own item 5 is before items that others bought
+    assert np.isfinite(scores).all()
+    assert blend.recommend([0], 4, allowed=np.isin(np.arange(10), [5, 7])).ids[0].tolist()[:2] == [5, 7]
+
+
+def test_the_weights_are_chosen_on_the_first_items_of_the_lists():
+    rng = np.random.default_rng(3)
+    lists = {name: np.array([rng.permutation(30)[:12] for _ in range(20)]) for name in ("a", "b")}
+    truth = sparse.csr_matrix((rng.random((20, 30)) < 0.2).astype(np.float32) + np.eye(20, 30, dtype=np.float32))
+    shallow = Fusion.of({name: listed(found) for name, found in lists.items()}, truth, 5).shallow(6)
+    expected = Fusion.of({name: listed(found[:, :6]) for name, found in lists.items()}, truth, 5)
+    for weights in (BlendWeights({"a": 0.5, "b": 0.5}, 5.0), BlendWeights({"b": 1.0}, 20.0)):
+        np.testing.assert_allclose(shallow.values(weights), expected.values(weights))
 
 
 def complementary(n=400, seed=0):
@@ -101,7 +143,7 @@ def values_of(lists, truth, folds):
 
 def test_models_that_complement_each_other_are_blended():
     lists, truth = complementary()
-    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(400), 0)
+    weights, folds = cross_fitted_weights(Fusion.of(lists, truth, 10), np.arange(400), 0)
     values = values_of(lists, truth, folds)
     assert set(weights.weights) == {"left", "right"}
     assert sum(weights.weights.values()) == pytest.approx(1.0)
@@ -114,7 +156,7 @@ def test_the_values_are_not_of_weights_chosen_on_the_same_examples():
     rng = np.random.default_rng(5)
     lists = {f"noise {i}": listed(np.array([rng.permutation(200)[:20] for _ in range(60)])) for i in range(12)}
     truth = sparse.csr_matrix((rng.random((60, 200)) < 0.05).astype(np.float32) + np.eye(60, 200, dtype=np.float32))
-    weights, folds = cross_fitted_weights(lists, truth, 10, "ndcg", np.arange(60), 0)
+    weights, folds = cross_fitted_weights(Fusion.of(lists, truth, 10), np.arange(60), 0)
     honest = values_of(lists, truth, folds)
     flattering = Fusion.of(lists, truth, 10).values(weights)
     assert honest.mean() < flattering.mean()

@@ -58,6 +58,16 @@ def test_nothing_of_the_test_period_is_seen_by_the_choice(splitter, settings, mo
     assert test.train.interactions.age_days.min() > 0
 
 
+def test_cold_items_are_drawn_several_times(splitter, settings):
+    """Each draw hides other items, so that other customers are examples; a customer counts once."""
+    few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
+    selected, _ = select_candidates(few, 0, splitter, lambda line: None)
+    task, split = TASKS["cold items"], splitter.validation()
+    users = [task.examples(split.train, split.holdout, draw).users for draw in range(task.draws)]
+    assert task.draws == 3
+    assert selected["cold items"].customers == len(np.unique(np.concatenate(users))) > max(map(len, users))
+
+
 def test_a_winner_is_unfitted(splitter, settings):
     few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
     selected, _ = select_candidates(few, 0, splitter, lambda line: None)

@@ -14,6 +14,11 @@ from features.data.ingest.checks.items import items_of_another_source, vanished_
 from features.data.ingest.checks.order_lines import further_lines, renumbered_lines
 from features.data.ingest.checks.order_numbers import order_numbers
 from features.data.ingest.checks.order_totals import order_totals
+from features.data.ingest.checks.promotions import (
+    promotions_known_late,
+    promotions_of_unknown_categories,
+    promotions_without_length,
+)
 from features.data.ingest.checks.refunds import unclear_refunds
 from features.data.ingest.checks.spelling import ids_spelled_differently, ids_without_description
 from features.data.ingest.checks.time_zone import missing_time_zone
@@ -67,6 +72,9 @@ CHECKS: Registry[Check] = Registry(
         "guest_ids": guest_ids,
         "item_in_most_orders": item_in_most_orders,
         "quantities_in_other_units": quantities_in_other_units,
+        "promotions_known_late": promotions_known_late,
+        "promotions_of_unknown_categories": promotions_of_unknown_categories,
+        "promotions_without_length": promotions_without_length,
         "rows_far_from_the_others": rows_far_from_the_others,
     },
 )

@@ -85,6 +85,7 @@ ID_COLUMNS = (
     IdColumn("transactions", "item_id", "items"),
     IdColumn("events", "item_id", "items"),
     IdColumn("items", "item_id", "items"),
+    IdColumn("promotions", "item_id", "items"),
     IdColumn("events", "content_id", "contents"),
     IdColumn("contents", "content_id", "contents"),
 )
@@ -92,6 +93,7 @@ ID_COLUMNS = (
 PAIRS = (
     ("transactions", "items", "item_id"),
     ("events", "items", "item_id"),
+    ("promotions", "items", "item_id"),
     ("events", "contents", "content_id"),
     ("profiles", "transactions", "source_user_id"),
     ("identities", "transactions", "source_user_id"),

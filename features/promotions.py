@@ -1,0 +1,215 @@
+"""Planned promotions of items: what was known of them at a moment, read from the table `promotions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ibis import _
+from numpy.typing import NDArray
+
+from features.compute.views import days_before, timestamp
+from features.id_map import IdMap
+
+HISTORY_DAYS = 400.0  # promotions that ended earlier are not read
+CATEGORY_SEPARATOR = "/"
+FAR = 1e5  # days; more than any history
+Ints = NDArray[np.int64]
+Numbers = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ItemPromotions:
+    """Promotions of items, sorted by item, then by start; a promotion of a category is one of each of its items.
+
+    Times are days before the cutoff, so that those after it are negative. Moments are compared as everywhere: what is
+    known at the cutoff was known before it (``known_days > 0``).
+
+    Attributes
+    ----------
+    items : ndarray of int32, (m,)
+    kinds : ndarray of int16, (m,)
+        Index in `kind_names`.
+    start_days, end_days : ndarray of float32, (m,)
+        First and last moment; −inf for an end that is not planned.
+    known_days : ndarray of float32, (m,)
+        Moment since which the promotion is known.
+    reach : ndarray of float32, (m,)
+        Share of the stores or customers that it reaches, 0 to 1.
+    kind_names : tuple of str
+        The kinds, the most frequent first; '' is a promotion without a kind.
+    n_items : int
+        Number of items of the catalogue.
+    """
+
+    items: NDArray[np.int32]
+    kinds: NDArray[np.int16]
+    start_days: NDArray[np.float32]
+    end_days: NDArray[np.float32]
+    known_days: NDArray[np.float32]
+    reach: NDArray[np.float32]
+    kind_names: tuple[str, ...]
+    n_items: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def where(self, kept: NDArray[Any]) -> ItemPromotions:
+        """Return the promotions at a mask or at ascending places."""
+        columns = {name: getattr(self, name)[kept] for name in ARRAYS}
+        return replace(self, **columns)
+
+    def later(self, days: float) -> ItemPromotions:
+        """Return the promotions as seen `days` days after the cutoff (before it if negative).
+
+        Only those known then are kept.
+
+        Examples
+        --------
+        >>> arrays = [np.array([value], np.float32) for value in (-3.0, -9.0, 1.0, 1.0)]
+        >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
+        >>> one.later(5).start_days.tolist(), len(one.later(-1))
+        ([2.0], 0)
+        """
+        shift = np.float32(days)
+        moved = {name: getattr(self, name) + shift for name in ("start_days", "end_days", "known_days")}
+        return replace(self, **moved).where(moved["known_days"] > 0)
+
+    def not_ended(self, days: float) -> ItemPromotions:
+        """Return the promotions that did not end more than `days` days before the cutoff."""
+        return self.where(self.end_days <= days)
+
+    def renumbered(self, place: NDArray[np.integer[Any]], n_items: int) -> ItemPromotions:
+        """Return the promotions of items with other numbers: `place` has the new one of each item, −1 for none."""
+        kept = self.where(place[self.items] >= 0)
+        items = place[kept.items].astype(np.int32)
+        return replace(kept, items=items, n_items=n_items).where(np.argsort(items, kind="stable"))
+
+    def reach_at(self, kind: int | None = None) -> Callable[[Numbers, Numbers], NDArray[np.float32]]:
+        """Return a function of items and moments, in days before the cutoff, that gives the reach of what runs then.
+
+        Of several promotions it is their sum, at most 1.
+
+        Parameters
+        ----------
+        kind : int, optional
+            Index in `kind_names`; by default all kinds.
+
+        Examples
+        --------
+        >>> arrays = [np.array([value], np.float32) for value in (9.0, 2.0, 10.0, 0.5)]
+        >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
+        >>> one.reach_at()(np.zeros(3, np.int32), np.array([9.5, 9.0, 2.0])).tolist()
+        [0.0, 0.5, 0.5]
+        """
+        of_kind = self if kind is None else self.where(self.kinds == kind)
+        offsets = of_kind.items * (2.0 * FAR)  # so far apart that moments of different items do not mix
+
+        def sums(days: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+            moments = offsets - days
+            order = np.argsort(moments, kind="stable")
+            return moments[order], np.cumsum(np.append(0.0, of_kind.reach[order].astype(np.float64)))
+
+        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(np.maximum(of_kind.end_days, -FAR / 2))
+
+        def reach(items: Numbers, days: Numbers) -> NDArray[np.float32]:
+            moments = items * (2.0 * FAR) - days
+            # what began until a moment, without what ended before it; rounded, because the sums do not cancel exactly
+            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "left")]
+            return np.asarray(np.clip(np.round(running, 6), 0.0, 1.0), dtype=np.float32)
+
+        return reach
+
+
+ARRAYS = ("items", "kinds", "start_days", "end_days", "known_days", "reach")
+
+
+def item_promotions(
+    backend: Any,
+    as_of: datetime,
+    item_ids: NDArray[np.str_],
+    categories: NDArray[np.str_],
+    *,
+    known_before: datetime | None = None,
+    ended_days: float = HISTORY_DAYS,
+) -> ItemPromotions | None:
+    """Read the promotions of the items of a catalogue that are known at `as_of`, past and planned.
+
+    Parameters
+    ----------
+    backend : Ibis backend
+        Of the lake (`Lake.connect`, `Builder.backend`).
+    as_of : datetime
+        The cutoff from which days are counted, naive UTC.
+    item_ids, categories : ndarray of str, (n_items,)
+        The items, and their category paths ('' if unknown).
+    known_before : datetime, optional
+        Read also what was known after `as_of` and before this moment; `ItemPromotions.later` keeps what is known.
+    ended_days : float
+        Promotions that ended earlier before `as_of` are left out.
+
+    Returns
+    -------
+    ItemPromotions or None
+        None if no promotion of these items is known.
+    """
+    t, cutoff = backend.table("promotions"), timestamp(as_of)
+    oldest = timestamp(as_of - timedelta(days=ended_days))
+    t = t.filter(t.known_at < timestamp(known_before or as_of), t["end"].isnull() | (t["end"] >= oldest))
+    rows = t.select(
+        _.item_id,
+        _.category,
+        kind=_.kind.fill_null(""),
+        start_days=days_before(cutoff, t["start"]),
+        end_days=days_before(cutoff, t["end"]),
+        known_days=days_before(cutoff, t.known_at),
+        reach=_.reach.fill_null(1.0),
+    ).to_pyarrow()
+    place, items = _items_of(rows, item_ids, categories)
+    if not len(items):
+        return None
+    names = np.asarray(rows["kind"].to_pandas().to_numpy(), dtype=np.str_)[place]
+    known, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    by_count = np.lexsort((known, -counts))
+    rank = np.empty(len(known), dtype=np.int16)
+    rank[by_count] = np.arange(len(known), dtype=np.int16)
+    kinds = rank[codes]
+
+    def column(name: str) -> NDArray[np.float32]:
+        values = rows[name].fill_null(-np.inf) if name == "end_days" else rows[name]
+        return np.asarray(values.to_numpy()[place], dtype=np.float32)
+
+    start, end, known_days, reach = (column(name) for name in ("start_days", "end_days", "known_days", "reach"))
+    order = np.lexsort((reach, known_days, end, kinds, -start, items))
+    return ItemPromotions(
+        items[order].astype(np.int32),
+        kinds[order],
+        start[order],
+        end[order],
+        known_days[order],
+        reach[order],
+        tuple(known[by_count].tolist()),
+        len(item_ids),
+    )
+
+
+def _items_of(rows: pa.Table, item_ids: NDArray[np.str_], categories: NDArray[np.str_]) -> tuple[Ints, Ints]:
+    """Return the places of rows and the items that each of them promotes, a pair for each item of a category."""
+    items = IdMap(item_ids).rows(rows["item_id"])
+    named = np.flatnonzero(items >= 0)
+    places, found = [named], [items[named]]
+    of_category = np.asarray(rows["category"].is_valid()) & np.asarray(rows["item_id"].is_null())
+    if of_category.any():
+        coded = rows["category"].combine_chunks().dictionary_encode()
+        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        paths = categories.astype(np.str_)
+        for code, category in enumerate(coded.dictionary.to_pylist()):
+            own = np.flatnonzero(of_category & (codes == code))
+            inside = np.flatnonzero((paths == category) | np.char.startswith(paths, f"{category}{CATEGORY_SEPARATOR}"))
+            places.append(np.repeat(own, len(inside)))
+            found.append(np.tile(inside, len(own)))
+    return np.concatenate(places), np.concatenate(found)

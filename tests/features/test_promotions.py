@@ -1,0 +1,101 @@
+"""Planned promotions at a moment: only what was known then, of items and of categories."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from features.compute.builder import Builder
+from features.data.lake import Lake
+from features.definitions import FEATURES
+from features.promotions import item_promotions
+from features.training_data import training_set
+from tests.features.data.exports import Export
+
+AS_OF = datetime(2024, 4, 1)
+ITEMS = np.array(["a", "b", "c", "d"])
+PATHS = np.array(["food/milk", "food/milk/oat", "food/milkshake", ""])
+COLUMNS = "{item_id: sku, category: group, kind: type, start: first, end: last, known_at: told, reach: part}"
+ROWS = (
+    "a,,mailer,2024-03-20,2024-03-27,2024-03-01,0.5",
+    "a,,mailer,2024-04-05,2024-04-08,2024-03-31 23:59:59,",
+    "b,,display,2024-04-05,,2024-04-01,1",  # known at the cutoff itself: not before it
+    ",food/milk,mailer,2024-03-30,2024-04-03,2024-03-29,1",  # of a and b, not of c
+    "ghost,,mailer,2024-03-30,2024-04-03,2024-03-29,1",
+    "c,,mailer,2022-01-01,2022-01-05,2021-12-01,1",  # long over
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    export = Export(tmp_path_factory.mktemp("shop"))
+    export.ingest("sku,group,type,first,last,told,part\n" + "\n".join(ROWS) + "\n", COLUMNS, "promotions")
+    return export
+
+
+def read(shop, as_of=AS_OF, **more):
+    return item_promotions(Lake(shop.workspace).connect(), as_of, ITEMS, PATHS, **more)
+
+
+def described(found):
+    names = [found.kind_names[kind] for kind in found.kinds]
+    columns = (found.items, names, found.start_days, found.end_days, found.known_days, found.reach)
+    return [
+        tuple(round(float(v), 3) if not isinstance(v, str) else v for v in row) for row in zip(*columns, strict=True)
+    ]
+
+
+def test_what_was_known_before_the_moment_is_read_and_nothing_else(shop):
+    found = read(shop)
+    assert described(found) == [
+        (0, "mailer", 12.0, 5.0, 31.0, 0.5),
+        (0, "mailer", 2.0, -2.0, 3.0, 1.0),
+        (0, "mailer", -4.0, -7.0, 0.0, 1.0),  # known a second before
+        (1, "mailer", 2.0, -2.0, 3.0, 1.0),
+    ]
+    assert found.known_days.min() > 0
+    assert read(shop, datetime(2021, 1, 1)) is None
+
+
+@pytest.mark.parametrize("days", [-10, -3, -1, 2])
+def test_moving_the_moment_is_reading_at_that_moment(shop, days):
+    moved = read(shop, known_before=datetime(9999, 1, 1)).later(days)
+    assert described(moved) == described(read(shop, AS_OF + timedelta(days=days)))
+
+
+def test_items_get_other_numbers(shop):
+    found = read(shop).renumbered(np.array([2, -1, 0, 1]), 3)
+    assert found.items.tolist() == [2, 2, 2]
+    assert read(shop).renumbered(np.array([1, 0, 2, 3]), 4).items.tolist() == [0, 1, 1, 1]
+
+
+def test_reach_at_a_moment_is_that_of_the_rows_that_run(shop):
+    found = read(shop, known_before=datetime(9999, 1, 1)).later(30)
+    rng = np.random.default_rng(0)
+    items, days = rng.integers(0, 4, 400), rng.uniform(-10, 60, 400).round(1)
+    for kind in (None, 0, 1):
+        kept = np.ones(len(found), bool) if kind is None else found.kinds == kind
+        runs = (found.start_days >= days[:, None]) & (found.end_days <= days[:, None])
+        runs &= (found.items == items[:, None]) & kept
+        expected = np.minimum((runs * found.reach).sum(axis=1), 1.0)
+        np.testing.assert_allclose(found.reach_at(kind)(items, days), expected, atol=1e-6)
+    assert set(np.unique(expected)) == {0.0, 1.0}  # the display without an end
+
+
+def test_a_training_set_is_rewound_with_its_promotions(shop):
+    orders = "\n".join(f"o{day},u{day % 3},{'ab'[day % 2]},2024-03-{day:02},1,2" for day in range(1, 31))
+    shop.ingest(
+        f"order,cust,sku,date,qty,paid\n{orders}\n",
+        "{order_id: order, source_user_id: cust, item_id: sku, ts: date, quantity: qty, amount: paid}",
+    )
+    builder = Builder(Lake(shop.workspace), FEATURES)
+    train = training_set(builder, AS_OF, min_item_customers=1, with_features=False)
+    assert train.item_ids.tolist() == ["a", "b"]
+    # without the table of items, the category of no item is known
+    assert described(train.promotions) == described(read(shop).where(np.array([0, 2])))
+    past = train.with_earlier_cutoff(3)
+    assert described(past.promotions) == [(0, "mailer", 9.0, 2.0, 28.0, 0.5)]
+    early = training_set(builder, past.as_of, min_item_customers=1, with_features=False)
+    assert described(early.promotions) == described(past.promotions)
