@@ -57,6 +57,11 @@ class Ranked:
         padded_source[:, :width] = np.where(real, source, -1)
         return cls(padded_ids, padded_scores, real.sum(axis=1).astype(np.int32), padded_source, sources)
 
+    def first(self, k: int) -> Ranked:
+        """Return the first k items of every list, as views."""
+        valid = np.minimum(self.valid, np.int32(k))
+        return Ranked(self.ids[:, :k], self.scores[:, :k], valid, self.source[:, :k], self.sources)
+
     @classmethod
     def concatenate(cls, blocks: Sequence[Ranked]) -> Ranked:
         """Concatenate the lists of several blocks of users; k and `sources` must be the same in all blocks."""

@@ -25,6 +25,7 @@ from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
 from serving.recommending.catalogue import Catalogue
+from serving.recommending.kept_lists import KeptLists
 from serving.recommending.planned import read_promotions
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,11 @@ class Champions:
             first_row = self.encoded("churn").values[:1]
             model.predict_proba(first_row)
             model.explain(first_row)
+
+    @cached_property
+    def kept_lists(self) -> KeptLists:
+        """The lists of the customers that were asked for last."""
+        return KeptLists(self.settings.serving.kept_lists)
 
     @cached_property
     def _encoded(self) -> dict[str, UserFeatures]:

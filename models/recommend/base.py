@@ -29,6 +29,7 @@ from models.recommend.query import (
     entry_positions,
     exclusion_matrix,
     fold_in,
+    has_entries,
     row_indices,
     rows_of,
     top_k_rows,
@@ -52,6 +53,7 @@ __all__ = [  # everything that the module of a model needs
     "entry_positions",
     "fit_cached",
     "fold_in",
+    "has_entries",
     "row_indices",
     "rows_of",
     "top_k_rows",
@@ -390,10 +392,7 @@ class Recommender(FitCost, ReadsPromotions, ABC):
 
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         """Return which users have history, before the fit or, if the model folds it in, after it; bool, (n,)."""
-        users = query.users
-        interacted = np.zeros(len(users), dtype=bool)
-        if self.n_users_:
-            interacted = (users >= 0) & (np.diff(self.history_.indptr)[np.maximum(users, 0)] > 0)
+        interacted = has_entries(self.history_, query.users)
         for recent in (query.recent_interactions, query.recent_auxiliary if self.auxiliary_types else None):
             if self.supports_fold_in and recent is not None:
                 interacted[recent.users] = True

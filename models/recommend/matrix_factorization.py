@@ -33,14 +33,18 @@ class FactorRecommender(Recommender):
     def _user_vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the user vectors, (n, d), and which users the model can rank for, bool, (n,)."""
 
+    def _vectors(self, query: Query) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return `_user_vectors`, computed once for a query."""
+        return query.memoize(self, lambda: self._user_vectors(query))
+
     def _scores(self, query: Query) -> NDArray[np.float32]:
-        vectors, answerable = self._user_vectors(query)
+        vectors, answerable = self._vectors(query)
         scores = self.index_.scores(vectors)
         scores[~answerable] = NOT_A_CANDIDATE
         return scores
 
     def _top_k(self, query: Query, k: int, item_filter: ItemFilter) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        vectors, answerable = self._user_vectors(query)
+        vectors, answerable = self._vectors(query)
         if answerable.all():
             return self.index_.search(vectors, k, allowed=item_filter.allowed, excluded=item_filter.excluded)
         rows = np.flatnonzero(answerable)
@@ -54,7 +58,7 @@ class FactorRecommender(Recommender):
         return 8 * (k + int(self.index_.item_vectors.shape[1]))  # the search limits its own blocks
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
-        vectors, answerable = self._user_vectors(query)
+        vectors, answerable = self._vectors(query)
         scores = self.index_.score_items(vectors, ids)
         scores[~answerable] = NOT_A_CANDIDATE
         return scores

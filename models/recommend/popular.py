@@ -22,6 +22,7 @@ class _NonPersonalizedRecommender(Recommender):
 
     supports_cold: ClassVar[bool] = True
     item_scores_: NDArray[np.float32]
+    best_: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None  # the longest list so far
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         return np.repeat(self.item_scores_[None, :], len(query), axis=0)
@@ -31,8 +32,7 @@ class _NonPersonalizedRecommender(Recommender):
         if longest > self.n_items_ // 2:
             return super()._top_k(query, k, item_filter)
         # one list for all rows, long enough that k items remain in each row after its exclusions
-        allowed_scores = ItemFilter(item_filter.allowed).apply(self.item_scores_[None, :].copy())
-        ids, scores = top_k(allowed_scores, min(k + longest, self.n_items_))
+        ids, scores = self._best_items(min(k + longest, self.n_items_), item_filter.allowed)
         n = len(query)
         ids, scores = np.repeat(ids, n, axis=0), np.repeat(scores, n, axis=0)
         if not longest:
@@ -43,6 +43,15 @@ class _NonPersonalizedRecommender(Recommender):
         out = np.take_along_axis(excluded, place, axis=1)
         best = np.where(out, np.float32(-np.inf), np.take_along_axis(scores, place, axis=1))
         return np.take_along_axis(ids, place, axis=1), best
+
+    def _best_items(self, k: int, allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the k best allowed items and their scores, (1, k); kept for the next request if all are allowed."""
+        if allowed is not None:
+            return top_k(ItemFilter(allowed).apply(self.item_scores_[None, :].copy()), k)
+        best = self.best_
+        if best is None or best[0].shape[1] < k:
+            best = self.best_ = top_k(self.item_scores_[None, :], k)
+        return best[0][:, :k], best[1][:, :k]
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         return np.where(ids >= 0, self.item_scores_[ids], np.float32(-np.inf)).astype(np.float32)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
-from models.recommend.base import Query, Recommender, fold_in
+from models.recommend.base import Query, Recommender, fold_in, has_entries
 from models.recommend.sampling import learning_sample
 
 TypeWeights = Mapping[str, float]
@@ -52,9 +52,8 @@ class TypeWeightedRecommender(Recommender):
 
     def _has_history(self, query: Query) -> NDArray[np.bool_]:
         interacted = super()._has_history(query)
-        if self.type_weights is not None and self.n_users_:
-            counted = np.diff(self.counts_.indptr) > 0
-            interacted |= (query.users >= 0) & counted[np.maximum(query.users, 0)]
+        if self.type_weights is not None:
+            interacted |= has_entries(self.counts_, query.users)
         return interacted
 
     def _counts_state(self) -> Arrays:

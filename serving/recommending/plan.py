@@ -18,6 +18,7 @@ from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.recommending.catalogue import Catalogue, Mask, combine_masks
+from serving.recommending.kept_lists import KeptLists
 from serving.recommending.recent import RecentActivity, recent_activity
 from serving.recommending.request_options import (
     NO_RERANKING,
@@ -68,6 +69,8 @@ class RecommendationPlan:
         and the model is not used.
     candidates : csr_matrix, shape (n, n_items), or None
         Items that each list may contain; None if the lists share their items.
+    kept : KeptLists or None
+        Where the only list may be kept, if it depends on nothing but the customer, the scene and `purchased`.
     steps : tuple of str
         Names of the steps `filter_mask`, `allowed` and `excluded` in a short reason.
     """
@@ -83,6 +86,7 @@ class RecommendationPlan:
     rerank_options: RerankOptions = NO_RERANKING
     similar_to: Columns | Mapping[str, Any] | None = None
     candidates: sparse.csr_matrix | None = None
+    kept: KeptLists | None = None
     steps: tuple[str, str, str] = STEPS
 
     @property
@@ -163,6 +167,12 @@ class RecommendationPlan:
         Ranked
             Shape (n, at most `n_candidates`).
         """
+        if self.kept is not None and items is None:
+            key = self.scene.name, int(self.query.users[0]), self.purchased
+            return self.kept.get(key, n_candidates, lambda length: self._ranked(lists, length, None))
+        return self._ranked(lists, n_candidates, items)
+
+    def _ranked(self, lists: NDArray[np.int64], n_candidates: int, items: Mask | None) -> Ranked:
         query = self.query if len(lists) == len(self.query) else self.query.take(lists)
         allowed = combine_masks(self.allowed, items)
         if self.similar_to is not None:
@@ -295,7 +305,10 @@ def resolve_request(
     if candidates is not None:
         plan = replace(plan, allowed=catalogue.mask_of(columns))
     elif options is not None:
-        plan = replace(plan, excluded=np.union1d(columns, context_items)).with_options(options)
+        excluded = np.union1d(columns, context_items)
+        says_more = options.filters or context.attributes or recent is not None or len(excluded)
+        kept = None if says_more or similar_to is not None else champions.kept_lists
+        plan = replace(plan, excluded=excluded, kept=kept).with_options(options)
     return ResolvedRequest(user, plan, unknown, recent)
 
 

@@ -89,23 +89,24 @@ def merge_candidates(lists: StageLists, from_history: Sequence[bool]) -> Candida
     ([[2, 4, 7]], [[1, 0, 1]])
     """
     ids = [np.where(np.isfinite(scores), found, -1).astype(np.int64) for found, scores in lists]
-    n = len(ids[0])
+    n, stages = len(ids[0]), len(ids)
+    # one key of row, item, place in the list and stage: the first key of an item is that of its source
+    places = np.concatenate(
+        [
+            (0 if own else np.arange(1, found.shape[1] + 1)) * stages + np.full(found.shape[1], stage)
+            for stage, (found, own) in enumerate(zip(ids, from_history, strict=True))
+        ]
+    )
     item = np.concatenate(ids, axis=1)
-    level = np.concatenate([np.full(found.shape, stage) for stage, found in enumerate(ids)], axis=1).ravel()
-    positions = [
-        np.zeros(found.shape[1], np.int64) if own else np.arange(1, found.shape[1] + 1)
-        for found, own in zip(ids, from_history, strict=True)
-    ]
-    rank = np.concatenate(
-        [np.broadcast_to(place, found.shape) for place, found in zip(positions, ids, strict=True)], axis=1
-    ).ravel()
-    row, item = np.repeat(np.arange(n), item.shape[1]), item.ravel()
-    kept = np.flatnonzero(item >= 0)
-    order = kept[np.lexsort((level[kept], rank[kept], item[kept], row[kept]))]
-    row, item, level = row[order], item[order], level[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (np.diff(row) != 0) | (np.diff(item) != 0)
-    row, item, level = row[first], item[first], level[first]
+    items, span = int(item.max(initial=0)) + 1, int(places.max(initial=0)) + 1
+    keys = ((np.arange(n)[:, None] * items + item) * span + places)[item >= 0]
+    keys.sort()
+    pairs = keys // span
+    first = np.ones(len(keys), dtype=bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=first[1:])
+    pairs, level = pairs[first], (keys[first] % span) % stages
+    row = pairs // items
+    item = pairs - row * items
     column = np.arange(len(row)) - np.searchsorted(row, row)
     width = int(column.max(initial=-1)) + 1
     answer, source = np.full((n, width), -1, dtype=np.int64), np.full((n, width), -1, dtype=np.int8)

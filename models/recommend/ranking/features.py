@@ -55,33 +55,31 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     rows, ids : ndarray of int64, (m,)
         Row of the customer in `histories`, and the item.
     """
-    pair = histories.pairs[histories.pair_rows(rows * len(items.table) + ids)]
-    item = items.table[ids]
-    user = histories.users[rows]
-    blocks = [pair, user, item]
-    shares = []
-    decayed = pair[:, PAIR_FEATURES.index("decayed_120d")]
-    for name, keys, table, trend in zip(GROUPS, histories.group_keys, histories.groups, items.trends, strict=True):
-        code = items.codes[name][ids]
-        wanted = np.where(code >= 0, rows * max(len(trend), 1) + code, -1)
-        own = table[rows_of_keys(keys, wanted)]
-        moving = np.append(trend, np.float32(np.nan))[code]  # the code −1 selects the NaN at the end
-        blocks += [own, moving[:, None]]
-        of_group = own[:, GROUP_FEATURES.index("decayed_120d")]
-        shares.append(np.where(of_group > 0, decayed / np.maximum(of_group, np.float32(1e-12)), np.float32(0.0)))
-    of_pair = {name: pair[:, place] for place, name in enumerate(PAIR_FEATURES)}
-    of_user = {name: user[:, place] for place, name in enumerate(USER_FEATURES)}
-    of_item = {name: item[:, place] for place, name in enumerate(ITEM_FEATURES)}
-    crossed = [
-        of_pair["days_since_last"] / of_item["item_gap"],
-        (of_pair["orders"] + np.float32(0.5)) / (of_pair["days_since_first"] + np.float32(40.0)),
-        of_pair["orders_since_last"] * of_pair["share_of_orders"],
-        of_pair["decayed_45d"] * of_item["item_trend_28d"],
-        of_pair["orders"] / np.maximum(of_user["user_orders"], 1),
-        of_pair["orders_56d"] / np.maximum(of_user["user_orders_56d"], 1),
-        of_item["item_unit_price_28d"] / of_pair["unit_price"],
-        of_item["item_discount_28d"] - of_pair["discount"],
-        of_item["item_discount_28d"] - of_user["user_discount"],
-        *shares,
-    ]
-    return np.concatenate([*blocks, np.column_stack(crossed).astype(np.float32)], axis=1)
+    table = np.empty((len(ids), len(FEATURES)), dtype=np.float32)
+    column = dict(zip(FEATURES, table.T, strict=True))
+    of_user, of_item = len(PAIR_FEATURES), len(PAIR_FEATURES) + len(USER_FEATURES)
+    table[:, :of_user] = histories.pairs[histories.pair_rows(rows * len(items.table) + ids)]
+    table[:, of_user:of_item] = histories.users[rows]
+    table[:, of_item : of_item + len(ITEM_FEATURES)] = items.table[ids]
+    start = of_item + len(ITEM_FEATURES)
+    codes = np.array([items.codes[name][ids] for name in GROUPS])
+    owner = np.arange(len(GROUPS))[:, None] * len(histories.users) + rows
+    wanted = np.where(codes >= 0, owner * len(items.table) + codes, -1)
+    own_groups = histories.groups[rows_of_keys(histories.group_keys, wanted)]
+    for name, own, code, trend in zip(GROUPS, own_groups, codes, items.trends, strict=True):
+        table[:, start : start + len(GROUP_FEATURES)] = own
+        column[f"{name}_trend"][:] = np.where(code >= 0, trend[code], np.nan) if len(trend) else np.nan
+        of_group, share = column[f"{name}_decayed_120d"], column[f"share_of_{name}"]
+        share[:] = 0.0
+        np.divide(column["decayed_120d"], np.maximum(of_group, np.float32(1e-12)), out=share, where=of_group > 0)
+        start += len(GROUP_FEATURES) + 1
+    column["last_to_item_gap"][:] = column["days_since_last"] / column["item_gap"]
+    column["expected_rate"][:] = (column["orders"] + np.float32(0.5)) / (column["days_since_first"] + np.float32(40.0))
+    column["due_in_orders"][:] = column["orders_since_last"] * column["share_of_orders"]
+    column["rising_habit"][:] = column["decayed_45d"] * column["item_trend_28d"]
+    column["share_of_visits"][:] = column["orders"] / np.maximum(column["user_orders"], 1)
+    column["share_of_visits_56d"][:] = column["orders_56d"] / np.maximum(column["user_orders_56d"], 1)
+    column["price_against_own"][:] = column["item_unit_price_28d"] / column["unit_price"]
+    column["discount_against_own"][:] = column["item_discount_28d"] - column["discount"]
+    column["discount_against_user"][:] = column["item_discount_28d"] - column["user_discount"]
+    return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from models.recommend.query import Query
 from models.recommend.ranking.item_sums import RECENT_DAYS
+from models.recommend.ranking.order_places import OrderPlaces, changes, run_lengths, run_sums
 from models.recommend.ranking.prices import (
     PRICE_PAIR_FEATURES,
     PRICE_USER_FEATURES,
@@ -68,7 +69,6 @@ USER_FEATURES = (
 GROUPS = ("category", "category_above", "brand")
 GROUP_RHYTHM_FEATURES = ("decayed_120d", "days_since_last", "mean_gap", "due")
 GROUP_FEATURES = (*GROUP_RHYTHM_FEATURES, "items")
-GROUP_COLUMNS = [RHYTHM_FEATURES.index(name) for name in GROUP_RHYTHM_FEATURES]
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,17 @@ class Histories:
         One row per pair; the last row serves pairs without purchases.
     users : ndarray of float32, (n_users, len(USER_FEATURES))
         One row per user.
-    group_keys : tuple of ndarray of int64
-        For each of `GROUPS`, ``user × groups + group``, ascending.
-    groups : tuple of ndarray of float32, (g + 1, len(GROUP_FEATURES))
+    group_keys : ndarray of int64, (g,)
+        ``(level × n_users + user) × n_items + group`` for each of `GROUPS` as level, ascending.
+    groups : ndarray of float32, (g + 1, len(GROUP_FEATURES))
         One row per key; the last row serves keys without purchases.
     """
 
     pair_keys: Ints
     pairs: Floats
     users: Floats
-    group_keys: tuple[Ints, ...]
-    groups: tuple[Floats, ...]
+    group_keys: Ints
+    groups: Floats
 
     @classmethod
     def of(cls, lines: Interactions, codes: Mapping[str, Ints]) -> Histories:
@@ -101,34 +101,34 @@ class Histories:
         n_users, n_items = lines.shape
         users, items = lines.users.astype(np.int64), lines.items.astype(np.int64)
         ages = lines.age_days.astype(np.float64)
-        owner, when, place, occasion = _orders(users, ages, lines.orders)
-        keys, order, starts = _distinct(users * n_items + items, place)
-        age, behind = when[occasion[order]], place[order].astype(np.float64)
-        first = _starts(keys)
-        pairs, count, last = keys[first], np.diff(np.append(first, len(keys))), np.append(first[1:], len(keys)) - 1
+        orders = OrderPlaces.of(users, ages, lines.orders, n_users)
+        entries = (users * n_items + items) * orders.span + orders.place
+        by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
+        starts = np.flatnonzero(changes(entries[by]))
+        keys, place = np.divmod(entries[by[starts]], orders.span)
+        age, behind = orders.age(keys // max(n_items, 1), place), place.astype(np.float64)
+        first = np.flatnonzero(changes(keys))
+        pairs, count = keys[first], run_lengths(first, len(keys))
+        last = first + count - 1
         payments = Payments.of(lines)
-        zeros = np.zeros(len(pairs), dtype=np.float64)
-        quantity = _mean_known(lines.quantities, starts, first) if lines.quantities is not None else zeros + np.nan
-        amount = _mean_known(lines.amounts, starts, first) if lines.amounts is not None else zeros + np.nan
-        behind_last = behind[first] if len(first) else zeros
+        unknown = np.full(len(pairs), np.nan)
         tables = [
             *_rhythm(age, first, count),
-            behind_last,
-            count / (behind[last] + 1.0) if len(first) else zeros,
-            _run_sums(np.exp2(-behind / 8.0), first),
-            quantity,
-            amount,
-            *pair_prices(payments, starts, first),
+            behind[first],
+            count / (behind[last] + 1.0),
+            run_sums(np.exp2(-behind / 8.0), first),
+            unknown if lines.quantities is None else _mean_known(lines.quantities, (by, starts), first, count),
+            unknown if lines.amounts is None else _mean_known(lines.amounts, (by, starts), first, count),
+            *pair_prices(payments, (by, starts), first),
         ]
-        table = _with_missing(np.column_stack(tables), PAIR_FEATURES)
-        group_keys, groups = [], []
-        for name in GROUPS:
-            found = _group(codes[name], pairs, n_items, users, items, place, when, occasion)
-            group_keys.append(found[0])
-            groups.append(found[1])
-        activity = _users(n_users, owner, when, pairs // max(n_items, 1), table[:-1], keys // max(n_items, 1), age)
-        per_user = np.column_stack([activity, *user_prices(payments, users, n_users)]).astype(np.float32)
-        return cls(pairs, table, per_user, tuple(group_keys), tuple(groups))
+        table = _with_missing(tables, NO_PAIR)
+        pair_user = pairs // max(n_items, 1)
+        pair_items = pairs - pair_user * n_items
+        of_lines, of_each = (np.array([codes[name][of] for name in GROUPS]) for of in (items, pair_items))
+        group_keys, groups = _groups(orders, n_items, (users, of_lines), (pair_user, of_each))
+        activity = _users(orders, pair_user, table[:-1], np.repeat(pair_user, count), age)
+        per_user = np.array([*activity, *user_prices(payments, users, n_users)], dtype=np.float32).T
+        return cls(pairs, table, np.ascontiguousarray(per_user), group_keys, groups)
 
     def pair_rows(self, keys: Ints) -> Ints:
         """Return the row of each key in `pairs`; the last row for a key that is missing."""
@@ -147,13 +147,17 @@ def lines_of(lines: Interactions, starts: Ints, users: Ints) -> Interactions:
     users : ndarray of int64, (n,)
         User indices; −1 is a user without interactions.
     """
+    shape = len(users), lines.shape[1]
+    if len(users) == 1 and users[0] >= 0:  # a request: views instead of copies
+        start, stop = starts[users[0] : users[0] + 2].tolist()
+        return replace(lines.where(slice(start, stop)), users=np.zeros(stop - start, dtype=np.int32), shape=shape)
     first, counts = np.zeros_like(users), np.zeros_like(users)
     if len(starts) > 1:
         first = np.where(users >= 0, starts[np.maximum(users, 0)], 0)
         counts = np.where(users >= 0, starts[np.maximum(users, 0) + 1] - first, 0)
     at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
     rows = np.repeat(np.arange(len(users), dtype=np.int32), counts)
-    return replace(lines.where(at), users=rows, shape=(len(users), lines.shape[1]))
+    return replace(lines.where(at), users=rows, shape=shape)
 
 
 def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) -> Interactions:
@@ -195,68 +199,21 @@ def lines_now(lines: Interactions, starts: Ints, query: Query, changed: Ints) ->
     )
 
 
-def _orders(
-    users: Ints, ages: NDArray[np.float64], orders: NDArray[np.int32] | None
-) -> tuple[Ints, NDArray[np.float64], Ints, Ints]:
-    """Group lines into orders; without order numbers, the lines of a user on one day are an order.
-
-    Returns
-    -------
-    owner, when : (n_orders,)
-        User and age of each order.
-    younger : (n_lines,)
-        Number of orders of the user that are younger than the order of the line.
-    occasion : (n_lines,)
-        Index of the order of each line.
-    """
-    names = np.floor(ages).astype(np.int64) if orders is None else orders.astype(np.int64)
-    by = np.lexsort((names, users))
-    changed = np.ones(len(by), dtype=bool)
-    changed[1:] = (np.diff(users[by]) != 0) | (np.diff(names[by]) != 0)
-    occasion = np.empty(len(by), dtype=np.int64)
-    occasion[by] = np.cumsum(changed) - 1
-    starts = np.flatnonzero(changed)
-    owner = users[by][starts]
-    when = np.minimum.reduceat(ages[by], starts) if len(starts) else np.empty(0)
-    order = np.lexsort((when, owner))
-    younger = np.empty(len(order), dtype=np.int64)
-    younger[order] = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
-    return owner, when, younger[occasion], occasion
-
-
-def _distinct(keys: Ints, place: Ints) -> tuple[Ints, Ints, tuple[Ints, Ints]]:
-    """Group lines by (key, order), with the youngest order first within a key.
-
-    Returns
-    -------
-    keys, line : (n_entries,)
-        Key of each entry, and one of its lines.
-    runs : tuple of (n_lines,) and (n_entries,)
-        All lines sorted by entry, and the start of each entry among them.
-    """
-    entries = keys * (int(place.max(initial=0)) + 1) + place
-    by = np.argsort(entries, kind="stable")  # one key that is nearly sorted: a fifth of the time of two keys
-    starts = np.flatnonzero(np.diff(entries[by], prepend=-1) != 0)
-    return keys[by][starts], by[starts], (by, starts)
-
-
 def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
     """Compute `RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
-    if not len(first):
-        return [np.empty(0)] * len(RHYTHM_FEATURES)
     ends = first + count - 1
-    last, oldest = age[first], age[ends]
-    further = [np.where(count > step, age[np.minimum(first + step, len(age) - 1)], np.nan) for step in (1, 2)]
-    several = np.maximum(count - 1, 1)
-    mean = np.where(count > 1, (oldest - last) / several, np.nan)
-    gaps = np.diff(age, append=age[-1])
+    last, mean, steady = _intervals(age, first, count)
+    oldest, several = age[ends], np.maximum(count - 1, 1)
+    end = max(len(age) - 1, 0)
+    further = [np.where(count > step, age[np.minimum(first + step, end)], np.nan) for step in (1, 2)]
+    gaps = np.zeros(len(age))
+    np.subtract(age[1:], age[:-1], out=gaps[:-1])
     gaps[ends] = 0.0
-    spread = np.sqrt(np.maximum(_run_sums(gaps**2, first) / several - mean**2, 0.0))
-    steady = np.maximum(mean, 0.5)  # two orders on one day are not an interval
+    spread = np.sqrt(np.maximum(run_sums(gaps * gaps, first) / several - mean**2, 0.0))
     return [
-        *(_run_sums(age <= days, first) for days in WINDOWS),
+        *(run_sums(age <= days, first) for days in WINDOWS),
         count.astype(np.float64),
-        *(_run_sums(np.exp2(-age / days), first) for days in HALF_LIVES),
+        *(run_sums(np.exp2(-age / days), first) for days in HALF_LIVES),
         last,
         oldest,
         further[0] - last,
@@ -268,40 +225,56 @@ def _rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[
     ]
 
 
-def _group(
-    codes: Ints,
-    pairs: Ints,
-    n_items: int,
-    users: Ints,
-    items: Ints,
-    place: Ints,
-    when: NDArray[np.float64],
-    occasion: Ints,
+def _group_rhythm(age: NDArray[np.float64], first: Ints, count: Ints) -> list[NDArray[np.float64]]:
+    """Compute `GROUP_RHYTHM_FEATURES` of runs of ascending ages that start at `first`."""
+    last, mean, steady = _intervals(age, first, count)
+    return [run_sums(np.exp2(-age / 120), first), last, mean, last / steady]
+
+
+def _intervals(
+    age: NDArray[np.float64], first: Ints, count: Ints
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the first age and the mean interval of runs of ages, and the latter as a divisor."""
+    last = age[first]
+    mean = np.where(count > 1, (age[first + count - 1] - last) / np.maximum(count - 1, 1), np.nan)
+    return last, mean, np.maximum(mean, 0.5)  # two orders on one day are not an interval
+
+
+def _groups(
+    orders: OrderPlaces, n_items: int, lines: tuple[Ints, Ints], pairs: tuple[Ints, Ints]
 ) -> tuple[Ints, Floats]:
-    """Compute the keys and the table of one of `GROUPS`."""
-    n_groups = int(codes.max(initial=-1)) + 1
-    known = np.flatnonzero(codes[items] >= 0) if n_groups else np.empty(0, dtype=np.int64)
-    keys, order, _ = _distinct(users[known] * max(n_groups, 1) + codes[items[known]], place[known])
-    age = when[occasion[known[order]]]
-    first = _starts(keys)
-    rhythm = np.column_stack(_rhythm(age, first, np.diff(np.append(first, len(keys)))))[:, GROUP_COLUMNS]
-    pair_groups = np.empty(0, dtype=np.int64)
-    if n_groups:
-        pair_codes = codes[pairs % n_items]
-        pair_groups = np.sort(pairs[pair_codes >= 0] // n_items * n_groups + pair_codes[pair_codes >= 0])
-    distinct = np.searchsorted(pair_groups, keys[first], side="right") - np.searchsorted(pair_groups, keys[first])
-    return keys[first], _with_missing(np.column_stack([rhythm, distinct]), GROUP_FEATURES)
+    """Compute the keys and the table of all `GROUPS` at once.
+
+    Parameters
+    ----------
+    lines, pairs : tuple of (m,) and (len(GROUPS), m)
+        User and groups of each order line, and of each pair of user and item.
+    """
+    n_users = len(orders.first)
+
+    def group_keys(users: Ints, codes: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        levels = np.arange(len(GROUPS))[:, None] * (n_users * n_items)
+        return codes + users * n_items + levels, codes >= 0
+
+    entries, known = group_keys(*lines)
+    entries *= orders.span
+    entries += orders.place
+    entries = entries[known]
+    entries.sort()
+    keys, place = np.divmod(entries[changes(entries)], orders.span)
+    age = orders.age(keys // max(n_items, 1) % max(n_users, 1), place)
+    first = np.flatnonzero(changes(keys))
+    held, pair_keys = keys[first], np.sort(np.extract(*reversed(group_keys(*pairs))))
+    distinct = np.searchsorted(pair_keys, held, side="right") - np.searchsorted(pair_keys, held)
+    return held, _with_missing([*_group_rhythm(age, first, run_lengths(first, len(keys))), distinct], NO_GROUP)
 
 
 def _users(
-    n_users: int,
-    owner: Ints,
-    when: NDArray[np.float64],
-    pair_user: Ints,
-    pairs: Floats,
-    event_user: Ints,
-    event_age: NDArray[np.float64],
-) -> NDArray[np.float64]:
+    orders: OrderPlaces, pair_user: Ints, pairs: Floats, event_user: Ints, event_age: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Compute `USER_FEATURES` except the prices, each (n_users,), from the orders, pairs and entries of all users."""
+    n_users = len(orders.first)
+
     def count(who: Ints, kept: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         return np.bincount(who if kept is None else who[kept], minlength=n_users).astype(np.float64)
 
@@ -311,62 +284,66 @@ def _users(
         sums, counts = np.bincount(pair_user[known], values[known], minlength=n_users), count(pair_user, known)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
-    orders, events, distinct = count(owner), count(event_user), count(pair_user)
+    n_orders, events, distinct = count(orders.owner), count(event_user), count(pair_user)
     youngest, oldest = np.full(n_users, np.nan), np.full(n_users, np.nan)
-    np.fmin.at(youngest, owner, when)
-    np.fmax.at(oldest, owner, when)
+    np.fmin.at(youngest, orders.owner, orders.when)
+    np.fmax.at(oldest, orders.owner, orders.when)
     recent = {days: count(event_user, event_age <= days) for days in (28, 56)}
     new = count(pair_user, pairs[:, PAIR_FEATURES.index("days_since_first")] <= RECENT_DAYS)
-    table = [
-        *(count(owner, when <= days) for days in WINDOWS),
-        orders,
+    return [
+        *(count(orders.owner, orders.when <= days) for days in WINDOWS),
+        n_orders,
         youngest,
         oldest,
-        (oldest - youngest) / np.maximum(orders - 1, 1),
+        (oldest - youngest) / np.maximum(n_orders - 1, 1),
         recent[28],
         recent[56],
-        events / np.maximum(orders, 1),
+        events / np.maximum(n_orders, 1),
         distinct,
         1 - distinct / np.maximum(events, 1),
         1 - new / np.maximum(recent[28], 1),
         mean("quantity"),
         mean("amount"),
     ]
-    return np.column_stack(table)
 
 
-def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints) -> NDArray[np.float64]:
+def _mean_known(values: NDArray[np.float32], lines: tuple[Ints, Ints], first: Ints, count: Ints) -> NDArray[np.float64]:
     """Sum the known values per order and average over the orders of each pair; NaN if no value is known."""
     by, starts = lines
     given = values[by].astype(np.float64)
     known = np.isfinite(given)
-    per_order, any_known = _run_sums(np.where(known, given, 0.0), starts), _run_sums(known, starts) > 0
-    counts = _run_sums(any_known, first)
-    return np.where(counts > 0, _run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
+    if known.all():
+        return run_sums(run_sums(given, starts), first) / count
+    per_order, any_known = run_sums(np.where(known, given, 0.0), starts), run_sums(known, starts) > 0
+    counts = run_sums(any_known, first)
+    return np.where(counts > 0, run_sums(per_order, first) / np.maximum(counts, 1), np.nan)
 
 
-def _with_missing(table: NDArray[np.float64], names: tuple[str, ...]) -> Floats:
-    """Append the row of a key without purchases: counts are 0, the other features are missing."""
+def _missing_row(names: tuple[str, ...]) -> list[float]:
+    """The row of a key without purchases: counts are 0, the other features are missing."""
     counted = ("orders", "decayed", "share", "items")
     unknown = ("orders_since_last",)
-    row = [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
-    return np.concatenate([table, np.array(row)[None, :]]).astype(np.float32)
+    return [0.0 if name.startswith(counted) and name not in unknown else np.nan for name in names]
+
+
+NO_PAIR, NO_GROUP = _missing_row(PAIR_FEATURES), _missing_row(GROUP_FEATURES)
+
+
+def _with_missing(columns: Sequence[NDArray[Any]], missing: list[float]) -> Floats:
+    """Join columns to a table with `missing` as its last row."""
+    table = np.empty((len(columns[0]) + 1, len(columns)), dtype=np.float32)
+    for place, column in enumerate(columns):
+        table[:-1, place] = column
+    table[-1] = missing
+    return table
 
 
 def rows_of_keys(held: Ints, wanted: Ints) -> Ints:
     """Return the index of each wanted key in the ascending keys `held`; ``len(held)`` for a key that is missing."""
     if not len(held):
-        return np.zeros(len(wanted), dtype=np.int64)
+        return np.zeros(wanted.shape, dtype=np.int64)
     place = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
     return np.where(held[place] == wanted, place, len(held))
-
-
-def _starts(keys: Ints) -> Ints:
-    return np.flatnonzero(np.concatenate([[True], np.diff(keys) != 0])) if len(keys) else np.empty(0, dtype=np.int64)
-
-
-def _run_sums(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
-    return np.add.reduceat(values.astype(np.float64), starts) if len(starts) else np.empty(0)
 
 
 def _joined(

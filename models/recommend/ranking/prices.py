@@ -156,4 +156,6 @@ def ratio(part: Doubles, whole: Doubles) -> Doubles:
     >>> ratio(np.array([1.0, 0.0]), np.array([4.0, 0.0])).tolist()
     [0.25, nan]
     """
-    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+    known = np.full(len(whole), np.nan)
+    np.divide(part, whole, out=known, where=whole > 0)
+    return known

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters, check_features
+from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters, check_features, joined
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.spool import SpooledRows
 from qianmian.errors import ArtifactError
@@ -63,3 +63,16 @@ def test_margins_that_do_not_differ_have_a_scale(examples):
     fitted = Boosters.fit(examples, NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
     assert fitted.scales.tolist() == [1.0]
     assert np.isfinite(fitted.scores(examples.features)).all()
+
+
+@pytest.mark.parametrize(
+    "objectives", [("binary:logistic", "rank:ndcg"), ("rank:pairwise", "binary:logistic", "rank:ndcg")]
+)
+def test_joined_rankers_have_the_margins_of_each_to_the_last_bit(examples, objectives):
+    fitted = Boosters.fit(examples, NAMES, objectives, 20, TREES)
+    rows = np.concatenate([examples.features, np.full((1, 3), np.nan, np.float32)])
+    together = joined(fitted.boosters).inplace_predict(rows, predict_type="margin")
+    for place, booster in enumerate(fitted.boosters):
+        alone_margin = booster.inplace_predict(rows, predict_type="margin")
+        np.testing.assert_array_equal(together[:, place], alone_margin)
+        assert alone_margin.std() > 0

@@ -18,7 +18,7 @@ from models.recommend.ranking import item_sums
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler, RankingExamples, sampled_negatives
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES, Histories
+from models.recommend.ranking.histories import GROUP_FEATURES, PAIR_FEATURES, USER_FEATURES, Histories
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
 from models.recommend.ranking.item_sums import ItemSums
 from models.recommend.ranking.prices import PRICE_ITEM_FEATURES
@@ -163,10 +163,9 @@ def test_a_feature_for_every_name(shop_and_truth):
         histories.pairs.shape[1],
         histories.users.shape[1],
         statistics.table.shape[1],
-        histories.groups[0].shape[1],
+        histories.groups.shape[1],
     )
     assert widths == (len(PAIR_FEATURES), len(USER_FEATURES), len(ITEM_FEATURES), len(GROUP_FEATURES))
-    assert len(histories.groups) == len(GROUPS)
 
 
 def test_nothing_after_a_cut_reaches_its_examples(shop_and_truth):

@@ -1,0 +1,77 @@
+"""Kept lists: what a request reads from them is what would be computed for it, and their number is bounded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+from models.ranked import Ranked
+from qianmian.settings import Settings
+from serving.endpoints import ENDPOINTS
+from serving.recommending.kept_lists import LENGTH, KeptLists
+
+NOW = datetime(2024, 8, 3)
+
+
+def keeping(champions, most):
+    return replace(champions, settings=Settings(serving={"kept_lists": most}))
+
+
+def answer(champions, **fields):
+    endpoint = ENDPOINTS["/recommendations"]
+    body = endpoint.respond(champions, endpoint.request.model_validate(fields), NOW)
+    return {name: value for name, value in body.items() if name != "recommendation_id"}
+
+
+@pytest.mark.parametrize("fields", [{}, {"purchased": "never"}, {"scene": "discover"}, {"explain": True}], ids=str)
+def test_kept_lists_are_those_that_would_be_computed(champions, buyers, fields):
+    kept, computed = keeping(champions, 100), keeping(champions, 0)
+    for user in (*buyers[:5], buyers[-1], "nobody"):
+        for k in (3, 10, 3, LENGTH, LENGTH + 1):
+            given = {"user_id": user, "num_results": k, **fields}
+            assert answer(kept, **given) == answer(computed, **given)
+    assert len(kept.kept_lists) == 7
+    assert not len(computed.kept_lists)
+
+
+def test_a_request_that_says_more_is_computed(champions, buyers):
+    kept, computed = keeping(champions, 100), keeping(champions, 0)
+    items = [item["item_id"] for item in answer(kept, user_id=buyers[0])["items"]]
+    as_of = champions.models["recommend"].bundle.as_of
+    bought = [{"item_id": items[-1], "ts": (as_of + timedelta(days=1)).isoformat()}]
+    for more in (
+        {"exclude": items[:2]},
+        {"filters": {"item_id": items[3:5]}},
+        {"context": {"events": bought}},
+        {"context": {"now": (as_of + timedelta(days=20)).isoformat()}},
+        {"context": {"attributes": {"age_band": "25-34"}}},
+        {"scene": "similar", "context": {"items": items[:1]}},
+    ):
+        assert answer(kept, user_id=buyers[0], **more) == answer(computed, user_id=buyers[0], **more)
+    assert len(kept.kept_lists) == 1
+    without = answer(kept, user_id=buyers[0], exclude=items[:2])["items"]
+    assert not {item["item_id"] for item in without} & set(items[:2])
+
+
+def test_the_list_used_least_recently_makes_room():
+    lists, computed = KeptLists(2), []
+
+    def ask(row):
+        def rank(length):
+            computed.append(row)
+            ids = np.full((1, length), row, np.int32)
+            return Ranked(
+                ids, ids.astype(np.float32), np.array([length], np.int32), np.zeros_like(ids, np.int8), ("a",)
+            )
+
+        found = lists.get(("home", row, "any"), 4, rank)
+        assert found.ids.tolist() == [[row] * 4]
+        assert found.valid.tolist() == [4]
+
+    for row in (1, 2, 1, 3, 1, 2):
+        ask(row)
+    assert computed == [1, 2, 3, 2]
+    assert len(lists) == 2
