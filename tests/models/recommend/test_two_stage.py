@@ -171,7 +171,7 @@ def test_a_feature_for_every_name(shop_and_truth):
 def test_nothing_after_a_cut_reaches_its_examples(shop_and_truth):
     """What happens after a cut moves the labels of that cut, never a feature: stages and statistics are of what lies before."""
     train, _ = shop_and_truth
-    model = TwoStageRecommender(stages=STAGES, **QUICK)
+    model = TwoStageRecommender(stages=STAGES, **QUICK, negatives_per_positive=100.0)  # all candidates are examples
     before = model._sampler().at_cut(train, 56.0)
     data = train.interactions
     rng = np.random.default_rng(1)
