@@ -29,8 +29,8 @@ CUSTOMERS = 1_000  # on which a model is fitted and measured
 SHORT_SEARCH: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "popular": {"window_days": (7.0, 28.0, 112.0, None)},
     "own_events": {"half_life_days": (1.0, 28.0)},
-    "item_knn": {"neighbours": (50,)},  # its default ignores how often and when, so a half-life changes nothing
-    "ials": {"half_life_days": (None, 30.0, 365.0), "alpha": (10.0, 40.0), "factors": (32, 128)},
+    "item_knn": {},  # its default ignores how often and when, so a half-life changes nothing
+    "ials": {"half_life_days": (None, 30.0), "alpha": (10.0,), "factors": (32, 128)},
     "ease": {"regularization": (20.0, 500.0)},
     "affinity": {"half_life_days": (None, 30.0)},
 }
