@@ -98,8 +98,8 @@ class TwoStageRecommender(CandidateRecommender):
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
-        As in XGBoost. NDCG@10 of October on Complete Journey (three seeds): 100 trees of depth 6 with a rate of .12 have
-        .4329, 70 of depth 5 with .16 have .4333 (+.0004 ± .0011) in two thirds of the time.
+        As in XGBoost. NDCG@10 of October on Complete Journey (three seeds): 100 trees of depth 6 with a rate of .12
+        have .4329, 70 of depth 5 with .16 have .4333 (+.0004 ± .0011) in two thirds of the time.
     n_jobs : int or None
         Threads of XGBoost; None uses the thread budget. With one thread, the same seed gives the same booster; with
         several, sums in another order change about one position in a thousand.
