@@ -82,17 +82,31 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
         return results
 
 
+_blas_lock = threading.Lock()
+_blas_limits: list[threadpool_limits] = []  # one for each caller inside `one_blas_thread`; the first one restores
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Limit BLAS to one thread per task.
 
-    Its threads wait for work in a loop that uses their core: on two cores, a training took a quarter more CPU time with
-    them. BLAS has one thread count per process; tasks that set it to one and restore it do not disturb each other.
+    Its threads wait for work in a loop that uses their core. BLAS has one thread count per process, so the count before
+    returns when the last of several callers, also in other threads, has left.
     """
     import scipy.linalg  # noqa: F401  the limit applies only to libraries that are already loaded
 
-    with threadpool_limits(1, "blas"):
+    with _blas_lock:
+        _blas_limits.append(threadpool_limits(1, "blas"))
+    try:
         yield
+    finally:
+        with _blas_lock:
+            first, *others = _blas_limits
+            if others:
+                _blas_limits.pop()  # what the first one found is restored at the end
+            else:
+                _blas_limits.clear()
+                first.restore_original_limits()
 
 
 @cache

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 # the tables of MLflow that answer what a prediction needs, in the store of a workspace
 ALIAS_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
 ADDRESS_QUERY = (
-    "SELECT coalesce(storage_location, source) FROM model_versions WHERE name = ? AND version = ? AND status = 'READY'"
+    "SELECT coalesce(storage_location, source) FROM model_versions "
+    "WHERE name = ? AND version = ? AND status = 'READY' AND current_stage <> 'Deleted_Internal'"
 )
 
 

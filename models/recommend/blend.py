@@ -94,7 +94,7 @@ class BlendRecommender(CandidateRecommender):
         for (listed, values), (_, _, weight) in zip(lists, self.components, strict=True):
             if not listed.shape[1]:
                 continue
-            place = positions_in(listed, ids)
+            place = positions_in(np.where(np.isfinite(values), listed, -1), ids)
             rank = np.take_along_axis(list_ranks(values), np.maximum(place, 0), axis=1)
             scores += np.where(place >= 0, np.float32(weight) / (offset + rank), np.float32(0.0))
         others = np.where(scores > 0, -1, ids)

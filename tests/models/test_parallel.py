@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 from features.interactions import TrainingSet
 from models import parallel
-from models.parallel import run_parallel, thread_budget
+from models.parallel import one_blas_thread, run_parallel, thread_budget
 
 
 @pytest.fixture
@@ -102,3 +102,23 @@ def test_what_failed_is_tried_again():
         data.memoize("key", lambda: 1 // 0)
     assert data.memoize("key", lambda: None) is None
     assert data.memoize("key", lambda: 5) is None
+
+
+def test_blas_has_its_threads_back_when_the_last_task_has_left():
+    """The first of two tasks to enter leaves first; BLAS stays at one thread until the other has left too."""
+    before = blas_threads()
+    inside, leave = threading.Event(), threading.Event()
+
+    def second():
+        with one_blas_thread():
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=second)
+    with one_blas_thread():
+        other.start()
+        assert inside.wait(10)
+    assert blas_threads() == {1}
+    leave.set()
+    other.join()
+    assert blas_threads() == before

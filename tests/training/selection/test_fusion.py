@@ -9,8 +9,9 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Query, fit_cached
-from models.recommend.blend import BlendRecommender
+from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.popular import PopularRecommender
+from models.recommend.ranking.candidates import list_ranks
 from models.recommend.repeat import RepeatPurchaseRecommender
 from training.evaluation.metrics import ranking_metrics
 from training.selection.fusion import BlendWeights, Fusion, cross_fitted_weights
@@ -70,6 +71,27 @@ def test_the_blend_ranks_as_its_weights_were_measured():
     expected = Fusion.of(lists, truth, 10).values(weights)
     found = ranking_metrics(blend.recommend(users, 10).ids, truth, 10, ("ndcg",))["ndcg"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["next_basket", "item_knn", "affinity", "ials", "spectral", "ease"])
+def test_a_blend_gives_nothing_for_items_that_a_component_does_not_list(name):
+    """Short lists end with items of score −inf, which are none."""
+    rng = np.random.default_rng(4)
+    data = TrainingSet.from_arrays(
+        rng.integers(0, 40, 300), rng.integers(0, 30, 300), n_users=40, n_items=30, age_days=rng.uniform(1, 90, 300)
+    )
+    models = {name: COMPONENTS[name](), "popular": PopularRecommender()}
+    users, weights = np.unique(data.interactions.users), BlendWeights({name: 0.7, "popular": 0.3}, 20.0)
+    expected = np.zeros((len(users), 30))
+    for one, model in models.items():
+        listed = fit_cached(model, data).recommend(users, 30)
+        rows, places = np.nonzero(listed.ids >= 0)
+        gains = weights.weights[one] / (20.0 + list_ranks(listed.scores))
+        expected[rows, listed.ids[rows, places]] += gains[rows, places]
+    parts = [(one, models[one].get_params(), share) for one, share in weights.weights.items()]
+    found = BlendRecommender(parts, 20.0, 30).fit(data).recommend(users, 30)
+    rows, places = np.nonzero(found.ids >= 0)
+    np.testing.assert_allclose(found.scores[rows, places], expected[rows, found.ids[rows, places]], rtol=1e-5)
 
 
 def small_blend():
