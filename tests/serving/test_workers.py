@@ -143,7 +143,30 @@ def test_a_signal_to_the_main_process_ends_all_and_leaves_blocks_only(tmp_path, 
     assert running.returncode == (-number if number == signal.SIGKILL else 128 + number)
     wait_for_end(running.pid)
     assert list(tmp_path.glob(".*.blocks/workers-*")) == [], "the model and the profiles are removed"
-    assert write_blocks(scores(), tmp_path / "scores.parquet").resumed >= 10
+    assert (
+        write_blocks(scores(), tmp_path / "scores.parquet").resumed >= 5
+    )  # the process that waits had finished another block
+
+
+def test_a_run_leaves_the_blocks_of_a_running_one_alone_and_removes_those_of_a_killed_one(tmp_path):
+    running, out = waiting_run(tmp_path), tmp_path / "scores.parquet"
+    try:
+        with pytest.raises(WorkspaceError, match="another process is writing these scores"):
+            write_blocks(scores(), out)
+        write_blocks(replace(scores(), depends_on={"model": "2"}), out)
+        assert len(list(tmp_path.glob(".*.blocks/workers-*/*"))) == 1
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)  # no process is left that could remove anything
+        running.communicate(timeout=60)
+    assert len(list(tmp_path.glob(".*.blocks/workers-*/*"))) == 1
+    seen = []
+
+    def progress(done, of):
+        seen.append(list(tmp_path.glob(".*.blocks/workers-*")))
+
+    write_blocks(replace(scores(), depends_on={"model": "2"}), out, progress)
+    assert not any(seen), "removed before the first block"
+    assert {file.name for file in tmp_path.iterdir()} == {out.name, "script.py"}
 
 
 def test_handlers_of_the_program_stay():
