@@ -33,6 +33,8 @@ from serving.scoring.tags import score_tags
         (["churn", "--out", "x.csv", "--scene", "home"], "No such option: --scene"),
         (["churn", "--out", "x.csv", "--as-of", "x"], "YYYY-MM-DD"),
         (["recommend", "--out", "x.csv", "--candidates", "nowhere.txt"], "nowhere.txt"),
+        (["recommend", "--out", "/", "--engine", "spark"], "remove the folder, or name another one"),
+        (["recommend", "--out", "/"], "name a file in it"),
         (["tags", "--out", "x.txt"], ".parquet"),
         (["lookalike", "--out", "x.csv"], "--seed"),
         (["lookalike", "--out", "x.csv", "--seed", "nowhere.txt"], "--seed; got 'nowhere.txt'"),
