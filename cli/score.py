@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 score = typer.Typer(
     help="Score all customers into a file: recommend, churn, predictions, tags or lookalike. An interrupted run "
-    "continues after its last block; --workers and --engine spark spread the work.",
+    "continues after its last block; recommend, churn and predictions take --workers and --engine spark.",
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)
