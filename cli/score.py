@@ -89,7 +89,7 @@ def tags(
         output.step(f"writing {out}")
         scores = score_tags(profiles)
         written = write_scores(output, scores, out)
-    n_tags = sum(not name.endswith("as_of") for name in written.columns) - len(IDENTITY_COLUMNS)
+    n_tags = len(written.columns) - len(IDENTITY_COLUMNS) - len(scores.depends_on["tags"])  # without the moments
     report(output, located, out, written, begun, f"{n_tags} tags as of {written.as_of}")
 
 

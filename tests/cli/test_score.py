@@ -15,7 +15,7 @@ from cli.score_recommend import read_json, read_limits
 from cli.scoring import read_candidates, read_ids
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
-from features.profiles.snapshot import build_snapshot, load_current
+from features.profiles.snapshot import build_snapshot, load_current, publish
 from qianmian.errors import ArtifactError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -129,6 +129,19 @@ def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
     table = score_tags(snapshot).table()
     assert set(table["lifecycle_stage_as_of"].to_pylist()) == {before}
     assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
+
+
+def test_a_tag_may_be_named_like_a_moment_and_is_counted(qianmian, fresh_shop, tmp_path):
+    workspace = Workspace(fresh_shop)
+    lake = Lake(workspace)
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    facts = {"lifecycle_stage": replace(snapshot.tag_facts["lifecycle_stage"], how="model")}
+    tags = {**snapshot.tags, "member_as_of": ["2024"] * len(snapshot.one_ids)}
+    publish(workspace, replace(snapshot, tags=tags, tag_facts={**snapshot.tag_facts, **facts}))
+    done = qianmian("score", "tags", "--out", tmp_path / "tags.parquet", "--workspace", fresh_shop)
+    assert f"{len(tags)} tags as of" in done.out
+    names = pq.read_schema(tmp_path / "tags.parquet").names
+    assert names[-3:] == ["member_as_of", "as_of", "lifecycle_stage_as_of"]
 
 
 def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatch, tmp_path):
