@@ -163,6 +163,24 @@ def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatc
         of_files.block(0, 3)
 
 
+def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop, tmp_path):
+    workspace = Workspace(fresh_shop)
+    lake = Lake(workspace)
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    folder = publish(workspace, snapshot)
+    scores = replace(score_tags(folder), size=9)
+    changed = replace(snapshot, tags={name: [None] * len(values) for name, values in snapshot.tags.items()})
+
+    def replaced(done, of):
+        if done == 9:
+            publish(workspace, changed)
+            publish(workspace, changed)  # only the current profiles and those before are kept
+            assert not folder.exists()
+
+    write_blocks(scores, tmp_path / "tags.parquet", replaced)
+    assert pq.read_table(tmp_path / "tags.parquet").equals(score_tags(snapshot).table())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
