@@ -28,6 +28,7 @@ from serving import model_registry
 from serving.champions import Champion, Champions
 from serving.recommending.batch import ListBlock
 from serving.recommending.explain import days_text
+from serving.recommending.planned import changed_since_fit
 from serving.recommending.rows import DIGITS
 from serving.scoring import churn, lifecycle
 from serving.scoring.blocks import BlockScores, WrittenScores
@@ -41,6 +42,10 @@ CUSTOMERS_PER_PARTITION = 8 * BLOCK
 IDENTITY = [name for name, _ in IDENTITY_COLUMNS]
 LISTS = {"item_id": "string", "score": "double", "source": "string", "days_to_next_purchase": "double"}
 NOT_ON_SPARK = ("reasons",)  # columns that only one machine writes
+OTHER_PROMOTIONS = (
+    "the planned promotions of the lake have changed since the model was trained, and Spark reads those of the fit: "
+    "lists may differ from those without --engine spark. Fix: run `qianmian train recommend`"
+)
 EPOCH = datetime(1970, 1, 1)
 SPARK_TYPES = {"int32": "int", "date32[day]": "date", "timestamp[us]": "timestamp_ntz"}
 
@@ -69,6 +74,8 @@ class SparkScores:
         Makes the rows from the customers (identity columns and `inputs`) and the column of what the model returns.
     one_row_each : bool
         Whether each customer has one row; otherwise the rows of a customer are numbered in the column `rank`.
+    warnings : tuple of str
+        What may differ from the scores of one machine.
     """
 
     champion: Champion
@@ -80,6 +87,7 @@ class SparkScores:
     inputs: Mapping[str, Any]
     frame: Callable[[DataFrame, Column], DataFrame]
     one_row_each: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def recommend_on_spark(scores: BlockScores) -> SparkScores:
@@ -147,6 +155,7 @@ def recommend_on_spark(scores: BlockScores) -> SparkScores:
         {},
         frame,
         one_row_each=False,
+        warnings=(OTHER_PROMOTIONS,) if changed_since_fit(champion.bundle, champion.promotions) else (),
     )
 
 
