@@ -10,14 +10,15 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.compute.engines.spark_files import file_uri, write_frame
-from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
+from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, first_line, start_session
 from features.compute.spec import FeatureSpec
 from features.profiles.snapshot import current_snapshot_name
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -42,6 +43,7 @@ CUSTOMERS_PER_PARTITION = 8 * BLOCK
 IDENTITY = [name for name, _ in IDENTITY_COLUMNS]
 LISTS = {"item_id": "string", "score": "double", "source": "string", "days_to_next_purchase": "double"}
 NOT_ON_SPARK = ("reasons",)  # columns that only one machine writes
+TRAIN_AGAIN = "run `qianmian train {}` again, or omit --engine spark"
 OTHER_PROMOTIONS = (
     "the planned promotions of the lake have changed since the model was trained, and Spark reads those of the fit: "
     "lists may differ from those without --engine spark. Fix: run `qianmian train recommend`"
@@ -249,7 +251,7 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
     UsageError
         If PySpark or Java is not installed, or the master does not respond.
     ArtifactError
-        If the model was registered by a version that had no parameters for Spark.
+        If the registered model cannot be read, or was registered by a version that had no parameters for Spark.
     WorkspaceError
         If Spark fails; nothing is written.
     """
@@ -267,9 +269,9 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
 
         model = bundle.parents[1]
         try:
-            types = _input_types(champion, model, scores.params)
             session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", BLOCK)
-            with explain_spark_errors(out, "score the customers"):
+            with explain_spark_errors(out, "score the customers"), _explain_model_errors(champion):
+                types = _input_types(champion, model, scores.params)
                 udf = spark_udf(
                     session,
                     str(model),
@@ -344,6 +346,22 @@ def _defaults(spec: FeatureSpec, names: Sequence[str]) -> dict[str, Any]:
     return {feature.name: feature.default for feature in spec.features if feature.name in names}
 
 
+@contextmanager
+def _explain_model_errors(champion: Champion) -> Iterator[None]:
+    """Turn errors of MLflow about a registered model into an `ArtifactError`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ArtifactError(
+            "MLflow cannot read the registered model",
+            where=f"{champion.name} version {champion.version}",
+            got=first_line(error),
+            hint=TRAIN_AGAIN.format(champion.job),
+        ) from error
+
+
 def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> dict[str, DataType]:
     """Types of the columns that the registered model reads, from its signature.
 
@@ -361,6 +379,6 @@ def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> 
             "this version of the model was registered without the parameters that Spark needs",
             where=f"{champion.name} version {champion.version}",
             got=f"no {', '.join(missing)}",
-            hint=f"run `qianmian train {champion.job}` again, or omit --engine spark",
+            hint=TRAIN_AGAIN.format(champion.job),
         )
     return {column.name: column.type.to_spark() for column in found.get_input_schema().inputs}
