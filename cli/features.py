@@ -180,13 +180,20 @@ def check_engine(engine: str, spark_master: str | None = None, out: Path | None 
 
 
 def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Check the suffix of an output file before the work starts.
+    """Check the suffix of an output file before the work starts; with the suffix '' it is a folder to be made.
 
     Raises
     ------
     UsageError
         `out` is a folder, or its suffix is not in `suffixes`.
     """
+    if out is not None and out.is_dir() and "" in suffixes:
+        raise UsageError(
+            "the output folder exists",
+            where="--out",
+            got=str(out),
+            hint="remove the folder, or name another one or a file",
+        )
     if out is not None and out.is_dir():
         raise UsageError(
             "the output path is a folder",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 score = typer.Typer(
     help="Score all customers into a file: recommend, churn, predictions, tags or lookalike. An interrupted run "
-    "continues after its last block; --workers and --engine spark spread the work.",
+    "continues after its last block; recommend, churn and predictions take --workers and --engine spark.",
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)
@@ -89,7 +89,7 @@ def tags(
         output.step(f"writing {out}")
         scores = score_tags(profiles)
         written = write_scores(output, scores, out)
-    n_tags = sum(not name.endswith("as_of") for name in written.columns) - len(IDENTITY_COLUMNS)
+    n_tags = len(written.columns) - len(IDENTITY_COLUMNS) - len(scores.depends_on["tags"])  # without the moments
     report(output, located, out, written, begun, f"{n_tags} tags as of {written.as_of}")
 
 

@@ -141,6 +141,7 @@ def recommend(
     begun = time.perf_counter()
     with output.working():
         popular_only, trained = False, False
+        warnings: tuple[str, ...] = ()
         try:
             trained = ensure_champion(output, located, settings, JOB, moment)
         except DataError as error:
@@ -177,7 +178,9 @@ def recommend(
         if execution.on_spark:
             from serving.scoring.spark import recommend_on_spark
 
-            written = execution.write_on_spark(output, located, recommend_on_spark(scores), out)
+            prepared = recommend_on_spark(scores)
+            warnings = prepared.warnings
+            written = execution.write_on_spark(output, located, prepared, out)
         else:
             written = write_scores(output, scores, out, workers)
     version = champions.require(JOB).version
@@ -188,6 +191,10 @@ def recommend(
             "candidates: {pairs:,} pairs = {used:,} used + {repeated:,} repeated + {of_unknown_users:,} of "
             "unknown users + {of_unknown_items:,} of unknown items".format(**scores.counts)
         )
+    if warnings:
+        facts["warnings"] = warnings
+        for warning in warnings:
+            output.say(f"warning: {warning}")
     report(output, located, out, written, begun, f"{JOB} version {version}", **facts)
 
 

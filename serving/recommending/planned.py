@@ -48,3 +48,8 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace) -> str:
     for model in readers:
         model.update_promotions(promotions)
     return state.digest
+
+
+def changed_since_fit(bundle: ModelBundle, digest: str) -> bool:
+    """Whether promotions of the lake that a model reads (`read_promotions`) are others than those of its fit."""
+    return digest not in ("", bundle.facts.get("promotions_digest"))

@@ -10,8 +10,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.data.locking import try_lock
 from qianmian import __version__
+from qianmian.errors import WorkspaceError
+from qianmian.workspace import explain_os_errors
 from serving.champions import Champion, Champions
 from serving.scoring.tables import BLOCK, PROVENANCE, write_tables
-from serving.scoring.workers import BlockTask, write_block, write_in_workers
+from serving.scoring.workers import SHARED_PREFIX, BlockTask, write_block, write_in_workers
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,34 @@ def write_blocks(
     -------
     WrittenScores
 
+    Raises
+    ------
+    WorkspaceError
+        If another process is writing the same scores to this file.
+
     Notes
     -----
-    The finished blocks lie in the hidden folder ``.NAME.DIGEST.blocks`` beside the file. They are removed with those of
-    other runs for the same file when the file is complete.
+    The finished blocks lie in the hidden folder ``.NAME.DIGEST.blocks`` beside the file. When the file is complete,
+    they are removed with those of other runs for the same file that have ended.
     """
     folder = path.with_name(f".{path.name}.{scores.digest}.blocks")
+    with _locked(folder) as free:
+        if not free:
+            raise WorkspaceError(
+                "another process is writing these scores",
+                where=str(path),
+                hint="wait until it has finished, or name another --out",
+            )
+        _remove_leftovers(path, folder, f"{SHARED_PREFIX}*")  # of processes that were killed; they hold customer data
+        written = _write_blocks(scores, path, folder, progress, workers)
+        _remove_leftovers(path, folder)
+        return written
+
+
+def _write_blocks(
+    scores: BlockScores, path: Path, folder: Path, progress: Callable[[int, int], None], workers: int
+) -> WrittenScores:
+    """Write the blocks that a folder does not contain yet, then the file."""
     files = [folder / f"{number:06d}.parquet" for number in range(len(scores.ranges))]
     blocks = [BlockTask(start, stop, file) for (start, stop), file in zip(scores.ranges, files, strict=True)]
     left = [task for task in blocks if not task.file.exists()]
@@ -168,15 +195,50 @@ def write_blocks(
             yield table
 
     write_tables(tables(), scores.schema, path)
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.blocks"):
-        shutil.rmtree(folder, ignore_errors=True)
     return WrittenScores(rows, customers, tuple(scores.schema.names), as_of, resumed)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder of blocks, which is made if it is missing; yield whether no other process has locked it."""
+    file = folder / "lock"
+    while True:
+        with explain_os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                handle = file.open("a")
+            except FileNotFoundError:
+                continue  # the process that held it has just removed the folder
+        with handle:
+            free = try_lock(handle)
+            if free and not (file.exists() and os.path.samestat(os.fstat(handle.fileno()), file.stat())):
+                continue  # likewise
+            yield free
+            return
+
+
+def _remove_leftovers(path: Path, own: Path, pattern: str | None = None) -> None:
+    """Remove the folders of blocks for a file, or what is in them, except those that another process has locked.
+
+    Parameters
+    ----------
+    path : Path
+        The file of scores.
+    own : Path
+        The folder that this process has locked.
+    pattern : str, optional
+        Remove only the folders of this name within.
+    """
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}.blocks"):
+        with suppress(WorkspaceError), nullcontext(True) if folder == own else _locked(folder) as free:
+            # a folder that may not be changed, such as that of another user, stays
+            for found in (folder.glob(pattern) if pattern else [folder]) if free else ():
+                shutil.rmtree(found, ignore_errors=True)
 
 
 def _written(block: Callable[[int, int], pa.Table], tasks: Sequence[BlockTask], workers: int) -> Iterator[BlockTask]:
     """Compute and write blocks; yield each when its file is complete."""
     if workers > 1 and len(tasks) > 1:
-        tasks[0].file.parent.mkdir(parents=True, exist_ok=True)
         yield from write_in_workers(block, tasks, workers)
         return
     for task in tasks:

@@ -10,14 +10,15 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.compute.engines.spark_files import file_uri, write_frame
-from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, start_session
+from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, first_line, start_session
 from features.compute.spec import FeatureSpec
 from features.profiles.snapshot import current_snapshot_name
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -28,6 +29,7 @@ from serving import model_registry
 from serving.champions import Champion, Champions
 from serving.recommending.batch import ListBlock
 from serving.recommending.explain import days_text
+from serving.recommending.planned import changed_since_fit
 from serving.recommending.rows import DIGITS
 from serving.scoring import churn, lifecycle
 from serving.scoring.blocks import BlockScores, WrittenScores
@@ -41,6 +43,11 @@ CUSTOMERS_PER_PARTITION = 8 * BLOCK
 IDENTITY = [name for name, _ in IDENTITY_COLUMNS]
 LISTS = {"item_id": "string", "score": "double", "source": "string", "days_to_next_purchase": "double"}
 NOT_ON_SPARK = ("reasons",)  # columns that only one machine writes
+TRAIN_AGAIN = "run `qianmian train {}` again, or omit --engine spark"
+OTHER_PROMOTIONS = (
+    "the planned promotions of the lake have changed since the model was trained, and Spark reads those of the fit: "
+    "lists may differ from those without --engine spark. Fix: run `qianmian train recommend`"
+)
 EPOCH = datetime(1970, 1, 1)
 SPARK_TYPES = {"int32": "int", "date32[day]": "date", "timestamp[us]": "timestamp_ntz"}
 
@@ -69,6 +76,8 @@ class SparkScores:
         Makes the rows from the customers (identity columns and `inputs`) and the column of what the model returns.
     one_row_each : bool
         Whether each customer has one row; otherwise the rows of a customer are numbered in the column `rank`.
+    warnings : tuple of str
+        What may differ from the scores of one machine.
     """
 
     champion: Champion
@@ -80,6 +89,7 @@ class SparkScores:
     inputs: Mapping[str, Any]
     frame: Callable[[DataFrame, Column], DataFrame]
     one_row_each: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def recommend_on_spark(scores: BlockScores) -> SparkScores:
@@ -147,6 +157,7 @@ def recommend_on_spark(scores: BlockScores) -> SparkScores:
         {},
         frame,
         one_row_each=False,
+        warnings=(OTHER_PROMOTIONS,) if changed_since_fit(champion.bundle, champion.promotions) else (),
     )
 
 
@@ -240,7 +251,7 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
     UsageError
         If PySpark or Java is not installed, or the master does not respond.
     ArtifactError
-        If the model was registered by a version that had no parameters for Spark.
+        If the registered model cannot be read, or was registered by a version that had no parameters for Spark.
     WorkspaceError
         If Spark fails; nothing is written.
     """
@@ -258,9 +269,9 @@ def write_on_spark(workspace: Workspace, scores: SparkScores, out: Path, master:
 
         model = bundle.parents[1]
         try:
-            types = _input_types(champion, model, scores.params)
             session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", BLOCK)
-            with explain_spark_errors(out, "score the customers"):
+            with explain_spark_errors(out, "score the customers"), _explain_model_errors(champion):
+                types = _input_types(champion, model, scores.params)
                 udf = spark_udf(
                     session,
                     str(model),
@@ -335,6 +346,22 @@ def _defaults(spec: FeatureSpec, names: Sequence[str]) -> dict[str, Any]:
     return {feature.name: feature.default for feature in spec.features if feature.name in names}
 
 
+@contextmanager
+def _explain_model_errors(champion: Champion) -> Iterator[None]:
+    """Turn errors of MLflow about a registered model into an `ArtifactError`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ArtifactError(
+            "MLflow cannot read the registered model",
+            where=f"{champion.name} version {champion.version}",
+            got=first_line(error),
+            hint=TRAIN_AGAIN.format(champion.job),
+        ) from error
+
+
 def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> dict[str, DataType]:
     """Types of the columns that the registered model reads, from its signature.
 
@@ -352,6 +379,6 @@ def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> 
             "this version of the model was registered without the parameters that Spark needs",
             where=f"{champion.name} version {champion.version}",
             got=f"no {', '.join(missing)}",
-            hint=f"run `qianmian train {champion.job}` again, or omit --engine spark",
+            hint=TRAIN_AGAIN.format(champion.job),
         )
     return {column.name: column.type.to_spark() for column in found.get_input_schema().inputs}

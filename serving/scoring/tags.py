@@ -16,6 +16,7 @@ from features.profiles.tags.facts import TagFacts
 from serving.scoring.blocks import BlockScores
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE
 
+FILES = ("profiles", "tags")  # of the published profiles
 AS_OF, MOMENT = PROVENANCE[0]
 
 
@@ -50,10 +51,10 @@ def score_tags(profiles: Snapshot | Path) -> BlockScores:
         stored = read_facts(profiles)
         as_of, digests = datetime.fromisoformat(stored["as_of"]), [stored["data_digest"], stored["tags_digest"]]
         facts = {name: TagFacts.of(value) for name, value in stored["tag_facts"].items()}
-        rows = _RowsOfFiles(profiles)
         try:
-            names_and_types = [field for field in pq.read_schema(profiles / "tags.parquet") if field.name != "one_id"]
-            n = pq.read_metadata(profiles / "profiles.parquet").num_rows
+            rows = _RowsOfFiles(profiles, *(pq.ParquetFile(profiles / f"{name}.parquet") for name in FILES))
+            names_and_types = [field for field in rows.tags.schema_arrow if field.name != "one_id"]
+            n = rows.identity.metadata.num_rows
         except (OSError, pa.ArrowException) as error:
             raise unreadable(profiles, error) from error
     moments = {AS_OF: as_of}
@@ -81,15 +82,20 @@ class _RowsInMemory:
 
 @dataclass(frozen=True)
 class _RowsOfFiles:
-    """Identity columns and tags of published profiles."""
+    """Identity columns and tags of published profiles.
+
+    The files stay open: they can be read to the end although profiles that are published meanwhile replace them.
+    """
 
     folder: Path
+    identity: pq.ParquetFile
+    tags: pq.ParquetFile
 
     def read(self, start: int, stop: int) -> Mapping[str, Any]:
         """The columns of a range of customers, of which only the row groups that contain it are read."""
         try:
-            tags = read_rows(self.folder / "tags.parquet", start, stop)
-            identity = read_rows(self.folder / "profiles.parquet", start, stop, [name for name, _ in IDENTITY_COLUMNS])
+            tags = read_rows(self.tags, start, stop)
+            identity = read_rows(self.identity, start, stop, [name for name, _ in IDENTITY_COLUMNS])
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self.folder, error) from error
         return {name: part[name] for part in (tags, identity) for name in part.column_names}
@@ -112,14 +118,13 @@ class _TagBlock:
         return pa.table([found[field.name].cast(field.type) for field in self.schema], schema=self.schema)
 
 
-def read_rows(path: Path, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
-    """Read the rows from `start` up to `stop` of a Parquet file."""
-    with pq.ParquetFile(path) as file:
-        groups: list[int] = []
-        first, end = 0, 0
-        for group in range(file.num_row_groups):
-            begin, end = end, end + file.metadata.row_group(group).num_rows
-            if begin < stop and end > start:
-                first = first if groups else begin
-                groups.append(group)
-        return file.read_row_groups(groups, columns).slice(start - first, stop - start)
+def read_rows(file: pq.ParquetFile, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+    """Read the rows from `start` up to `stop` of an open Parquet file."""
+    groups: list[int] = []
+    first, end = 0, 0
+    for group in range(file.num_row_groups):
+        begin, end = end, end + file.metadata.row_group(group).num_rows
+        if begin < stop and end > start:
+            first = first if groups else begin
+            groups.append(group)
+    return file.read_row_groups(groups, columns).slice(start - first, stop - start)

@@ -11,8 +11,10 @@ import mmap
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,7 @@ from models.parallel import limit_threads, thread_budget
 from qianmian.errors import WorkspaceError
 from qianmian.workspace import atomic_path
 
+SHARED_PREFIX = "workers-"  # of the folder of what the processes share
 ALIGNMENT = 64  # bytes; arrays begin at multiples of it, as NumPy and Arrow expect
 Block = Callable[[int, int], pa.Table]
 
@@ -75,14 +78,15 @@ def write_in_workers(block: Block, tasks: Sequence[BlockTask], workers: int) -> 
 
     Notes
     -----
-    If the generator ends for whatever reason, Ctrl-C included, the processes are terminated at once.
+    If the generator ends for whatever reason, Ctrl-C, SIGTERM and SIGHUP included, the processes are terminated at once
+    and what they shared is removed. If this process is killed, they see to both themselves.
     """
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(tasks))
     threads = max(1, thread_budget() // workers)
     left = iter(tasks)
     running: dict[Connection, _Worker] = {}
-    with tempfile.TemporaryDirectory(dir=tasks[0].file.parent, prefix="workers-") as folder:
+    with _signals_raise(), tempfile.TemporaryDirectory(dir=tasks[0].file.parent, prefix=SHARED_PREFIX) as folder:
         shared = Path(folder) / "block"
         _dump(block, shared)
         try:
@@ -167,8 +171,43 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit within the context, so that it can be left in order.
+
+    Outside the main thread, which alone may set handlers, and where the program has a handler of its own or ignores the
+    signal (`nohup`), nothing changes.
+    """
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the end
+        raise SystemExit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end_with_parent(folder: Path) -> None:
+    """Wait until the main process has ended without terminating this one; then remove what it shared, and end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    shutil.rmtree(folder, ignore_errors=True)  # the other processes do the same
+    os._exit(1)
+
+
 def _serve(connection: Connection, shared: Path, threads: int) -> None:
     """Body of a worker process: compute and write blocks until the process is terminated, or the main process ends."""
+    threading.Thread(target=_end_with_parent, args=(shared.parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # the main process says what there is to say
     try:
         block = _load(shared)

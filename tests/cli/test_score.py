@@ -15,7 +15,7 @@ from cli.score_recommend import read_json, read_limits
 from cli.scoring import read_candidates, read_ids
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
-from features.profiles.snapshot import build_snapshot, load_current
+from features.profiles.snapshot import build_snapshot, load_current, publish
 from qianmian.errors import ArtifactError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -33,6 +33,8 @@ from serving.scoring.tags import score_tags
         (["churn", "--out", "x.csv", "--scene", "home"], "No such option: --scene"),
         (["churn", "--out", "x.csv", "--as-of", "x"], "YYYY-MM-DD"),
         (["recommend", "--out", "x.csv", "--candidates", "nowhere.txt"], "nowhere.txt"),
+        (["recommend", "--out", "/", "--engine", "spark"], "remove the folder, or name another one"),
+        (["recommend", "--out", "/"], "name a file in it"),
         (["tags", "--out", "x.txt"], ".parquet"),
         (["lookalike", "--out", "x.csv"], "--seed"),
         (["lookalike", "--out", "x.csv", "--seed", "nowhere.txt"], "--seed; got 'nowhere.txt'"),
@@ -129,6 +131,19 @@ def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
     assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
 
 
+def test_a_tag_may_be_named_like_a_moment_and_is_counted(qianmian, fresh_shop, tmp_path):
+    workspace = Workspace(fresh_shop)
+    lake = Lake(workspace)
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    facts = {"lifecycle_stage": replace(snapshot.tag_facts["lifecycle_stage"], how="model")}
+    tags = {**snapshot.tags, "member_as_of": ["2024"] * len(snapshot.one_ids)}
+    publish(workspace, replace(snapshot, tags=tags, tag_facts={**snapshot.tag_facts, **facts}))
+    done = qianmian("score", "tags", "--out", tmp_path / "tags.parquet", "--workspace", fresh_shop)
+    assert f"{len(tags)} tags as of" in done.out
+    names = pq.read_schema(tmp_path / "tags.parquet").names
+    assert names[-3:] == ["member_as_of", "as_of", "lifecycle_stage_as_of"]
+
+
 def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatch, tmp_path):
     """Files of several row groups, and blocks that begin within one and end within another."""
     monkeypatch.setattr("features.profiles.snapshot.ROWS_PER_GROUP", 7)
@@ -146,6 +161,24 @@ def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatc
     (tmp_path / "profiles" / "tags.parquet").write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match="cannot be read"):
         of_files.block(0, 3)
+
+
+def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop, tmp_path):
+    workspace = Workspace(fresh_shop)
+    lake = Lake(workspace)
+    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+    folder = publish(workspace, snapshot)
+    scores = replace(score_tags(folder), size=9)
+    changed = replace(snapshot, tags={name: [None] * len(values) for name, values in snapshot.tags.items()})
+
+    def replaced(done, of):
+        if done == 9:
+            publish(workspace, changed)
+            publish(workspace, changed)  # only the current profiles and those before are kept
+            assert not folder.exists()
+
+    write_blocks(scores, tmp_path / "tags.parquet", replaced)
+    assert pq.read_table(tmp_path / "tags.parquet").equals(score_tags(snapshot).table())
 
 
 @pytest.mark.parametrize(

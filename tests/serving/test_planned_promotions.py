@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -24,6 +25,7 @@ from qianmian.workspace import Workspace
 from serving.champions import export, load_from_folder, load_from_workspace
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
+from serving.scoring.spark import recommend_on_spark
 
 AS_OF = datetime(2024, 8, 1)
 LATER = AS_OF + timedelta(days=3)
@@ -117,6 +119,23 @@ def test_batch_and_requests_read_the_plans_that_are_known(planned):
     for user in quiet[::5]:
         assert single(after, user, AS_OF) == at_fit.get(user, [])
         assert single(after, user, LATER) == changed.get(user, [])
+
+
+def test_spark_says_that_it_reads_the_plans_of_the_fit_if_those_of_the_lake_are_others(planned):
+    workspace = planned[0]
+    champions = load_from_workspace(workspace, Settings(), ["recommend"])
+    champion = champions.models["recommend"]
+    assert champion.promotions == Lake(workspace).states()["promotions"].digest
+
+    def warnings(digest, read=champion.promotions):
+        bundle = replace(champion.bundle, facts={**champion.bundle.facts, "promotions_digest": digest})
+        models = {"recommend": replace(champion, bundle=bundle, promotions=read)}
+        return recommend_on_spark(batch.score_recommend(replace(champions, models=models))).warnings
+
+    assert warnings(champion.promotions) == ()
+    assert warnings("of the fit", read="") == ()  # without a lake both have those of the fit
+    (warning,) = warnings("of the fit")
+    assert "promotions of the lake have changed" in warning
 
 
 def test_without_the_lake_the_plans_of_the_fit_stay(planned, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,6 +26,7 @@ from models.recommend.scene_models import SceneModels
 from qianmian.errors import ArtifactError, DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from serving import model_registry
 from serving.champions import Champions, load_from_workspace
 from serving.recommending.batch import score_recommend
 from serving.recommending.candidates import CustomerCandidates
@@ -198,6 +200,21 @@ def test_a_version_without_the_parameters_is_refused(workspace, champions, tmp_p
     with pytest.raises(ArtifactError, match="without the parameters") as raised:
         write_on_spark(workspace, recommend_on_spark(score_recommend(champions)), tmp_path / "lists.parquet")
     assert "qianmian train recommend" in raised.value.hint
+
+
+def test_a_registered_model_that_mlflow_cannot_read_is_an_error_that_says_to_train_again(
+    shop, models, tmp_path, monkeypatch
+):
+    scores = recommend_on_spark(score_recommend(models))
+    with model_registry.bundle_folder(shop, "qianmian-recommend", scores.champion.version) as bundle:
+        copy = shutil.copytree(bundle.parents[1], tmp_path / "model")
+        inside = copy / bundle.relative_to(bundle.parents[1])
+    (copy / "MLmodel").unlink()
+    monkeypatch.setattr(model_registry, "bundle_folder", lambda *_: nullcontext(inside))
+    with pytest.raises(ArtifactError, match="MLflow cannot read the registered model") as raised:
+        write_on_spark(shop, scores, tmp_path / "lists.parquet")
+    assert "qianmian train recommend" in raised.value.hint
+    assert raised.value.where == f"qianmian-recommend version {scores.champion.version}"
 
 
 def test_without_pyspark_the_error_says_how_to_install_it(shop, models, tmp_path, monkeypatch):

@@ -93,7 +93,8 @@ def processes_of(group: int) -> bool:
     return True
 
 
-def test_ctrl_c_ends_all_processes_at_once(tmp_path):
+def waiting_run(folder: Path) -> subprocess.Popen[str]:
+    """A run with two processes, in a process group of its own, of which one waits within its block."""
     script = f"""
 import sys
 if __name__ == "__main__":  # the processes import this file too
@@ -102,25 +103,83 @@ if __name__ == "__main__":  # the processes import this file too
     from serving.scoring.blocks import BlockScores, write_blocks
     from tests.serving.block_that_fails import SCHEMA, Block
     scores = BlockScores(SCHEMA, 25, Block("waits", 12), {{"model": "1"}}, 5)
-    write_blocks(scores, Path({str(tmp_path / "scores.parquet")!r}), workers=2)
+    write_blocks(scores, Path({str(folder / "scores.parquet")!r}), workers=2)
 """
-    file = tmp_path / "script.py"
+    file = folder / "script.py"
     file.write_text(script)
     running = subprocess.Popen(
         [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     assert running.stdout is not None
     assert running.stdout.readline() == "waiting\n"
+    assert len(list(folder.glob(".*.blocks/workers-*/*"))) == 1, "the processes share a file"
+    return running
+
+
+def wait_for_end(group: int) -> None:
+    """Wait for the end of a process group; the resource tracker of multiprocessing ends after the main process."""
+    deadline = time.monotonic() + 30
+    while processes_of(group):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ctrl_c_ends_all_processes_at_once(tmp_path):
+    running = waiting_run(tmp_path)
     os.killpg(running.pid, signal.SIGINT)  # as the terminal does: every process of the group receives it
     interrupted = time.perf_counter()
     _, error = running.communicate(timeout=60)
     assert time.perf_counter() - interrupted < 5
     assert error.count("Traceback") == 1, "only the main process is interrupted"
-    deadline = time.monotonic() + 30
-    while processes_of(running.pid):  # the resource tracker of multiprocessing ends after the main process
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_end(running.pid)
     assert write_blocks(scores(), tmp_path / "scores.parquet").customers == 25
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_the_main_process_ends_all_and_leaves_blocks_only(tmp_path, number):
+    running = waiting_run(tmp_path)
+    running.send_signal(number)
+    running.communicate(timeout=60)
+    assert running.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    wait_for_end(running.pid)
+    assert list(tmp_path.glob(".*.blocks/workers-*")) == [], "the model and the profiles are removed"
+    assert (
+        write_blocks(scores(), tmp_path / "scores.parquet").resumed >= 5
+    )  # the process that waits had finished another block
+
+
+def test_a_run_leaves_the_blocks_of_a_running_one_alone_and_removes_those_of_a_killed_one(tmp_path):
+    running, out = waiting_run(tmp_path), tmp_path / "scores.parquet"
+    try:
+        with pytest.raises(WorkspaceError, match="another process is writing these scores"):
+            write_blocks(scores(), out)
+        write_blocks(replace(scores(), depends_on={"model": "2"}), out)
+        assert len(list(tmp_path.glob(".*.blocks/workers-*/*"))) == 1
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)  # no process is left that could remove anything
+        running.communicate(timeout=60)
+    assert len(list(tmp_path.glob(".*.blocks/workers-*/*"))) == 1
+    seen = []
+
+    def progress(done, of):
+        seen.append(list(tmp_path.glob(".*.blocks/workers-*")))
+
+    write_blocks(replace(scores(), depends_on={"model": "2"}), out, progress)
+    assert not any(seen), "removed before the first block"
+    assert {file.name for file in tmp_path.iterdir()} == {out.name, "script.py"}
+
+
+def test_handlers_of_the_program_stay():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with workers._signals_raise():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(SystemExit) as raised:
+                signal.raise_signal(signal.SIGTERM)
+        assert raised.value.code == 128 + signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_shared_arrays_are_mapped_and_may_be_changed(tmp_path):

@@ -107,6 +107,7 @@ def test_training_says_so_before_it_chooses(tmp_path, monkeypatch):
     monkeypatch.setattr(recommend, "_select_parameters", stop)
     said: list[str] = []
     with pytest.raises(Stopped):
-        recommend.run(TrainingContext(workspace, end, Settings(), said.append))
+        recommend.run(context := TrainingContext(workspace, end, Settings(), said.append))
+    assert context.facts("recommend")["promotions_digest"] == lake.states()["promotions"].digest
     (warning,) = [line for line in said if line.startswith("warning: the promotions planned for")]
     assert "name 100% of the items that sold and 0% of those that did not" in warning

@@ -256,9 +256,11 @@ class TrainingContext:
         return min(time for time in times if time is not None)
 
     def facts(self, job: str, **more: Any) -> dict[str, Any]:
-        """Facts recorded in the manifest of every bundle, and `more`."""
+        """Facts recorded in the manifest of every bundle, and `more`; digests say from which data it was made."""
         shared = {account.one_id: account.text for account in self.shared_accounts}
         own = {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, "shared_accounts": shared}
+        if promotions := self.builder.states.get("promotions"):
+            own["promotions_digest"] = promotions.digest
         return {**own, **more}
 
     def shuffled(self, labels: NDArray[Any]) -> NDArray[Any]:
