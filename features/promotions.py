@@ -17,7 +17,7 @@ from features.id_map import IdMap
 
 HISTORY_DAYS = 400.0  # promotions that ended earlier are not read
 CATEGORY_SEPARATOR = "/"
-FAR = 1e5  # days; more than any history
+FAR = 1e5  # days; a promotion begins and ends at most half as far from the cutoff
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]
 
@@ -35,7 +35,8 @@ class ItemPromotions:
     kinds : ndarray of int16, (m,)
         Index in `kind_names`.
     start_days, end_days : ndarray of float32, (m,)
-        First and last moment; −inf for an end that is not planned.
+        First moment, and the first moment after it: the end is no part of a promotion. −inf for an end that is not
+        planned.
     known_days : ndarray of float32, (m,)
         Moment since which the promotion is known.
     reach : ndarray of float32, (m,)
@@ -104,22 +105,22 @@ class ItemPromotions:
         >>> arrays = [np.array([value], np.float32) for value in (9.0, 2.0, 10.0, 0.5)]
         >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
         >>> one.reach_at()(np.zeros(3, np.int32), np.array([9.5, 9.0, 2.0])).tolist()
-        [0.0, 0.5, 0.5]
+        [0.0, 0.5, 0.0]
         """
         of_kind = self if kind is None else self.where(self.kinds == kind)
         offsets = of_kind.items * (2.0 * FAR)  # so far apart that moments of different items do not mix
 
         def sums(days: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-            moments = offsets - days
+            moments = offsets - np.clip(days, -FAR / 2, FAR / 2)
             order = np.argsort(moments, kind="stable")
             return moments[order], np.cumsum(np.append(0.0, of_kind.reach[order].astype(np.float64)))
 
-        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(np.maximum(of_kind.end_days, -FAR / 2))
+        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(of_kind.end_days)
 
         def reach(items: Numbers, days: Numbers) -> NDArray[np.float32]:
             moments = items * (2.0 * FAR) - days
-            # what began until a moment, without what ended before it; rounded, because the sums do not cancel exactly
-            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "left")]
+            # what began until a moment, without what ended until then; rounded, because the sums do not cancel exactly
+            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "right")]
             return np.asarray(np.clip(np.round(running, 6), 0.0, 1.0), dtype=np.float32)
 
         return reach

@@ -176,7 +176,7 @@ TABLES: dict[str, Table] = {
             _c("category", "string", "the category promoted, with all below it"),
             _c("kind", "string", "type of the promotion: mailer, display, coupon …"),
             _c("start", "timestamp", "first moment", unit="UTC", required=True),
-            _c("end", "timestamp", "last moment; empty while no end is planned", unit="UTC"),
+            _c("end", "timestamp", "first moment after it; empty while no end is planned", unit="UTC"),
             _c("known_at", "timestamp", "when the plan was known; not read before", unit="UTC", required=True),
             _c("reach", "float64", "share of the stores or customers it reaches; 1 if empty", unit="0..1"),
         )),

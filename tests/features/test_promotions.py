@@ -13,6 +13,7 @@ from features.definitions import FEATURES
 from features.promotions import item_promotions
 from features.training_data import training_set
 from tests.features.data.exports import Export
+from tests.models.recommend.promoted_shop import promotions_of
 
 AS_OF = datetime(2024, 4, 1)
 ITEMS = np.array(["a", "b", "c", "d"])
@@ -77,11 +78,22 @@ def test_reach_at_a_moment_is_that_of_the_rows_that_run(shop):
     items, days = rng.integers(0, 4, 400), rng.uniform(-10, 60, 400).round(1)
     for kind in (None, 0, 1):
         kept = np.ones(len(found), bool) if kind is None else found.kinds == kind
-        runs = (found.start_days >= days[:, None]) & (found.end_days <= days[:, None])
+        runs = (found.start_days >= days[:, None]) & (found.end_days < days[:, None])
         runs &= (found.items == items[:, None]) & kept
         expected = np.minimum((runs * found.reach).sum(axis=1), 1.0)
         np.testing.assert_allclose(found.reach_at(kind)(items, days), expected, atol=1e-6)
     assert set(np.unique(expected)) == {0.0, 1.0}  # the display without an end
+
+
+def test_of_weeks_back_to_back_one_runs_at_the_boundary():
+    weeks = promotions_of([(0, "m", 14, 7, 20, 0.5), (0, "m", 7, 0, 20, 0.5)], 1)
+    reach = weeks.reach_at()(np.zeros(5, int), np.array([14.5, 14.0, 7.0, 0.5, 0.0]))
+    assert reach.tolist() == [0.0, 0.5, 0.5, 0.5, 0.0]
+
+
+def test_a_promotion_that_began_long_ago_runs_for_its_item_only():
+    endless = promotions_of([(1, "m", 3e5, -np.inf, 20, 1.0), (2, "m", 4e5, 3e5, 20, 1.0)], 3)  # 800 and 1,100 years
+    assert endless.reach_at()(np.arange(3), np.full(3, 5.0)).tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_training_set_is_rewound_with_its_promotions(shop):

@@ -205,7 +205,7 @@ class CompleteJourney(Source):
                 "item_id": "product_id",
                 "kind": "kind",
                 "start": begun,
-                "end": f"{over} - INTERVAL 1 SECOND",
+                "end": over,
                 "known_at": f"{begun} - {ahead}",
                 "reach": "stores / all_stores",
             },

@@ -179,8 +179,8 @@ def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
     start, end = known.start_days.astype(np.float64), known.end_days.astype(np.float64)
     past = np.clip(np.minimum(start, PAST_DAYS) - np.maximum(end, 0.0), 0.0, None) * reach
     planned = np.clip(np.minimum(start, 0.0) - np.maximum(end, -PLANNED_DAYS), 0.0, None) * reach
-    runs, begins = (start >= 0) & (end <= 0), (start < 0) & (start > -PLANNED_DAYS)
-    over = (end > 0) & (end <= PAST_DAYS)
+    runs, begins = (start >= 0) & (end < 0), (start < 0) & (start > -PLANNED_DAYS)
+    over = (end >= 0) & (end <= PAST_DAYS)
     days_since, days_until, now = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
     np.fmin.at(days_since, items[over], end[over])
     days_since[items[runs]] = 0.0

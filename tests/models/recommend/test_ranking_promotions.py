@@ -57,6 +57,14 @@ def test_features_by_hand():
     assert found["promoted_0_display_user_share"] == pytest.approx([0, 0, 0.25, NAN], nan_ok=True)
 
 
+def test_at_the_end_of_a_week_the_next_one_runs_alone():
+    weeks = promotions_of([(0, "m", 7, 0, 20, 0.5), (0, "m", 0, -7, 20, 0.25), (1, "m", 7, 0, 20, 1.0)], 2)
+    found = table(PlannedPromotions.of(weeks, (), lines([(0, 0, 10)])), [0, 0], [0, 1])
+    assert found["promoted_reach_now"] == [0.25, 0]
+    np.testing.assert_equal(found["promoted_days_since"], [0, 0])
+    np.testing.assert_equal(found["promoted_days_until"], [0, NAN])
+
+
 def test_time_passes_and_plans_become_known_after_the_fit():
     promotions = promotions_of([(0, "m", -7, -14, 2, 1.0), (1, "m", -9, -16, -3, 1.0)], 2)
     planned = PlannedPromotions.of(promotions, (), lines([(0, 0, 10)]))
