@@ -129,3 +129,15 @@ def test_complete_journey_has_a_row_an_item_kind_and_week(tmp_path):
     ).fetchone()
     assert outside == (0,)  # the weeks of the order lines
     assert con.execute("SELECT min(reach) > 0, max(reach) <= 1 FROM made").fetchone() == (True, True)
+    # the share of the stores of the week: one that is in the table in other weeks only is none of them
+    stores = con.execute(
+        f"SELECT count(DISTINCT store_id), (SELECT count(DISTINCT store_id) FROM read_parquet({path})) "
+        f"FROM read_parquet({path}) WHERE week = 1"
+    ).fetchone()
+    assert stores[0] < stores[1]
+    widest = con.execute(
+        "SELECT max(stores) FROM (SELECT count(DISTINCT store_id) AS stores "
+        f"FROM read_parquet({path}) WHERE week = 1 AND display_location <> '0' GROUP BY product_id)"
+    ).fetchone()
+    reach = con.execute("SELECT max(reach) FROM made WHERE week = 1 AND kind = 'display'").fetchone()
+    assert reach == pytest.approx([widest[0] / stores[0]])
