@@ -174,7 +174,10 @@ def _code(promotions: ItemPromotions | None, kind: str | None) -> int | None:
 
 
 def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
-    """Compute `ITEM` for items 0 … n − 1, (n, 5); NaN for days of a promotion that is not known."""
+    """Compute `ITEM` for items 0 … n − 1, (n, 5); NaN for days of a promotion that is not known.
+
+    Shares and reach are those of all promotions together, at most 1.
+    """
     items, reach = known.items, known.reach.astype(np.float64)
     start, end = known.start_days.astype(np.float64), known.end_days.astype(np.float64)
     past = np.clip(np.minimum(start, PAST_DAYS) - np.maximum(end, 0.0), 0.0, None) * reach
@@ -188,6 +191,7 @@ def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
     days_until[items[runs]] = 0.0
     np.add.at(now, items[runs], reach[runs])
     shares = [
-        np.bincount(items, days, minlength=n) / length for days, length in ((past, PAST_DAYS), (planned, PLANNED_DAYS))
+        np.minimum(np.bincount(items, days, minlength=n) / length, 1.0)
+        for days, length in ((past, PAST_DAYS), (planned, PLANNED_DAYS))
     ]
-    return np.column_stack([shares[0], days_since, now, shares[1], days_until])
+    return np.column_stack([shares[0], days_since, np.minimum(now, 1.0), shares[1], days_until])

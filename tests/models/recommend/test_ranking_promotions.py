@@ -57,6 +57,13 @@ def test_features_by_hand():
     assert found["promoted_0_display_user_share"] == pytest.approx([0, 0, 0.25, NAN], nan_ok=True)
 
 
+def test_shares_and_reach_do_not_exceed_one():
+    plans = [(0, kind, 20, -20, 30, 0.75) for kind in "abc"]
+    found = table(PlannedPromotions.of(promotions_of(plans, 1), (), lines([(0, 0, 10)])), [0], [0])
+    assert found["promoted_past_share"] == found["promoted_planned_share"] == found["promoted_reach_now"] == [1]
+    assert found["promoted_user_share"] == [1]
+
+
 def test_at_the_end_of_a_week_the_next_one_runs_alone():
     weeks = promotions_of([(0, "m", 7, 0, 20, 0.5), (0, "m", 0, -7, 20, 0.25), (1, "m", 7, 0, 20, 1.0)], 2)
     found = table(PlannedPromotions.of(weeks, (), lines([(0, 0, 10)])), [0, 0], [0, 1])
