@@ -86,7 +86,8 @@ class PlannedPromotions:
         n = lines.shape[0]
         counts, reach = np.bincount(lines.users, minlength=n), np.zeros((n, 1 + len(kinds)))
         if promotions is not None:
-            levels = [promotions.reach_at(_code(promotions, kind)) for kind in (None, *kinds)]
+            current = promotions.current()
+            levels = [current.reach_at(_code(current, kind)) for kind in (None, *kinds)]
             for customers in customer_blocks(lines.users, BLOCK_LINES):
                 users, items, ages = lines.users[customers], lines.items[customers], lines.age_days[customers]
                 for place, level in enumerate(levels):
@@ -125,7 +126,7 @@ class PlannedPromotions:
         promotions = self.promotions
         if promotions is None:
             nothing = np.empty(0, np.float32)
-            empty = (np.empty(0, np.int32), np.empty(0, np.int16), nothing, nothing, nothing, nothing)
+            empty = (np.empty(0, np.int32), np.empty(0, np.int16), *[nothing] * (len(ARRAYS) - 2))
             return ItemPromotions(*empty, (), len(wanted))
         first, last = (np.searchsorted(promotions.items, wanted, side=side) for side in ("left", "right"))
         counts = last - first
@@ -133,7 +134,8 @@ class PlannedPromotions:
         chosen = promotions.where(at)
         owners = np.repeat(np.arange(len(wanted), dtype=np.int32), counts)
         columns = {name: getattr(chosen, name) for name in ARRAYS} | {"items": owners}
-        return ItemPromotions(**columns, kind_names=promotions.kind_names, n_items=len(wanted)).later(elapsed_days)
+        known = ItemPromotions(**columns, kind_names=promotions.kind_names, n_items=len(wanted)).later(elapsed_days)
+        return known.current()
 
     # ---- persistence ---------------------------------------------------------------------------------------------
 

@@ -57,6 +57,24 @@ def test_rows_are_kept_or_rejected_with_a_reason_and_all_are_counted(tmp_path):
     ]
 
 
+def test_a_plan_with_an_id_is_ingested_with_its_versions(tmp_path):
+    export = Export(tmp_path)
+    text = (
+        "plan,sku,first,last,told,gone\n"
+        "P1,s1,2024-03-04,2024-03-11,2024-02-01,false\n"
+        "P2,s1,2024-03-04,2024-03-11,2024-02-01,false\n"  # another plan of the same period
+        "P1,s1,2024-03-04,2024-03-11,2024-02-20,true\n"
+    )
+    columns = "{item_id: sku, start: first, end: last, known_at: told, plan_id: plan, withdrawn: gone}"
+    report = export.ingest(text, columns, "promotions").tables["promotions"]
+    assert (report.read, report.kept, report.quarantined) == (3, 3, 0)
+    again = export.ingest(text, columns, "promotions").tables["promotions"]
+    assert (again.read, again.kept, again.duplicates) == (3, 0, 3)
+    found = export.query("SELECT plan_id, known_at, withdrawn FROM promotions ORDER BY known_at, plan_id")
+    early, late = datetime(2024, 2, 1), datetime(2024, 2, 20)
+    assert found == [("P1", early, False), ("P2", early, False), ("P1", late, True)]
+
+
 def test_without_known_at_the_table_is_refused(tmp_path):
     text = f"{HEAD}\ns1,,m,2024-03-04,2024-03-10,2024-02-20,1\n"
     with pytest.raises(ConfigError, match="known_at is required"):
