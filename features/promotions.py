@@ -207,7 +207,7 @@ def item_promotions(
     reach = np.asarray(rows["reach"].to_numpy()[place], dtype=np.float32)
     start, end, known_days, replaced_days = moments.values()
     order = np.lexsort((reach, replaced_days, -known_days, end, kinds, -start, items))
-    columns = {"items": items.astype(np.int32), "kinds": kinds, **moments, "reach": reach}
+    columns: dict[str, Numbers] = {"items": items.astype(np.int32), "kinds": kinds, **moments, "reach": reach}
     return ItemPromotions(
         **{name: column[order] for name, column in columns.items()},
         kind_names=tuple(known[by_count].tolist()),

@@ -167,10 +167,10 @@ def test_promotions_that_cannot_be_read_leave_the_champion_and_its_plans(planned
     if part == "manifest":
         (copy.lake / "manifest.json").write_text("{", encoding="utf-8")
     if part == "pages":  # the file opens, but its rows cannot be read
-        [file] = copy.root.glob("lake/promotions/**/*.parquet")
-        content = bytearray(file.read_bytes())
-        content[4 : len(content) // 4] = b"x" * (len(content) // 4 - 4)
-        file.write_bytes(content)
+        for file in copy.root.glob("lake/promotions/**/*.parquet"):
+            content = bytearray(file.read_bytes())
+            content[4 : len(content) // 4] = b"x" * (len(content) // 4 - 4)
+            file.write_bytes(content)
     champions = load_from_workspace(copy, Settings(), ["recommend"])
     assert champions.models["recommend"].version == champion
     assert champions.models["recommend"].promotions == ""

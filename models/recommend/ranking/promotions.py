@@ -126,8 +126,8 @@ class PlannedPromotions:
         promotions = self.promotions
         if promotions is None:
             nothing = np.empty(0, np.float32)
-            empty = (np.empty(0, np.int32), np.empty(0, np.int16), *[nothing] * (len(ARRAYS) - 2))
-            return ItemPromotions(*empty, (), len(wanted))
+            empty = (np.empty(0, np.int32), np.empty(0, np.int16))
+            return ItemPromotions(*empty, nothing, nothing, nothing, nothing, nothing, (), len(wanted))
         first, last = (np.searchsorted(promotions.items, wanted, side=side) for side in ("left", "right"))
         counts = last - first
         at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
