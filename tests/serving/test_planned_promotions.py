@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from features.compute.builder import Builder
 from features.data.ingest import ingest
 from features.data.lake import Lake
@@ -176,6 +179,11 @@ def test_promotions_that_cannot_be_read_leave_the_champion_and_its_plans(planned
     assert champions.models["recommend"].promotions == ""
     (problem,) = champions.problems
     assert isinstance(problem, PromotionsError)
+    told = json.loads(CliRunner().invoke(app, ["doctor", "--workspace", str(copy.root), "--json"]).stdout)["findings"]
+    (finding,) = [one for one in told if one["check"] == "promotions"]
+    assert finding["status"] == "warn"
+    assert "uses those known when it was trained" in finding["found"]
+    assert "champion" not in {one["check"] for one in told}
     export(workspace, Settings(), tmp_path / "export")
     np.testing.assert_array_equal(home_lists(champions), home_lists(load_from_folder(tmp_path / "export")))
 
