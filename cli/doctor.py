@@ -294,6 +294,7 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
 def _champions(located: Workspace) -> Iterator[CheckResult]:
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
+    from serving.recommending.planned import PromotionsError
 
     try:
         champions = load_from_workspace(located, load_settings(located.config_file))
@@ -304,6 +305,9 @@ def _champions(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult("champions", WARN, "not checked, because the settings are invalid", "correct the settings")
         return
     for problem in champions.problems:
+        if isinstance(problem, PromotionsError):
+            yield CheckResult("promotions", WARN, message_of(problem), problem.hint or "")
+            continue
         yield CheckResult(
             "champion",
             WARN,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 from ibis import _
@@ -17,17 +18,19 @@ from features.id_map import IdMap
 
 HISTORY_DAYS = 400.0  # promotions that ended earlier are not read
 CATEGORY_SEPARATOR = "/"
-FAR = 1e5  # days; more than any history
+FAR = 1e5  # days; a promotion begins and ends at most half as far from the cutoff
 Ints = NDArray[np.int64]
 Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ItemPromotions:
-    """Promotions of items, sorted by item, then by start; a promotion of a category is one of each of its items.
+    """Rows of promotions of items; a promotion of a category is one of each of its items.
 
-    Times are days before the cutoff, so that those after it are negative. Moments are compared as everywhere: what is
-    known at the cutoff was known before it (``known_days > 0``).
+    They are sorted by item, then by start, kind and end, and of equal ones the first known comes first. They are what
+    was said, also several times or before a plan changed; `current` is what counts. Times are days before the cutoff,
+    so that those after it are negative. Moments are compared as everywhere: what is known at the cutoff was known
+    before it (``known_days > 0``).
 
     Attributes
     ----------
@@ -35,9 +38,10 @@ class ItemPromotions:
     kinds : ndarray of int16, (m,)
         Index in `kind_names`.
     start_days, end_days : ndarray of float32, (m,)
-        First and last moment; −inf for an end that is not planned.
-    known_days : ndarray of float32, (m,)
-        Moment since which the promotion is known.
+        First moment, and the first moment after it: the end is no part of a promotion. −inf for an end that is not
+        planned.
+    known_days, replaced_days : ndarray of float32, (m,)
+        Moment since which the row is known, and since which another one replaces it; −inf for none.
     reach : ndarray of float32, (m,)
         Share of the stores or customers that it reaches, 0 to 1.
     kind_names : tuple of str
@@ -51,6 +55,7 @@ class ItemPromotions:
     start_days: NDArray[np.float32]
     end_days: NDArray[np.float32]
     known_days: NDArray[np.float32]
+    replaced_days: NDArray[np.float32]
     reach: NDArray[np.float32]
     kind_names: tuple[str, ...]
     n_items: int
@@ -70,14 +75,24 @@ class ItemPromotions:
 
         Examples
         --------
-        >>> arrays = [np.array([value], np.float32) for value in (-3.0, -9.0, 1.0, 1.0)]
+        >>> arrays = [np.array([value], np.float32) for value in (-3.0, -9.0, 1.0, -np.inf, 1.0)]
         >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
         >>> one.later(5).start_days.tolist(), len(one.later(-1))
         ([2.0], 0)
         """
         shift = np.float32(days)
-        moved = {name: getattr(self, name) + shift for name in ("start_days", "end_days", "known_days")}
+        moved = {name: getattr(self, name) + shift for name in MOMENTS}
         return replace(self, **moved).where(moved["known_days"] > 0)
+
+    def current(self) -> ItemPromotions:
+        """Return what counts at the cutoff: no row that was replaced, and each item, kind and period once.
+
+        A plan that is exported again with another `known_at` is the same plan; the row that was known first counts.
+        """
+        valid = self.where(~(self.replaced_days > 0))
+        again = np.zeros(len(valid), dtype=bool)  # equal rows are neighbours
+        again[1:] = np.logical_and.reduce([getattr(valid, name)[1:] == getattr(valid, name)[:-1] for name in PLAN])
+        return valid.where(~again)
 
     def not_ended(self, days: float) -> ItemPromotions:
         """Return the promotions that did not end more than `days` days before the cutoff."""
@@ -92,7 +107,7 @@ class ItemPromotions:
     def reach_at(self, kind: int | None = None) -> Callable[[Numbers, Numbers], NDArray[np.float32]]:
         """Return a function of items and moments, in days before the cutoff, that gives the reach of what runs then.
 
-        Of several promotions it is their sum, at most 1.
+        Of several promotions it is their sum, at most 1. All rows count: take those of `current`.
 
         Parameters
         ----------
@@ -101,31 +116,33 @@ class ItemPromotions:
 
         Examples
         --------
-        >>> arrays = [np.array([value], np.float32) for value in (9.0, 2.0, 10.0, 0.5)]
+        >>> arrays = [np.array([value], np.float32) for value in (9.0, 2.0, 10.0, -np.inf, 0.5)]
         >>> one = ItemPromotions(np.array([0], np.int32), np.array([0], np.int16), *arrays, ("mailer",), 1)
         >>> one.reach_at()(np.zeros(3, np.int32), np.array([9.5, 9.0, 2.0])).tolist()
-        [0.0, 0.5, 0.5]
+        [0.0, 0.5, 0.0]
         """
         of_kind = self if kind is None else self.where(self.kinds == kind)
         offsets = of_kind.items * (2.0 * FAR)  # so far apart that moments of different items do not mix
 
         def sums(days: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-            moments = offsets - days
+            moments = offsets - np.clip(days, -FAR / 2, FAR / 2)
             order = np.argsort(moments, kind="stable")
             return moments[order], np.cumsum(np.append(0.0, of_kind.reach[order].astype(np.float64)))
 
-        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(np.maximum(of_kind.end_days, -FAR / 2))
+        (starts, begun), (ends, over) = sums(of_kind.start_days), sums(of_kind.end_days)
 
         def reach(items: Numbers, days: Numbers) -> NDArray[np.float32]:
             moments = items * (2.0 * FAR) - days
-            # what began until a moment, without what ended before it; rounded, because the sums do not cancel exactly
-            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "left")]
+            # what began until a moment, without what ended until then; rounded, because the sums do not cancel exactly
+            running = begun[np.searchsorted(starts, moments, "right")] - over[np.searchsorted(ends, moments, "right")]
             return np.asarray(np.clip(np.round(running, 6), 0.0, 1.0), dtype=np.float32)
 
         return reach
 
 
-ARRAYS = ("items", "kinds", "start_days", "end_days", "known_days", "reach")
+PLAN = ("items", "kinds", "start_days", "end_days")
+MOMENTS = ("start_days", "end_days", "known_days", "replaced_days")
+ARRAYS = ("items", "kinds", *MOMENTS, "reach")
 
 
 def item_promotions(
@@ -159,7 +176,13 @@ def item_promotions(
     """
     t, cutoff = backend.table("promotions"), timestamp(as_of)
     oldest = timestamp(as_of - timedelta(days=ended_days))
-    t = t.filter(t.known_at < timestamp(known_before or as_of), t["end"].isnull() | (t["end"] >= oldest))
+    t = t.filter(t.known_at < timestamp(known_before or as_of))
+    # a row is replaced by those of the same plan that were known later, whatever these say
+    of_plan, after = ("source", "plan_id", "item_id", "category", "kind"), (ibis.interval(microseconds=1), None)
+    has_plans = t.plan_id.notnull().any().execute()
+    following = t.known_at.min().over(ibis.window(group_by=of_plan, order_by=t.known_at, range=after))
+    t = t.mutate(replaced_at=ibis.cases((t.plan_id.notnull(), following)) if has_plans else ibis.null("timestamp"))
+    t = t.filter(~t.withdrawn.fill_null(False), t["end"].isnull() | (t["end"] >= oldest))
     rows = t.select(
         _.item_id,
         _.category,
@@ -167,6 +190,7 @@ def item_promotions(
         start_days=days_before(cutoff, t["start"]),
         end_days=days_before(cutoff, t["end"]),
         known_days=days_before(cutoff, t.known_at),
+        replaced_days=days_before(cutoff, t.replaced_at),
         reach=_.reach.fill_null(1.0),
     ).to_pyarrow()
     place, items = _items_of(rows, item_ids, categories)
@@ -179,21 +203,15 @@ def item_promotions(
     rank[by_count] = np.arange(len(known), dtype=np.int16)
     kinds = rank[codes]
 
-    def column(name: str) -> NDArray[np.float32]:
-        values = rows[name].fill_null(-np.inf) if name == "end_days" else rows[name]
-        return np.asarray(values.to_numpy()[place], dtype=np.float32)
-
-    start, end, known_days, reach = (column(name) for name in ("start_days", "end_days", "known_days", "reach"))
-    order = np.lexsort((reach, known_days, end, kinds, -start, items))
+    moments = {name: np.asarray(rows[name].fill_null(-np.inf).to_numpy()[place], dtype=np.float32) for name in MOMENTS}
+    reach = np.asarray(rows["reach"].to_numpy()[place], dtype=np.float32)
+    start, end, known_days, replaced_days = moments.values()
+    order = np.lexsort((reach, replaced_days, -known_days, end, kinds, -start, items))
+    columns: dict[str, Numbers] = {"items": items.astype(np.int32), "kinds": kinds, **moments, "reach": reach}
     return ItemPromotions(
-        items[order].astype(np.int32),
-        kinds[order],
-        start[order],
-        end[order],
-        known_days[order],
-        reach[order],
-        tuple(known[by_count].tolist()),
-        len(item_ids),
+        **{name: column[order] for name, column in columns.items()},
+        kind_names=tuple(known[by_count].tolist()),
+        n_items=len(item_ids),
     )
 
 

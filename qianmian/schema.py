@@ -170,15 +170,17 @@ TABLES: dict[str, Table] = {
             _c("channel", "string", "channel of delivery"),
             _VALID_FROM,
         )),
-        Table("promotions", ("source", "item_id", "category", "kind", "start", "end", "known_at"), (
+        Table("promotions", ("source", "item_id", "category", "kind", "start", "end", "plan_id", "known_at"), (
             _SOURCE,
             _c("item_id", "string", "the item promoted; empty where a whole category is"),
             _c("category", "string", "the category promoted, with all below it"),
             _c("kind", "string", "type of the promotion: mailer, display, coupon …"),
             _c("start", "timestamp", "first moment", unit="UTC", required=True),
-            _c("end", "timestamp", "last moment; empty while no end is planned", unit="UTC"),
+            _c("end", "timestamp", "first moment after it; empty while no end is planned", unit="UTC"),
             _c("known_at", "timestamp", "when the plan was known; not read before", unit="UTC", required=True),
             _c("reach", "float64", "share of the stores or customers it reaches; 1 if empty", unit="0..1"),
+            _c("plan_id", "string", "the plan; of an item in it, the rows known last replace those known before"),
+            _c("withdrawn", "bool", "the plan no longer holds, since known_at"),
         )),
         Table("touches", ("source", "touch_id"), (
             _c("touch_id", "string", "one contact with one customer", required=True),

@@ -86,7 +86,7 @@ class Champions:
     failures : mapping of str to QianmianError
         Why a job, or ``profiles``, could not be loaded.
     problems : tuple of QianmianError
-        Errors of versions that were replaced by an earlier version.
+        Errors of versions that were replaced by an earlier version, and of planned promotions that cannot be read.
     """
 
     models: Mapping[str, Champion]
@@ -179,6 +179,7 @@ def load_from_workspace(
     """Load the champions and the profiles of a workspace.
 
     If a champion cannot be loaded, the previous version is loaded instead and `Champions.problems` contains the error.
+    It does as well if the planned promotions cannot be read: the champion then keeps those of its fit.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def load_from_workspace(
             try:
                 with folder as path:
                     bundle = _load_bundle(path, job)
-                planned = read_promotions(bundle, workspace) if BUNDLE_KINDS[job] == "scenes" else ""
+                planned = read_promotions(bundle, workspace, problems) if BUNDLE_KINDS[job] == "scenes" else ""
                 models[job] = Champion(job, version, bundle, planned)
                 break
             except ArtifactError as error:

@@ -20,9 +20,10 @@ FIX = (
 
 def planned_items(split: HoldoutSplit, horizon_days: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell which items are planned to go on promotion in a held-out period, and which sell in it, each (n_items,)."""
-    train, promotions = split.train, split.train.promotions
+    train = split.train
     is_planned = np.zeros(train.n_items, dtype=bool)
-    if promotions is not None:
+    if train.promotions is not None:
+        promotions = train.promotions.current()
         begin = (promotions.start_days <= 0) & (promotions.start_days > -horizon_days)
         is_planned[promotions.items[begin]] = True
     return is_planned, np.bincount(split.holdout.items, minlength=train.n_items) > 0

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -199,10 +199,9 @@ class Lake:
     @property
     def last(self) -> datetime | None:
         """Last timestamp of all transactions and events; None if no row has one."""
-        times = [
-            state.last for name, state in self.states().items() if name in ("transactions", "events") and state.last
-        ]
-        return max(times, default=None)
+        states = self.states()
+        lasts = (states[name].last for name in ("transactions", "events") if name in states)
+        return max((last for last in lasts if last), default=None)
 
     @property
     def has_timestamps(self) -> bool:
@@ -256,18 +255,20 @@ class Lake:
             f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
         )
 
-    def connect(self) -> Backend:
-        """Open an in-memory DuckDB through Ibis, with one view per canonical table.
+    def connect(self, tables: Collection[str] = tuple(LAKE_TABLES)) -> Backend:
+        """Open an in-memory DuckDB through Ibis, with one view per table; by default, of all canonical tables.
 
         The view of a table that was never ingested is empty and has the right column types.
         """
         backend = ibis.duckdb.connect()
         raw = cast(duckdb.DuckDBPyConnection, backend.con)
         raw.execute("SET TimeZone='UTC'; SET preserve_insertion_order=true")
-        self.attach(raw)
+        self.attach(raw, tables=tables)
         return backend
 
-    def attach(self, connection: duckdb.DuckDBPyConnection, prefix: str = "") -> None:
+    def attach(
+        self, connection: duckdb.DuckDBPyConnection, prefix: str = "", tables: Collection[str] = tuple(LAKE_TABLES)
+    ) -> None:
         """Create the views of `connect` in another DuckDB connection, their names preceded by `prefix`.
 
         Raises
@@ -276,7 +277,7 @@ class Lake:
             If the files of a table cannot be read.
         """
         states = self.states()
-        for table in LAKE_TABLES.values():
+        for table in map(LAKE_TABLES.__getitem__, tables):
             state = states.get(table.name)
             if state is None and table is PROFILE_HISTORY and "profiles" in states:
                 profiles = f"{prefix}profiles"
@@ -292,7 +293,6 @@ class Lake:
                 continue
             missing = [column for column in table.columns if column.name not in state.columns]
             extra = "".join(f", NULL::{SQL_TYPES[column.dtype]} AS {quote(column.name)}" for column in missing)
-            path = self.parquet_path(state)
             try:
                 connection.execute(
                     f"CREATE OR REPLACE VIEW {prefix}{table.name} AS SELECT *{extra} FROM {self._scan(state.path)}"
@@ -300,7 +300,7 @@ class Lake:
             except duckdb.Error as error:
                 raise ArtifactError(
                     f"the lake's {table.name} cannot be read",
-                    where=path,
+                    where=self.parquet_path(state),
                     got=str(error).splitlines()[0],
                     hint="delete the lake folder and ingest again",
                 ) from error

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
+import duckdb
+
 from features.data.lake import Lake
-from features.promotions import item_promotions
+from features.promotions import ItemPromotions, item_promotions
 from models.bundle import ModelBundle
 from models.recommend.ranking.promotions import PAST_DAYS
 from models.recommend.scene_models import SceneModels
+from qianmian.errors import ArtifactError, QianmianError
 from qianmian.workspace import Workspace
 
+logger = logging.getLogger(__name__)
+
+TABLE = "promotions"
 NO_LIMIT = datetime(9999, 1, 1)
 
 
-def read_promotions(bundle: ModelBundle, workspace: Workspace) -> str:
+class PromotionsError(ArtifactError):
+    """The promotions of the lake cannot be read, so that a model keeps those known at its fit."""
+
+
+def read_promotions(bundle: ModelBundle, workspace: Workspace, problems: list[QianmianError]) -> str:
     """Let the models of a bundle read the promotions of the lake, also those that became known after the fit.
 
-    A model without features of promotions reads none, and the lake is not opened for it. Without a lake that has
-    promotions, a model keeps those known at its fit.
+    A model without features of promotions reads none, and the lake is not opened for it; for the others, no other table
+    is opened. A model keeps the promotions known at its fit if the lake has none, or if they cannot be read: damage of
+    the lake is no damage of the model.
+
+    Parameters
+    ----------
+    problems : list of QianmianError
+        Gets a `PromotionsError` if the promotions cannot be read.
 
     Returns
     -------
@@ -30,26 +47,38 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace) -> str:
     if not readers:
         return ""
     lake = Lake(workspace)
-    state = lake.states().get("promotions")
-    if state is None:
-        return ""
-    backend = lake.connect()
     try:
-        promotions = item_promotions(
-            backend,
-            bundle.as_of,
-            bundle.item_ids,
-            bundle.item_attributes["category"],
-            known_before=NO_LIMIT,
-            ended_days=PAST_DAYS,
+        state = lake.states().get(TABLE)
+        if state is None:
+            return ""
+        promotions = _of_bundle(lake, bundle)
+    except (ArtifactError, duckdb.Error, OSError) as error:
+        problem = PromotionsError(
+            "the planned promotions cannot be read, and the recommender uses those known when it was trained",
+            where=str(workspace.lake),
+            got=str(error).splitlines()[0],
+            hint="delete the lake folder and ingest again, then restart the server",
         )
-    finally:
-        backend.disconnect()
+        logger.warning("promotions=broken reason=%s", problem)
+        problems.append(problem)
+        return ""
     for model in readers:
         model.update_promotions(promotions)
     return state.digest
 
 
+<<<<<<< HEAD
 def changed_since_fit(bundle: ModelBundle, digest: str) -> bool:
     """Whether promotions of the lake that a model reads (`read_promotions`) are others than those of its fit."""
     return digest not in ("", bundle.facts.get("promotions_digest"))
+=======
+def _of_bundle(lake: Lake, bundle: ModelBundle) -> ItemPromotions | None:
+    """The promotions of the items of a bundle, whenever they became known."""
+    backend, categories = lake.connect([TABLE]), bundle.item_attributes["category"]
+    try:
+        return item_promotions(
+            backend, bundle.as_of, bundle.item_ids, categories, known_before=NO_LIMIT, ended_days=PAST_DAYS
+        )
+    finally:
+        backend.disconnect()
+>>>>>>> w-plans

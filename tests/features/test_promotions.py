@@ -13,6 +13,7 @@ from features.definitions import FEATURES
 from features.promotions import item_promotions
 from features.training_data import training_set
 from tests.features.data.exports import Export
+from tests.models.recommend.promoted_shop import promotions_of
 
 AS_OF = datetime(2024, 4, 1)
 ITEMS = np.array(["a", "b", "c", "d"])
@@ -77,11 +78,72 @@ def test_reach_at_a_moment_is_that_of_the_rows_that_run(shop):
     items, days = rng.integers(0, 4, 400), rng.uniform(-10, 60, 400).round(1)
     for kind in (None, 0, 1):
         kept = np.ones(len(found), bool) if kind is None else found.kinds == kind
-        runs = (found.start_days >= days[:, None]) & (found.end_days <= days[:, None])
+        runs = (found.start_days >= days[:, None]) & (found.end_days < days[:, None])
         runs &= (found.items == items[:, None]) & kept
         expected = np.minimum((runs * found.reach).sum(axis=1), 1.0)
         np.testing.assert_allclose(found.reach_at(kind)(items, days), expected, atol=1e-6)
     assert set(np.unique(expected)) == {0.0, 1.0}  # the display without an end
+
+
+def current(rows, days, tmp_path):
+    """The promotions of item a that count a number of days after `AS_OF`: (start, end, reach), and read then anew."""
+    export = Export(tmp_path)
+    columns = COLUMNS.replace("}", ", plan_id: plan, withdrawn: gone}")
+    export.ingest("sku,group,type,first,last,told,part,plan,gone\n" + "\n".join(rows) + "\n", columns, "promotions")
+    everything = read(export, known_before=datetime(9999, 1, 1))
+    found = []
+    for at in days:
+        moved, anew = everything.later(at).current(), read(export, AS_OF + timedelta(days=at))
+        assert described(moved) == described(everything.later(30).later(at - 30).current())
+        counts = [(row[2] - at, row[3] - at, row[5]) for row in described(moved)]
+        assert [row[:4] for row in described(moved)] == (
+            [] if anew is None else [r[:4] for r in described(anew.current())]
+        )
+        found.append(counts)
+    return found
+
+
+def test_a_plan_that_is_exported_again_is_one_plan(tmp_path):
+    rows = (
+        "a,,m,2024-04-10,2024-04-12,2024-03-01,0.5,,",
+        "a,,m,2024-04-10,2024-04-12,2024-04-03,0.6,,",
+        "a,,m,2024-04-10,2024-04-12,2024-04-04,0.7,,",
+        "a,,n,2024-04-10,2024-04-12,2024-04-04,0.25,,",  # another kind
+    )
+    first, other = (-9.0, -11.0, 0.5), (-9.0, -11.0, 0.25)
+    assert current(rows, (0, 5), tmp_path) == [[first], [first, other]]
+
+
+def test_of_a_plan_with_an_id_the_rows_known_last_count(tmp_path):
+    rows = (
+        "a,,m,2024-04-10,2024-04-12,2024-03-20,1,P,",
+        "a,,m,2024-04-20,2024-04-22,2024-03-20,1,P,",
+        "b,,m,2024-04-10,2024-04-12,2024-03-20,1,P,",  # another item of the plan: nothing was said of it since
+        "a,,m,2024-04-15,2024-04-18,2024-04-03,0.5,P,false",  # moved
+        "a,,m,2024-04-15,2024-04-18,2024-04-05,0.5,P,true",  # withdrawn
+        "a,,m,2024-04-16,2024-04-18,2024-04-07,0.5,P,",  # and planned again
+        "a,,m,2024-04-10,2024-04-12,2024-03-30,1,Q,",  # a plan of its own
+    )
+    own, of_b = (-9.0, -11.0, 1.0), (-9.0, -11.0, 1.0)
+    later = (-19.0, -21.0, 1.0)
+    assert current(rows, (-5, 0, 3, 5, 7), tmp_path) == [
+        [own, later, of_b],
+        [own, later, of_b],
+        [own, (-14.0, -17.0, 0.5), of_b],
+        [own, of_b],
+        [own, (-15.0, -17.0, 0.5), of_b],
+    ]
+
+
+def test_of_weeks_back_to_back_one_runs_at_the_boundary():
+    weeks = promotions_of([(0, "m", 14, 7, 20, 0.5), (0, "m", 7, 0, 20, 0.5)], 1)
+    reach = weeks.reach_at()(np.zeros(5, int), np.array([14.5, 14.0, 7.0, 0.5, 0.0]))
+    assert reach.tolist() == [0.0, 0.5, 0.5, 0.5, 0.0]
+
+
+def test_a_promotion_that_began_long_ago_runs_for_its_item_only():
+    endless = promotions_of([(1, "m", 3e5, -np.inf, 20, 1.0), (2, "m", 4e5, 3e5, 20, 1.0)], 3)  # 800 and 1,100 years
+    assert endless.reach_at()(np.arange(3), np.full(3, 5.0)).tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_training_set_is_rewound_with_its_promotions(shop):

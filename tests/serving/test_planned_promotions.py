@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from dataclasses import replace
+=======
+import json
+import shutil
+>>>>>>> w-plans
 from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from features.compute.builder import Builder
 from features.data.ingest import ingest
 from features.data.lake import Lake
@@ -25,10 +32,15 @@ from qianmian.workspace import Workspace
 from serving.champions import export, load_from_folder, load_from_workspace
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
+<<<<<<< HEAD
 from serving.scoring.spark import recommend_on_spark
+=======
+from serving.recommending.planned import PromotionsError
+from training.promotion import promote
+>>>>>>> w-plans
 
 AS_OF = datetime(2024, 8, 1)
-LATER = AS_OF + timedelta(days=3)
+LATER = AS_OF + timedelta(days=11)  # the plans of the fit that run at its time are over
 HEAD = "item_id,kind,start,end,known_at"
 
 
@@ -148,6 +160,57 @@ def test_without_the_lake_the_plans_of_the_fit_stay(planned, tmp_path):
     users = np.arange(30)
     ours, theirs = (one.models["recommend"].catalogue.model("home").recommend(users, 6) for one in (champions, shipped))
     np.testing.assert_array_equal(ours.ids, theirs.ids)
+
+
+def home_lists(champions):
+    return champions.models["recommend"].catalogue.model("home").recommend(np.arange(30), 6).ids
+
+
+def damaged(workspace, table, tmp_path):
+    """A copy of a workspace in which the files of a table of the lake are no Parquet files."""
+    copy = Workspace(shutil.copytree(workspace.root, tmp_path / "damaged"))
+    files = list(copy.root.glob(f"lake/{table}/**/*.parquet"))
+    assert files
+    for file in files:
+        file.write_bytes(b"no parquet" * 10)
+    return copy
+
+
+def test_damage_of_another_table_changes_nothing(planned, tmp_path):
+    sound = load_from_workspace(planned[0], Settings(), ["recommend"])
+    champions = load_from_workspace(damaged(planned[0], "transactions", tmp_path), Settings(), ["recommend"])
+    assert champions.problems == ()
+    assert champions.models["recommend"].promotions == sound.models["recommend"].promotions != ""
+    np.testing.assert_array_equal(home_lists(champions), home_lists(sound))
+
+
+@pytest.mark.parametrize("part", ["promotions", "manifest", "pages"])
+def test_promotions_that_cannot_be_read_leave_the_champion_and_its_plans(planned, registering, tmp_path, part):
+    workspace, train, bundle = planned
+    both = Workspace(shutil.copytree(workspace.root, tmp_path / "both"))
+    champion = load_from_workspace(both, Settings(), ["recommend"]).models["recommend"].version
+    registering.register(both, "recommend", bundle(PopularRecommender().fit(train)))  # an alternative
+    promote(both, "recommend", int(champion), AS_OF)
+    copy = damaged(both, "promotions", tmp_path) if part == "promotions" else both
+    if part == "manifest":
+        (copy.lake / "manifest.json").write_text("{", encoding="utf-8")
+    if part == "pages":  # the file opens, but its rows cannot be read
+        for file in copy.root.glob("lake/promotions/**/*.parquet"):
+            content = bytearray(file.read_bytes())
+            content[4 : len(content) // 4] = b"x" * (len(content) // 4 - 4)
+            file.write_bytes(content)
+    champions = load_from_workspace(copy, Settings(), ["recommend"])
+    assert champions.models["recommend"].version == champion
+    assert champions.models["recommend"].promotions == ""
+    (problem,) = champions.problems
+    assert isinstance(problem, PromotionsError)
+    told = json.loads(CliRunner().invoke(app, ["doctor", "--workspace", str(copy.root), "--json"]).stdout)["findings"]
+    (finding,) = [one for one in told if one["check"] == "promotions"]
+    assert finding["status"] == "warn"
+    assert "uses those known when it was trained" in finding["found"]
+    assert "champion" not in {one["check"] for one in told}
+    export(workspace, Settings(), tmp_path / "export")
+    np.testing.assert_array_equal(home_lists(champions), home_lists(load_from_folder(tmp_path / "export")))
 
 
 def test_a_model_without_promotions_does_not_open_the_lake(planned, registering, monkeypatch):

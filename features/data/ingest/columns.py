@@ -10,7 +10,7 @@ from qianmian.schema import Column, Table
 # Key columns that a row may leave empty: a sighting needs no time, and a promotion names an item or a category
 OPTIONAL_KEYS = {
     ("identities", "observed_at"),
-    *(("promotions", name) for name in ("item_id", "category", "kind", "end")),
+    *(("promotions", name) for name in ("item_id", "category", "kind", "end", "plan_id")),
 }
 
 

@@ -185,6 +185,7 @@ class CompleteJourney(Source):
     def _promotions(self, folder: Path) -> tuple[str, dict[str, str], str]:
         """File, columns and relation of the promotions: a row an item, kind and week, over all stores.
 
+        `reach` is the share of the stores that the table lists in that week, so that it needs no later week.
         A week begins on Monday at midnight of the Eastern zone, the first on the first Monday before the year.
         """
         path = literal(exact_pattern(folder / "promotions.parquet"))
@@ -205,12 +206,13 @@ class CompleteJourney(Source):
                 "item_id": "product_id",
                 "kind": "kind",
                 "start": begun,
-                "end": f"{over} - INTERVAL 1 SECOND",
+                "end": over,
                 "known_at": f"{begun} - {ahead}",
                 "reach": "stores / all_stores",
             },
-            f"WITH counted AS MATERIALIZED ({counted}), shops AS (SELECT count(DISTINCT store_id) AS all_stores "
-            f"FROM read_parquet({path})) SELECT * FROM ({rows}), shops ORDER BY week, kind, product_id",
+            f"WITH counted AS MATERIALIZED ({counted}), shops AS (SELECT week, count(DISTINCT store_id) AS all_stores "
+            f"FROM read_parquet({path}) GROUP BY week) SELECT * FROM ({rows}) JOIN shops USING (week) "
+            "ORDER BY week, kind, product_id",
         )
 
     def _sampled(self, folder: Path) -> str:

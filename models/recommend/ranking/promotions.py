@@ -86,7 +86,8 @@ class PlannedPromotions:
         n = lines.shape[0]
         counts, reach = np.bincount(lines.users, minlength=n), np.zeros((n, 1 + len(kinds)))
         if promotions is not None:
-            levels = [promotions.reach_at(_code(promotions, kind)) for kind in (None, *kinds)]
+            current = promotions.current()
+            levels = [current.reach_at(_code(current, kind)) for kind in (None, *kinds)]
             for customers in customer_blocks(lines.users, BLOCK_LINES):
                 users, items, ages = lines.users[customers], lines.items[customers], lines.age_days[customers]
                 for place, level in enumerate(levels):
@@ -125,15 +126,16 @@ class PlannedPromotions:
         promotions = self.promotions
         if promotions is None:
             nothing = np.empty(0, np.float32)
-            empty = (np.empty(0, np.int32), np.empty(0, np.int16), nothing, nothing, nothing, nothing)
-            return ItemPromotions(*empty, (), len(wanted))
+            empty = (np.empty(0, np.int32), np.empty(0, np.int16))
+            return ItemPromotions(*empty, nothing, nothing, nothing, nothing, nothing, (), len(wanted))
         first, last = (np.searchsorted(promotions.items, wanted, side=side) for side in ("left", "right"))
         counts = last - first
         at = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
         chosen = promotions.where(at)
         owners = np.repeat(np.arange(len(wanted), dtype=np.int32), counts)
         columns = {name: getattr(chosen, name) for name in ARRAYS} | {"items": owners}
-        return ItemPromotions(**columns, kind_names=promotions.kind_names, n_items=len(wanted)).later(elapsed_days)
+        known = ItemPromotions(**columns, kind_names=promotions.kind_names, n_items=len(wanted)).later(elapsed_days)
+        return known.current()
 
     # ---- persistence ---------------------------------------------------------------------------------------------
 
@@ -174,13 +176,16 @@ def _code(promotions: ItemPromotions | None, kind: str | None) -> int | None:
 
 
 def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
-    """Compute `ITEM` for items 0 … n − 1, (n, 5); NaN for days of a promotion that is not known."""
+    """Compute `ITEM` for items 0 … n − 1, (n, 5); NaN for days of a promotion that is not known.
+
+    Shares and reach are those of all promotions together, at most 1.
+    """
     items, reach = known.items, known.reach.astype(np.float64)
     start, end = known.start_days.astype(np.float64), known.end_days.astype(np.float64)
     past = np.clip(np.minimum(start, PAST_DAYS) - np.maximum(end, 0.0), 0.0, None) * reach
     planned = np.clip(np.minimum(start, 0.0) - np.maximum(end, -PLANNED_DAYS), 0.0, None) * reach
-    runs, begins = (start >= 0) & (end <= 0), (start < 0) & (start > -PLANNED_DAYS)
-    over = (end > 0) & (end <= PAST_DAYS)
+    runs, begins = (start >= 0) & (end < 0), (start < 0) & (start > -PLANNED_DAYS)
+    over = (end >= 0) & (end <= PAST_DAYS)
     days_since, days_until, now = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
     np.fmin.at(days_since, items[over], end[over])
     days_since[items[runs]] = 0.0
@@ -188,6 +193,7 @@ def _item_columns(known: ItemPromotions, n: int) -> NDArray[np.float64]:
     days_until[items[runs]] = 0.0
     np.add.at(now, items[runs], reach[runs])
     shares = [
-        np.bincount(items, days, minlength=n) / length for days, length in ((past, PAST_DAYS), (planned, PLANNED_DAYS))
+        np.minimum(np.bincount(items, days, minlength=n) / length, 1.0)
+        for days, length in ((past, PAST_DAYS), (planned, PLANNED_DAYS))
     ]
-    return np.column_stack([shares[0], days_since, now, shares[1], days_until])
+    return np.column_stack([shares[0], days_since, np.minimum(now, 1.0), shares[1], days_until])

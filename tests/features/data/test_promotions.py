@@ -57,6 +57,24 @@ def test_rows_are_kept_or_rejected_with_a_reason_and_all_are_counted(tmp_path):
     ]
 
 
+def test_a_plan_with_an_id_is_ingested_with_its_versions(tmp_path):
+    export = Export(tmp_path)
+    text = (
+        "plan,sku,first,last,told,gone\n"
+        "P1,s1,2024-03-04,2024-03-11,2024-02-01,false\n"
+        "P2,s1,2024-03-04,2024-03-11,2024-02-01,false\n"  # another plan of the same period
+        "P1,s1,2024-03-04,2024-03-11,2024-02-20,true\n"
+    )
+    columns = "{item_id: sku, start: first, end: last, known_at: told, plan_id: plan, withdrawn: gone}"
+    report = export.ingest(text, columns, "promotions").tables["promotions"]
+    assert (report.read, report.kept, report.quarantined) == (3, 3, 0)
+    again = export.ingest(text, columns, "promotions").tables["promotions"]
+    assert (again.read, again.kept, again.duplicates) == (3, 0, 3)
+    found = export.query("SELECT plan_id, known_at, withdrawn FROM promotions ORDER BY known_at, plan_id")
+    early, late = datetime(2024, 2, 1), datetime(2024, 2, 20)
+    assert found == [("P1", early, False), ("P2", early, False), ("P1", late, True)]
+
+
 def test_without_known_at_the_table_is_refused(tmp_path):
     text = f"{HEAD}\ns1,,m,2024-03-04,2024-03-10,2024-02-20,1\n"
     with pytest.raises(ConfigError, match="known_at is required"):
@@ -119,13 +137,25 @@ def test_complete_journey_has_a_row_an_item_kind_and_week(tmp_path):
     # weeks begin on Monday in the Eastern zone, also across the change of clocks on 2017-11-05
     weeks = con.execute('SELECT DISTINCT start, "end", known_at FROM made WHERE week IN (1, 45) ORDER BY 1').fetchall()
     assert weeks == [
-        (datetime(2016, 12, 26, 5), datetime(2017, 1, 2, 4, 59, 59), datetime(2016, 12, 19, 5)),
-        (datetime(2017, 10, 30, 4), datetime(2017, 11, 6, 4, 59, 59), datetime(2017, 10, 23, 4)),
+        (datetime(2016, 12, 26, 5), datetime(2017, 1, 2, 5), datetime(2016, 12, 19, 5)),
+        (datetime(2017, 10, 30, 4), datetime(2017, 11, 6, 5), datetime(2017, 10, 23, 4)),
     ]
     lines = literal(CompleteJourney._folder() / "transactions.parquet")
     outside = con.execute(
         f'SELECT count(*) FROM read_parquet({lines}) AS t JOIN (SELECT DISTINCT week, start, "end" FROM made) AS m '
-        'USING (week) WHERE t.transaction_timestamp NOT BETWEEN start AND "end"'
+        'USING (week) WHERE t.transaction_timestamp < start OR t.transaction_timestamp >= "end"'
     ).fetchone()
     assert outside == (0,)  # the weeks of the order lines
     assert con.execute("SELECT min(reach) > 0, max(reach) <= 1 FROM made").fetchone() == (True, True)
+    # the share of the stores of the week: one that is in the table in other weeks only is none of them
+    stores = con.execute(
+        f"SELECT count(DISTINCT store_id), (SELECT count(DISTINCT store_id) FROM read_parquet({path})) "
+        f"FROM read_parquet({path}) WHERE week = 1"
+    ).fetchone()
+    assert stores[0] < stores[1]
+    widest = con.execute(
+        "SELECT max(stores) FROM (SELECT count(DISTINCT store_id) AS stores "
+        f"FROM read_parquet({path}) WHERE week = 1 AND display_location <> '0' GROUP BY product_id)"
+    ).fetchone()
+    reach = con.execute("SELECT max(reach) FROM made WHERE week = 1 AND kind = 'display'").fetchone()
+    assert reach == pytest.approx([widest[0] / stores[0]])

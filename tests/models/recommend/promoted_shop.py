@@ -13,10 +13,11 @@ N_USERS, N_ITEMS, DAYS = 120, 60, 168
 
 
 def promotions_of(rows, n_items):
-    """Promotions of (item, kind, start, end, known, reach), in days before the cutoff."""
-    rows = sorted(rows, key=lambda row: (row[0], -row[2]))
+    """Promotions of (item, kind, start, end, known, reach), in days before the cutoff; a seventh value is replaced."""
+    rows = sorted(rows, key=lambda row: (row[0], -row[2], row[1], row[3], -row[4]))
     names = tuple(sorted({row[1] for row in rows}))
-    columns = [np.array([row[place] for row in rows], dtype=np.float32) for place in (2, 3, 4, 5)]
+    start, end, known, reach = (np.array([row[place] for row in rows], dtype=np.float32) for place in (2, 3, 4, 5))
+    columns = start, end, known, np.array([[*row[6:], -np.inf][0] for row in rows], dtype=np.float32), reach
     kinds = np.array([names.index(row[1]) for row in rows], dtype=np.int16)
     return ItemPromotions(np.array([row[0] for row in rows], dtype=np.int32), kinds, *columns, names, n_items)
 

@@ -57,6 +57,42 @@ def test_features_by_hand():
     assert found["promoted_0_display_user_share"] == pytest.approx([0, 0, 0.25, NAN], nan_ok=True)
 
 
+def test_shares_and_reach_do_not_exceed_one():
+    plans = [(0, kind, 20, -20, 30, 0.75) for kind in "abc"]
+    found = table(PlannedPromotions.of(promotions_of(plans, 1), (), lines([(0, 0, 10)])), [0], [0])
+    assert found["promoted_past_share"] == found["promoted_planned_share"] == found["promoted_reach_now"] == [1]
+    assert found["promoted_user_share"] == [1]
+
+
+def test_a_plan_counts_once_and_as_it_was_known_last():
+    once = [(0, "m", 14, -7, 20, 0.5), (1, "m", -7, -14, 20, 0.5)]
+    again = [*once, (0, "m", 14, -7, 3, 0.5), (1, "m", -7, -14, 3, 0.75)]  # exported again
+    moved = [*once, (0, "m", 21, -14, 30, 1.0, 25.0), (1, "m", -1, -2, 30, 1.0, 3.0)]  # replaced before the cutoff
+    bought = lines([(0, 0, 10), (0, 0, 18)])
+    expected, *found = (
+        table(PlannedPromotions.of(promotions_of(rows, 2), (), bought), [0, 0], [0, 1], elapsed_days=2.0)
+        for rows in (once, again, moved)
+    )
+    assert expected["promoted_user_share"] == [0.25, 0.25]
+    for one in found:
+        np.testing.assert_equal(one, expected)
+
+
+def test_a_plan_is_replaced_when_the_change_becomes_known():
+    promotions = promotions_of([(0, "m", -7, -14, 20, 1.0, -3.0), (0, "m", -9, -14, -3, 1.0)], 1)
+    planned = PlannedPromotions.of(promotions, (), lines([(0, 0, 10)]))
+    days = [table(planned, [0], [0], elapsed_days=now)["promoted_days_until"] for now in (0.0, 3.0, 5.0)]
+    np.testing.assert_equal(days, [[7], [4], [4]])
+
+
+def test_at_the_end_of_a_week_the_next_one_runs_alone():
+    weeks = promotions_of([(0, "m", 7, 0, 20, 0.5), (0, "m", 0, -7, 20, 0.25), (1, "m", 7, 0, 20, 1.0)], 2)
+    found = table(PlannedPromotions.of(weeks, (), lines([(0, 0, 10)])), [0, 0], [0, 1])
+    assert found["promoted_reach_now"] == [0.25, 0]
+    np.testing.assert_equal(found["promoted_days_since"], [0, 0])
+    np.testing.assert_equal(found["promoted_days_until"], [0, NAN])
+
+
 def test_time_passes_and_plans_become_known_after_the_fit():
     promotions = promotions_of([(0, "m", -7, -14, 2, 1.0), (1, "m", -9, -16, -3, 1.0)], 2)
     planned = PlannedPromotions.of(promotions, (), lines([(0, 0, 10)]))
