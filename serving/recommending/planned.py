@@ -67,11 +67,11 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace, problems: list[Qi
     return state.digest
 
 
-<<<<<<< HEAD
 def changed_since_fit(bundle: ModelBundle, digest: str) -> bool:
     """Whether promotions of the lake that a model reads (`read_promotions`) are others than those of its fit."""
     return digest not in ("", bundle.facts.get("promotions_digest"))
-=======
+
+
 def _of_bundle(lake: Lake, bundle: ModelBundle) -> ItemPromotions | None:
     """The promotions of the items of a bundle, whenever they became known."""
     backend, categories = lake.connect([TABLE]), bundle.item_attributes["category"]
@@ -81,4 +81,3 @@ def _of_bundle(lake: Lake, bundle: ModelBundle) -> ItemPromotions | None:
         )
     finally:
         backend.disconnect()
->>>>>>> w-plans

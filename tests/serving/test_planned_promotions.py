@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from dataclasses import replace
-=======
 import json
 import shutil
->>>>>>> w-plans
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -32,12 +29,9 @@ from qianmian.workspace import Workspace
 from serving.champions import export, load_from_folder, load_from_workspace
 from serving.endpoints import ENDPOINTS
 from serving.recommending import batch
-<<<<<<< HEAD
-from serving.scoring.spark import recommend_on_spark
-=======
 from serving.recommending.planned import PromotionsError
+from serving.scoring.spark import recommend_on_spark
 from training.promotion import promote
->>>>>>> w-plans
 
 AS_OF = datetime(2024, 8, 1)
 LATER = AS_OF + timedelta(days=11)  # the plans of the fit that run at its time are over
