@@ -122,7 +122,7 @@ class TwoStageRecommender(CandidateRecommender):
     supports_fold_in: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "rounds": Range(50, 300),
-        "learning_rate": Range(0.03, 0.15, log=True),
+        "learning_rate": Range(0.03, 0.2, log=True),
         "depth": Range(4, 8),
         "min_child_weight": Range(5.0, 100.0, log=True),
         "cuts": Range(1, 5),

@@ -372,13 +372,20 @@ def test_the_examples_of_the_guide_work(shop: Shop) -> None:
     guide = (Path(__file__).parents[3] / "docs" / "data-reference.md").read_text(encoding="utf-8")
     examples = [part.split("```", 1)[0] for part in guide.split("```yaml\n")[1:] if "url: " not in part.split("```")[0]]
     shop.write("data/online_retail_1.csv", HEAD + "A1,1,u1,2017-01-01,2,1\n")
+    shop.write(
+        "data/promotions_1.csv",
+        "sku,channel,first_day,last_day,planned_on,stores\n85123A,mailer,2017-02-01,2017-02-07,2017-01-20,56\n",
+    )
     rows = {
         "userbehavior_sample": "SELECT 1 AS user_id, 2 AS item_id, 3 AS category_id, 'pv' AS behaviour, 1511544070 AS timestamp",
         "cdnow_master": "SELECT '00001' AS customer_id, TIMESTAMP '1997-01-01' AS date, 1 AS number_of_cds, 11.77 AS amount_usd",
     }
     for name, query in rows.items():
         duckdb.sql(f"COPY ({query}) TO {literal(shop.root / (name + '.parquet'))} (FORMAT parquet)")
-    assert [shop.ingest(example).kept for example in examples] == [1, 1, 1]
+    assert [shop.ingest(example).kept for example in examples] == [1, 1, 1, 1]
+    assert shop.query('SELECT item_id, "end"::VARCHAR, reach FROM promotions') == [
+        ("85123A", "2017-02-08 00:00:00", 0.5)
+    ]
     assert shop.query("SELECT source, order_id, ts::VARCHAR FROM transactions ORDER BY 1") == [
         ("cdnow", "00001-19970101", "1997-01-01 05:00:00"),
         ("shop", "A1", "2017-01-01 00:00:00"),
