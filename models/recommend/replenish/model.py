@@ -33,6 +33,7 @@ from qianmian.errors import DataError
 
 MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase per snapshot that the calibration is fitted on
 BLOCK_LINES = 500_000  # interactions whose pairs are computed at a time: 0.3 GB
+PAIRS_AT_ONCE = 10_000  # whose customers are read at a time: 0.1 GB
 LEARNING_LINES = 1_000_000  # interactions that priors and calibration are estimated from: 0.5 GB
 # saved name → attribute
 STATE_KEYS = {
@@ -212,15 +213,20 @@ class ReplenishRecommender(Recommender):
         pairs = sparse.csr_matrix(
             (np.arange(len(self.times_)), self.purchase_probabilities_.indices, self.purchase_probabilities_.indptr),
             shape=self.purchase_probabilities_.shape,
-        )[users]
-        place = entry_positions(pairs, np.asarray(items)[:, None])[:, 0]
-        at = pairs.data[place] if pairs.nnz else np.zeros(len(place), dtype=np.int64)
+        )
+        at = np.full(len(items), -1, dtype=np.int64)
+        for start in range(0, len(items), PAIRS_AT_ONCE):
+            block = slice(start, start + PAIRS_AT_ONCE)
+            of_users = pairs[users[block]]
+            place = entry_positions(of_users, np.asarray(items[block])[:, None])[:, 0]
+            at[block][place >= 0] = of_users.data[place[place >= 0]]
+        known = at >= 0
         cycle, spread, own, recency_days = (
             part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.recency_days_)
         )
         # the dropout probability is 0, because the expectation is conditional on a purchase
         repurchase_model = RepurchaseModel(cycle, spread, own, np.zeros(len(at)))
-        return np.where(place >= 0, repurchase_model.expected_days(recency_days, within_days), np.nan)
+        return np.where(known, repurchase_model.expected_days(recency_days, within_days), np.nan)
 
     def _place(self, user: int, item: int) -> int | None:
         if user < 0:

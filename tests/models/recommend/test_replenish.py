@@ -361,3 +361,16 @@ def test_gone_habits_are_found():
     found = CyclePriors.of(PurchaseIntervals.at(0.0, days, 1.0), np.zeros(train.n_items, np.int64), np.log(14.0))
     assert found.dropout_probability[:4] == pytest.approx(0.1, abs=0.05)
     assert float(found.within) == pytest.approx(0.25**2, rel=0.3)
+
+
+def test_expected_days_do_not_depend_on_how_many_pairs_are_read_at_a_time(monkeypatch):
+    rng = np.random.default_rng(1)
+    data = TrainingSet.from_arrays(
+        rng.integers(0, 30, 600), rng.integers(0, 12, 600), n_users=30, n_items=12, age_days=rng.uniform(1, 200, 600)
+    )
+    fitted = ReplenishRecommender().fit(data)
+    users, items = np.repeat(np.arange(30), 12), np.tile(np.arange(12), 30)
+    together = fitted.expected_days(users, items)
+    monkeypatch.setattr("models.recommend.replenish.model.PAIRS_AT_ONCE", 7)
+    np.testing.assert_array_equal(fitted.expected_days(users, items), together)
+    assert np.isfinite(together).any()
