@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.compute.builder import Builder
-from features.compute.engines.spark_session import SINGLE_STAGE_OPTIONS
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.training_data import training_set
@@ -34,6 +33,7 @@ from serving.recommending.request_options import parse_list_options
 from serving.scoring.churn import score_churn
 from serving.scoring.lifecycle import score_predictions
 from serving.scoring.spark import churn_on_spark, predictions_on_spark, recommend_on_spark, write_on_spark
+from tests.spark_session import spark_on_two_cores
 
 pytest.importorskip("pyspark")
 if shutil.which("java") is None:
@@ -43,24 +43,12 @@ if shutil.which("java") is None:
 @pytest.fixture(scope="module", autouse=True)
 def running():
     """One Spark for all tests here, on two cores."""
-    from pyspark.sql import SparkSession
-
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "OFF",
-        "spark.driver.memory": "1g",
-        **SINGLE_STAGE_OPTIONS,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import this working copy
-        builder = SparkSession.builder.master("local[2]").appName("tests")
-        for name, value in settings.items():
-            builder = builder.config(name, value)
-        session = builder.getOrCreate()
-    yield session
-    session.stop()
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYSPARK_PYTHON", sys.executable)
+            patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the workers import this working copy
+            session = stack.enter_context(spark_on_two_cores("1g", "OFF"))
+        yield session
 
 
 @pytest.fixture(scope="module")

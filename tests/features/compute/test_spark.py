@@ -16,7 +16,7 @@ from features.compute.algebra import Condition, Feature
 from features.compute.builder import Builder
 from features.compute.engines import ENGINES
 from features.compute.engines.spark import SparkEngine, file_uri
-from features.compute.engines.spark_session import LOCAL_MASTER, SINGLE_STAGE_OPTIONS, driver_memory
+from features.compute.engines.spark_session import LOCAL_MASTER, driver_memory
 from features.data import lake as lake_module
 from features.data.ingest import ingest
 from features.data.lake import Lake
@@ -28,6 +28,7 @@ from qianmian.workspace import Workspace
 from tests.features.compute.test_builder import QUICK, with_quotient
 from tests.features.plain import BEGIN, FEATURE_POOL, MOMENTS, ZONES, catalogue, histories
 from tests.features.same import assert_tables_equal
+from tests.spark_session import spark_on_two_cores
 
 pytest.importorskip("pyspark")
 if shutil.which("java") is None:
@@ -37,21 +38,8 @@ if shutil.which("java") is None:
 @pytest.fixture(scope="module", autouse=True)
 def running():
     """One Spark for all tests here, on two cores: every engine opens a session of its own in it."""
-    from pyspark.sql import SparkSession
-
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
-        "spark.driver.memory": "2g",
-        **SINGLE_STAGE_OPTIONS,
-    }
-    builder = SparkSession.builder.master("local[2]").appName("tests")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    yield session
-    session.stop()
+    with spark_on_two_cores("2g", "ERROR") as session:
+        yield session
 
 
 def both(lake, as_of, features, zone="UTC"):
