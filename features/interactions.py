@@ -167,6 +167,10 @@ class TrainingSet:
             elif not any(name in kept for name in names):
                 del self._memo[key]
 
+    def release(self, key: Hashable) -> None:
+        """Free the cached value of a key, if there is one."""
+        self._memo.pop(key, None)
+
     @classmethod
     def from_arrays(
         cls,

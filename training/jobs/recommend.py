@@ -25,13 +25,14 @@ from training.gate import GateRule
 from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.planned_promotions import promotion_notes
-from training.selection.candidates import BLEND, TaskSelection, run_named, select_candidates
-from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
+from training.selection.candidates import TaskSelection, run_named, select_candidates
+from training.selection.evaluation import BLEND, Evaluation, evaluate_candidates, sampled
 from training.selection.final_fit import fit_scenes
+from training.selection.fits import SharedFits
 from training.selection.parameters import best_half_life, short_search
-from training.selection.report import HOME, RECALL_KS, K, report_of
+from training.selection.report import HOME, RECALL_KS, HomeLists, K, report_of
 from training.tasks import TASKS
-from training.tasks.base import MIN_EXAMPLES, check_models, with_parameters
+from training.tasks.base import MIN_EXAMPLES, Task, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
 
 SEARCH_SHARE = 0.1  # of the budget, for the short search of the parameters of one model
@@ -56,8 +57,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     settings, validation_ndcg = _select_parameters(context, settings, splitter, test)
     selected, too_expensive = select_candidates(settings, seed, splitter, context.progress)
     _free(test.train)
-    evaluations = _evaluate_on_test(context, settings, selected, test)
-    if HOME not in evaluations:
+    evaluations, home = _evaluate_on_test(context, settings, selected, test)
+    if home is None:
         raise DataError(
             "no model of `home` can be evaluated",
             where=test.train.source,
@@ -66,15 +67,14 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     # the test period may refuse a winner that the validation period accepted; then the runner-up ships, if it can
     winners = {name: _winner(selected.get(name), found) for name, found in evaluations.items()}
-    report, figures = report_of(evaluations, winners, selected, test)
+    report, figures = report_of(evaluations, home, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
     notes = (*context.target.notes, *of_promotions, *_budget_notes(too_expensive, settings))
     if evaluated_at is not None:
         notes = (*left_out_notes(context.unknown_attributes(evaluated_at), evaluated_at), *notes)
     report = replace(report, notes=notes)
     unfitted = {name: _unfitted(selected.get(name), winners[name], settings, seed, name) for name in evaluations}
-    # frees the evaluated models, which are as large as those that ship
-    del evaluations
+    del evaluations, home
     _free(test.train)
     context.progress("recommend: fitting on all data before as_of")
     full = _shuffled(
@@ -146,32 +146,49 @@ def _select_parameters(
 
 def _evaluate_on_test(
     context: TrainingContext, settings: RecommendSettings, selected: Mapping[str, TaskSelection], test: HoldoutSplit
-) -> dict[str, Evaluation]:
-    """The winner of each task and its baselines, measured on the test period."""
+) -> tuple[dict[str, Evaluation], HomeLists | None]:
+    """The winner of each task and its baselines, measured on the test period; and the lists of `home`."""
     train, seed = _shuffled(context, test.train), context.settings.seed
     context.progress(f"recommend: evaluating {', '.join(TASKS)} on {test.period}")
+    candidates = {name: _to_measure(task, settings, seed, selected.get(name)) for name, task in TASKS.items()}
+    fits, home = SharedFits(train, candidates), list[HomeLists]()
 
     def measure(name: str) -> Evaluation | None:
-        task = TASKS[name]
-        candidates = task.candidates(settings, seed)
-        simplest = list(candidates)[-1]
+        task, models = TASKS[name], candidates[name]
         examples = sampled(task.examples(train, test.holdout, seed), seed)
         if len(examples) < MIN_EXAMPLES:
             if len(examples):  # a scene without any is left out, and the final fit says why
                 count = f"{len(examples)} examples, and {MIN_EXAMPLES} are needed"
                 context.progress(f"recommend: {name} is not evaluated ({count}), so its simplest baseline ships")
             return None
-        wanted = {one: candidates[one] for one in candidates if one in (*task.baselines, simplest)}
-        if (found := selected.get(name)) is not None:
-            chosen = {found.choice.winner: found.model, found.runner_up: candidates[found.runner_up]}
-            # from the most complex to the simplest, as the candidates; a blend is the most complex
-            wanted = {one: {**chosen, **wanted}[one] for one in (BLEND, *candidates) if one in {**chosen, **wanted}}
         length = max(task.k, *RECALL_KS)
-        evaluation = evaluate_candidates(task, wanted, examples, test.holdout, length, context.progress)
-        return evaluation if evaluation.values else None
+        evaluation = evaluate_candidates(task, models, examples, test.holdout, length, context.progress)
+        if not evaluation.values:
+            return None
+        if name == HOME:
+            home.append(HomeLists.of(evaluation, models, _winner(selected.get(name), evaluation), examples))
+        return evaluation
 
-    found = run_named({name: partial(measure, name) for name in TASKS})
-    return {name: each for name, each in found.items() if each is not None}
+    def measure_and_free(name: str) -> Evaluation | None:
+        evaluation = measure(name)
+        fits.free(name)
+        return evaluation
+
+    found = run_named({name: partial(measure_and_free, name) for name in TASKS})
+    return {name: each for name, each in found.items() if each is not None}, next(iter(home), None)
+
+
+def _to_measure(
+    task: Task, settings: RecommendSettings, seed: int, selection: TaskSelection | None
+) -> dict[str, Recommender]:
+    """The candidates of a task that are measured on the test period: the chosen one and its baselines."""
+    candidates = task.candidates(settings, seed)
+    wanted = {name: candidates[name] for name in candidates if name in (*task.baselines, list(candidates)[-1])}
+    if selection is not None:
+        chosen = {selection.choice.winner: selection.model, selection.runner_up: candidates[selection.runner_up]}
+        wanted = {**chosen, **wanted}
+    # from the most complex to the simplest, as the candidates; a blend is the most complex
+    return {name: wanted[name] for name in (BLEND, *candidates) if name in wanted}
 
 
 def _winner(selection: TaskSelection | None, evaluation: Evaluation) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from features.interaction_types import ANY
 from features.interactions import TrainingSet
-from models.recommend.base import Recommender
+from models.recommend.base import Recommender, fit_key
 
 MAIN_LIMIT = 2.0  # budgets; a scene loses more with its main model than a training saves
 Candidates = Mapping[str, Mapping[str, Recommender]]
@@ -45,14 +44,14 @@ def within_budget(
             task: {name: model for name, model in models.items() if not model.needs_several_types}
             for task, models in candidates.items()
         }
-    costs: dict[str, float] = {}
-    names: dict[str, str] = {}
+    costs: dict[tuple[str, str, str], float] = {}
+    names: dict[tuple[str, str, str], str] = {}
     for models in candidates.values():
         for model in models.values():
-            costs[_key(model)] = model.estimated_cpu_seconds(train)
-            names[_key(model)] = model.name
-    simplest = {_key(list(models.values())[-1]) for models in candidates.values() if models}
-    main = {_key(next(iter(models.values()))) for models in candidates.values() if models} - simplest
+            costs[fit_key(model)] = model.estimated_cpu_seconds(train)
+            names[fit_key(model)] = model.name
+    simplest = {fit_key(list(models.values())[-1]) for models in candidates.values() if models}
+    main = {fit_key(next(iter(models.values()))) for models in candidates.values() if models} - simplest
     dropped = {key for key in main if costs[key] > MAIN_LIMIT * budget_cpu_seconds}
     total = sum(cost for key, cost in costs.items() if key not in dropped)
     for key in sorted(costs.keys() - main - simplest, key=lambda key: -costs[key]):
@@ -61,11 +60,7 @@ def within_budget(
         dropped.add(key)
         total -= costs[key]
     kept = {
-        task: {name: model for name, model in models.items() if _key(model) not in dropped}
+        task: {name: model for name, model in models.items() if fit_key(model) not in dropped}
         for task, models in candidates.items()
     }
     return kept, {names[key]: round(costs[key], 1) for key in sorted(dropped, key=lambda key: costs[key])}
-
-
-def _key(model: Recommender) -> str:
-    return f"{model.name} {json.dumps(model.get_params(), sort_keys=True, default=str)}"

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.parallel import run_parallel
 from models.recommend.base import Recommender
@@ -16,18 +15,19 @@ from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.scene import SCENES
 from qianmian.settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
+from training.evaluation.split import EvaluationSplit
 from training.holdout import HoldoutSplit, HoldoutSplitter
 from training.jobs.base import Progress
 from training.selection.budget import Candidates, within_budget
 from training.selection.choice import CandidateChoice, choose
-from training.selection.evaluation import Evaluation, evaluate_candidates, sampled
+from training.selection.evaluation import BLEND, Evaluation, evaluate_candidates, sampled
+from training.selection.fits import SharedFits
 from training.selection.fusion import BlendWeights, Fusion, cross_fitted_weights
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task
 
 T = TypeVar("T")
 
-BLEND = "blend"
 LIST_LENGTH = 50  # of the lists that are fused
 MAX_PERIODS = 3
 ENOUGH_CUSTOMERS = 300  # with fewer, earlier periods are added until the choice is beyond noise
@@ -74,19 +74,17 @@ class _Pooled:
     periods_of: dict[str, int] = field(default_factory=dict)
     periods: int = 0
 
-    def add(self, evaluations: Sequence[Evaluation], more: Mapping[str, NDArray[np.float64]]) -> None:
-        """Add the evaluations of a period, one for each draw of the examples; `more` are values for the first."""
+    def add(self, evaluations: Sequence[Evaluation]) -> None:
+        """Add the evaluations of a period, one for each draw of the examples."""
         for evaluation in evaluations:
-            customers = evaluation.examples.train.user_ids[evaluation.examples.users].tolist()
-            for name in (*more, *evaluation.values):
-                found = more[name] if name in more else evaluation.chosen_by(name)
+            for name in evaluation.values:
                 per_customer = self.values.setdefault(name, {})
-                for customer, value in zip(customers, np.nan_to_num(found).tolist(), strict=True):
+                values = np.nan_to_num(evaluation.chosen_by(name)).tolist()
+                for customer, value in zip(evaluation.customers.tolist(), values, strict=True):
                     per_customer.setdefault(customer, []).append(value)
-        for name in (*more, *evaluations[0].values):
-            self.periods_of[name] = self.periods_of.get(name, 0) + all(
-                name in more or name in evaluation.values for evaluation in evaluations
-            )
+        for name in evaluations[0].values:
+            measured = all(name in evaluation.values for evaluation in evaluations)
+            self.periods_of[name] = self.periods_of.get(name, 0) + measured
         self.periods += 1
 
     def choice(self, seed: int) -> tuple[CandidateChoice, int]:
@@ -122,10 +120,11 @@ def select_candidates(
             wanted, left_out = within_budget(wanted, split.train, settings.budget_cpu_seconds)
         for name, evaluations in _evaluate_split(split, wanted, seed, progress, first=back == 1).items():
             found = pooled.setdefault(name, _Pooled(dict(wanted[name])))
-            if back == 1:
-                found.add(evaluations, _with_blend(found, evaluations[0], seed) if _is_scene(name) else {})
-            elif all(one.values.keys() == wanted[name].keys() for one in evaluations):
-                found.add(evaluations, {})  # else a contender needs a longer history
+            if evaluations[0].blend is not None:
+                found.models[BLEND] = evaluations[0].blend
+            # where an earlier period lacks a contender, it needs a longer history
+            if back == 1 or all(one.values.keys() == wanted[name].keys() for one in evaluations):
+                found.add(evaluations)
         wanted = {}
         for name, found in pooled.items():
             if found.periods < back:
@@ -163,11 +162,13 @@ def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
 def _evaluate_split(
     split: HoldoutSplit, wanted: Candidates, seed: int, progress: Progress, *, first: bool
 ) -> dict[str, list[Evaluation]]:
-    """The candidates of each task, measured on each draw of its examples."""
+    """The candidates of each task, measured on each draw of its examples; on the first period with a blend of them."""
     progress(f"recommend: comparing the candidates of {', '.join(wanted)} on {split.period}")
+    fits = SharedFits(split.train, wanted)
 
     def evaluate_draws(name: str) -> list[Evaluation]:
         found = [evaluate(name, seed + draw) for draw in range(TASKS[name].draws)]
+        fits.free(name)
         return [one for one in found if one is not None]
 
     def evaluate(name: str, seed: int) -> Evaluation | None:
@@ -183,6 +184,10 @@ def _evaluate_split(
         plain = replace(task, extra_metrics=None)
         length = max(task.k, LIST_LENGTH) if _is_scene(name) else task.k
         found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress)
+        if first and _is_scene(name):
+            found = _with_blend(wanted[name], found, examples, seed)
+        if examples.train is not split.train:
+            examples.train.forget(())  # no other task has this training set
         return found if found.values else None
 
     found = run_named({name: partial(evaluate_draws, name) for name in wanted})
@@ -193,24 +198,24 @@ def _is_scene(name: str) -> bool:
     return any(scene.task == name for scene in SCENES.values())
 
 
-def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Values of the blend of the candidates' lists, whose model is added to `found`; {} where it is no better.
+def _with_blend(
+    models: Mapping[str, Recommender], evaluation: Evaluation, examples: EvaluationSplit, seed: int
+) -> Evaluation:
+    """Add the blend of the candidates' lists and its values; nothing where it is no better than one of them.
 
     The value of an example is that of a blend whose weights were chosen on other customers.
     """
-    lists = {name: ranked for name, ranked in evaluation.ranked.items() if evaluation.models[name].name in COMPONENTS}
+    lists = {name: ranked for name, ranked in evaluation.ranked.items() if models[name].name in COMPONENTS}
     if len(lists) < 2:
-        return {}
-    task, examples = evaluation.task, evaluation.examples
+        return evaluation
+    task = evaluation.task
     fused = Fusion.of(lists, examples.truth, task.k, task.metric)
     weights, folds = cross_fitted_weights(fused, examples.users, seed)
     if len(weights.weights) < 2:
-        return {}
+        return evaluation
 
     def blend_of(given: BlendWeights) -> BlendRecommender:
-        components = [
-            (found.models[name].name, found.models[name].get_params(), share) for name, share in given.weights.items()
-        ]
+        components = [(models[name].name, models[name].get_params(), share) for name, share in given.weights.items()]
         return BlendRecommender(components, given.rank_offset, LIST_LENGTH, examples.exclude_purchased)
 
     has_filters = any(one is not None for one in (examples.exclude, examples.allowed, examples.candidates))
@@ -224,8 +229,8 @@ def _with_blend(found: _Pooled, evaluation: Evaluation, seed: int) -> dict[str, 
             values[rows] = ranking_metrics(ids, part.truth, task.k, (task.metric,))[task.metric]
         else:
             values[rows] = fused.take(rows).values(given)
-    found.models[BLEND] = blend_of(weights)
-    return {BLEND: values}
+    measured = {BLEND: {task.metric: values}, **evaluation.values}
+    return replace(evaluation, values=measured, blend=blend_of(weights))
 
 
 def _said(selection: TaskSelection) -> str:

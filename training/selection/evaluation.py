@@ -11,34 +11,40 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from models.ranked import Ranked
 from models.recommend.base import Recommender, fit_cached
+from models.recommend.blend import BlendRecommender
 from qianmian.errors import DataError
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.jobs.base import Progress
 from training.tasks.base import MAX_EXAMPLES, Task
 
+BLEND = "blend"  # the candidate that is made of the others
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """The candidates of a task, measured on the same examples.
 
+    It holds neither models nor their training data, which would stay in memory until the last task is evaluated.
+
     Attributes
     ----------
     task : Task
-    examples : EvaluationSplit
-    models : mapping of str to Recommender
-        Candidate → fitted model.
+    customers : ndarray of str, shape (n,)
+        Customer of each example.
     values : mapping of str to mapping of str to ndarray, shape (n,)
         Candidate → metric → value of each example.
     ranked : mapping of str to Ranked
         Candidate → its lists.
+    blend : BlendRecommender or None
+        The unfitted blend of the candidates, if one was measured; its values are those of `BLEND`.
     """
 
     task: Task
-    examples: EvaluationSplit
-    models: Mapping[str, Recommender]
+    customers: NDArray[np.str_]
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
     ranked: Mapping[str, Ranked]
+    blend: BlendRecommender | None = None
 
     def chosen_by(self, name: str) -> NDArray[np.float64]:
         """The values of a candidate in the metric by which the task is decided."""
@@ -77,15 +83,15 @@ def evaluate_candidates(
         Length of the lists, at least the `k` of the task.
     progress : callable
     """
-    models, values, ranked = {}, {}, {}
+    values, ranked = {}, {}
     for name, model in candidates.items():
         try:
-            models[name] = fit_cached(model, examples.train)
+            fitted = fit_cached(model, examples.train)
         except DataError as error:
             progress(f"recommend: {task.name}: {name} cannot be fitted: {error}")
             continue
-        ranked[name] = examples.recommend_with(models[name], list_length)
+        ranked[name] = examples.recommend_with(fitted, list_length)
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra_metrics is not None:
-            values[name] = {**values[name], **task.extra_metrics(models[name], examples, holdout)}
-    return Evaluation(task, examples, models, values, ranked)
+            values[name] = {**values[name], **task.extra_metrics(fitted, examples, holdout)}
+    return Evaluation(task, examples.train.user_ids[examples.users], values, ranked)

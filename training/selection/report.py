@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.ranked import Ranked
+from models.recommend.base import Recommender, fit_cached
 from models.recommend.fallback import FallbackChain
 from models.recommend.scene import DEFAULT_SCENE
 from training import plots
@@ -16,6 +18,7 @@ from training.bootstrap import mean_metric
 from training.evaluation.compare import evaluate, metric_means
 from training.evaluation.metrics import STANDARD, ranking_metrics
 from training.evaluation.slices import activity_slices
+from training.evaluation.split import EvaluationSplit
 from training.holdout import HoldoutSplit
 from training.report import EvalReport, TaskSummary
 from training.selection.candidates import TaskSelection
@@ -28,8 +31,34 @@ K = 10
 RECALL_KS = (1, 2, 3, 5, 10, 15, 20)
 
 
+@dataclass(frozen=True)
+class HomeLists:
+    """The lists of `home` in the test period.
+
+    Attributes
+    ----------
+    examples : EvaluationSplit
+    ranked : mapping of str to Ranked
+        Candidate → its lists, after those that ship (`SHIPPED_MODEL`).
+    """
+
+    examples: EvaluationSplit
+    ranked: Mapping[str, Ranked]
+
+    @classmethod
+    def of(
+        cls, evaluation: Evaluation, models: Mapping[str, Recommender], winner: str, examples: EvaluationSplit
+    ) -> HomeLists:
+        """Complete the lists of an evaluation by those that ship, while the fits of its `models` are still cached."""
+        parts = [winner, *(name for name in ("popular",) if name in evaluation.values and name != winner)]
+        chain = FallbackChain.of([fit_cached(models[name], examples.train) for name in parts])
+        shipped = examples.recommend_with(chain, max(RECALL_KS))
+        return cls(examples, {SHIPPED_MODEL: shipped, **evaluation.ranked})
+
+
 def report_of(
     evaluations: Mapping[str, Evaluation],
+    home: HomeLists,
     winners: Mapping[str, str],
     selected: Mapping[str, TaskSelection],
     test: HoldoutSplit,
@@ -40,19 +69,14 @@ def report_of(
     ----------
     evaluations : mapping of str to Evaluation
         Task → its winner and baselines in the test period.
+    home : HomeLists
     winners : mapping of str to str
         Task → the candidate that ships.
     selected : mapping of str to TaskSelection
         Task → how the winner was chosen.
     test : HoldoutSplit
     """
-    home, winner, train = evaluations[HOME], winners[HOME], test.train
-    fallbacks = [model for name in ("popular",) if (model := home.models.get(name)) is not None and name != winner]
-    chain = FallbackChain.of([home.models[winner], *fallbacks])
-    ranked: dict[str, Ranked] = {
-        SHIPPED_MODEL: home.examples.recommend_with(chain, max(RECALL_KS)),
-        **home.ranked,
-    }
+    winner, train, ranked = winners[HOME], test.train, home.ranked
     truth, users = home.examples.truth, home.examples.users
     compared = evaluate(
         ranked,
