@@ -155,17 +155,18 @@ class TrainingSet:
         return found
 
     def forget(self, kept: Collection[str]) -> None:
-        """Free cached values, also those of earlier cutoffs, except those whose key begins with a name in `kept`.
+        """Free cached values, also earlier cutoffs, except those whose key begins with a name in `kept`.
 
         The key of a fitted model is ``("model", name, …)``; it is kept by its name.
         """
         for key in list(self._memo):
-            names = key[:2] if isinstance(key, tuple) else (key,)
-            value = self._memo[key].of(lambda: None)
-            if isinstance(value, TrainingSet):
-                value.forget(kept)
-            elif not any(name in kept for name in names):
-                del self._memo[key]
+            if not any(name in kept for name in (key[:2] if isinstance(key, tuple) else (key,))):
+                self.release(key)
+
+    def forget_earlier_cutoffs(self) -> None:
+        """Free the results of `with_earlier_cutoff`, with what was computed for them."""
+        for key in [key for key in self._memo if isinstance(key, tuple) and key[0] == "rewound"]:
+            self.release(key)
 
     def release(self, key: Hashable) -> None:
         """Free the cached value of a key, if there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -80,6 +81,19 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
             raise
         pool.shutdown()
         return results
+
+
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the operating system.
+
+    glibc keeps freed blocks of up to 32 MB for each thread, and Arrow keeps some as well. Measured on 12 million
+    interactions: 0.2 to 0.7 GB after each fit of a model, which the fits of other threads cannot use.
+    """
+    import pyarrow as pa  # which a server does not need
+
+    pa.default_memory_pool().release_unused()
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc only
+        trim(0)
 
 
 _blas_lock = threading.Lock()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interaction_types import EVENT_WEIGHTS
-from features.interactions import TrainingSet
+from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import (
@@ -24,7 +24,10 @@ from models.recommend.base import (
     values_at,
 )
 from models.recommend.evidence import times_and_last
+from models.recommend.sampling import customer_blocks
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
+
+BLOCK_LINES = 1_000_000  # interactions whose pairs are computed at a time: 0.1 GB
 
 
 class RepeatPurchaseRecommender(TypeWeightedRecommender):
@@ -53,13 +56,8 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
 
     def _fit(self, train: TrainingSet) -> None:
         self._count(train)
-        data = train.interactions
-        keys = data.users.astype(np.int64) * train.n_items + data.items
-        order = np.lexsort((data.age_days, keys))
-        # one entry per pair, in the order of `history_`, which is sorted
-        _, first, times = np.unique(keys[order], return_index=True, return_counts=True)
-        self.times_ = times.astype(np.int32)
-        self.last_days_ = data.age_days[order][first].astype(np.float32)
+        # they do not depend on the parameters
+        self.times_, self.last_days_ = train.memoize("purchase times", lambda: _purchase_times(train.interactions))
 
     def _evidence(self, query: Query, item: int) -> Evidence | None:
         """Return ``times`` and ``last_days`` of the user's purchases before the fit, or None if there are none."""
@@ -122,3 +120,15 @@ class OwnEventsRecommender(RepeatPurchaseRecommender):
 
     def __init__(self, half_life_days: float | None = 7.0, type_weights: TypeWeights | None = EVENT_WEIGHTS) -> None:
         super().__init__(half_life_days, type_weights)
+
+
+def _purchase_times(data: Interactions) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the number of interactions and the days since the last one of each (user, item) pair, in their order."""
+    times, last_days = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    for block in customer_blocks(data.users, BLOCK_LINES):
+        keys, age_days = data.users[block].astype(np.int64) * data.shape[1] + data.items[block], data.age_days[block]
+        order = np.lexsort((age_days, keys))
+        _, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
+        times.append(counts.astype(np.int32))
+        last_days.append(age_days[order][first].astype(np.float32))
+    return np.concatenate(times), np.concatenate(last_days)

@@ -14,7 +14,8 @@ from features.interactions import Interactions, TrainingSet
 from models.ranked import Ranked
 from models.recommend.base import Indices, Recommender, UserAttributes
 
-BATCH_SIZE = 200  # examples with own candidates that are ranked together; each needs its list of excluded items
+BATCH_SIZE = 200  # examples with own candidates that are ranked together
+BATCH_CELLS = 8_000_000  # of these, examples × items, because each example has a list of excluded items: 0.2 GB
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class EvaluationSplit:
         """Lists of up to k items by a model that was fitted on `train`."""
         if self.candidates is None or not len(self):
             return self._recommend(model, k, self.exclude)
-        starts = range(0, len(self), BATCH_SIZE)
-        batches = [self.take(np.arange(start, min(start + BATCH_SIZE, len(self)))) for start in starts]
+        size = max(1, min(BATCH_SIZE, BATCH_CELLS // self.candidates.shape[1]))
+        batches = [self.take(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
         lists = [batch._recommend(model, k, batch._other_than_candidates()) for batch in batches]
         ids, scores, valid, source = (
             np.concatenate([getattr(part, name) for part in lists]) for name in ("ids", "scores", "valid", "source")

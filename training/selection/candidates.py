@@ -28,6 +28,7 @@ from training.tasks.base import MIN_EXAMPLES, Task
 
 T = TypeVar("T")
 
+WITH_RANKER = ("home", "discover")  # the tasks whose candidates include a ranker
 LIST_LENGTH = 50  # of the lists that are fused
 MAX_PERIODS = 3
 ENOUGH_CUSTOMERS = 300  # with fewer, earlier periods are added until the choice is beyond noise
@@ -146,16 +147,19 @@ def select_candidates(
 
 
 def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Run named functions in parallel: the first one first, then the others from the last to the second.
+    """Run named functions in parallel: those of `WITH_RANKER` first, one after the other, then the others.
 
-    The first two tasks have rankers with the same candidate models. The second starts late, so that it reuses the
-    models that the first has fitted instead of waiting for them.
+    Their rankers share candidate models and data at earlier cutoffs, which the second reuses instead of waiting for
+    them, and which are freed after it.
     """
-    if not work:
-        return {}
-    first, *others = work
-    order = [first, *reversed(others)]
-    found = dict(zip(order, run_parallel([work[name] for name in order]), strict=True))
+    together = [name for name in WITH_RANKER if name in work]
+    others = [name for name in reversed(work) if name not in together]
+
+    def in_turn(names: Sequence[str]) -> list[tuple[str, T]]:
+        return [(name, work[name]()) for name in names]
+
+    pieces = [names for names in (together, *([name] for name in others)) if names]
+    found = dict(pair for part in run_parallel([partial(in_turn, names) for names in pieces]) for pair in part)
     return {name: found[name] for name in work}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.interactions import Interactions
+from models.parallel import return_freed_memory
 from models.ranked import Ranked
 from models.recommend.base import Recommender, fit_cached
 from models.recommend.blend import BlendRecommender
@@ -94,4 +95,5 @@ def evaluate_candidates(
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra_metrics is not None:
             values[name] = {**values[name], **task.extra_metrics(fitted, examples, holdout)}
+        return_freed_memory()
     return Evaluation(task, examples.train.user_ids[examples.users], values, ranked)

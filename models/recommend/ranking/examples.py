@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
+from models.parallel import return_freed_memory
 from models.recommend import base
 from models.recommend.base import ItemFilter, Query, Recommender
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
@@ -152,34 +154,34 @@ class ExampleSampler:
         """Return the labelled candidates at the cutoff `days` before the end of the history, as sampled.
 
         They are made once for a cutoff (`TrainingSet.memoize`): the rankers of a validation period, of the test period
-        after it and of all data share cutoffs.
-        """
-        past, later, known = self._cutoff(train, days)
-        given = (self.target, self.users_per_cut, self.negatives_per_positive, self.seed, self.types, self.stages)
-        key = ("ranking examples", self.horizon_days, *given, self.promotion_kinds, tuple(self.widths))
-        return past.memoize(key, lambda: self._examples(past, later, known))
-
-    def _cutoff(self, train: TrainingSet, days: float) -> tuple[TrainingSet, Interactions, NDArray[np.bool_]]:
-        """Return the data before a cutoff, the interactions of the target in the horizon after it, and the catalogue.
-
-        The catalogue is a bool array of shape (n_items,).
+        after it and of all data share cutoffs. They stay when the data and models they were made of are freed.
         """
         earlier = train.earlier
-        if earlier is not None and earlier.days == self.horizon_days:
-            if days == earlier.days:
-                return earlier.train, earlier.later, earlier.train.item_customers_of_any_type > 0
+        if earlier is not None and earlier.days == self.horizon_days and days >= earlier.days:
             if days > earlier.days:
-                return self._cutoff(earlier.train, days - earlier.days)
+                return self.at_cut(earlier.train, days - earlier.days)
+            past = earlier.train
+            known = past.item_customers_of_any_type > 0
+            return past.memoize(self._key(0.0), lambda: self._examples(past, earlier.later, known))
+        return train.memoize(self._key(days), lambda: self._at_earlier_cutoff(train, days))
+
+    def _key(self, days: float) -> tuple[Any, ...]:
+        """Return the key of the examples at the cutoff `days` before the end of a training set."""
+        given = (self.target, self.users_per_cut, self.negatives_per_positive, self.seed, self.types, self.stages)
+        return ("ranking examples", days, self.horizon_days, *given, self.promotion_kinds, tuple(self.widths))
+
+    def _at_earlier_cutoff(self, train: TrainingSet, days: float) -> RankingExamples:
         ages, past = train.interactions.age_days, train.with_earlier_cutoff(days)
         later = train.interactions.where((ages <= days) & (ages > days - self.horizon_days))
         # an item with too few customers before the cutoff would not have been in the catalogue
         customers = train.item_customers_of_any_type
         least = min(MIN_ITEM_CUSTOMERS, int(customers[customers > 0].min()))
-        return past, later, past.item_customers_of_any_type >= least
+        return self._examples(past, later, past.item_customers_of_any_type >= least)
 
     def _examples(self, past: TrainingSet, later: Interactions, known: NDArray[np.bool_]) -> RankingExamples:
-        """Return the examples at a cutoff, given the data before it and the interactions after it.
+        """Return the examples at a cutoff, given the data before it, the interactions after it and the catalogue.
 
+        The catalogue, the items that may be ranked, is a bool array of shape (n_items,).
         Candidates and labels of all sampled customers come first, because the number of negatives depends on that of
         positives; then the features of the candidates that are kept.
         """
@@ -236,6 +238,7 @@ class ExampleSampler:
             described = features(histories, statistics, rows, ids)
             promoted = promotion_columns(planned, rows, ids)
             spooled.append(np.concatenate([described, by_type, promoted, columns[chosen]], axis=1))
+        return_freed_memory()
         return RankingExamples([spooled], np.concatenate(labels)[kept], np.concatenate(groups)[kept], weights)
 
     def _asked(self, past: TrainingSet, wanted: Ints) -> Ints:

@@ -126,7 +126,8 @@ class ReplenishRecommender(Recommender):
         self._learn(learning_sample(train, LEARNING_LINES))
         blocks = [self._pairs_of(data.where(block)) for block in customer_blocks(data.users, BLOCK_LINES)]
         blocks = blocks or [self._pairs_of(data)]
-        columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        # column by column, so that the blocks are freed on the way
+        columns = {name: np.concatenate([block.pop(name) for block in blocks]) for name in list(blocks[0])}
         self.days_ = PurchaseDays(*(columns[name] for name in ("day_users", "day_items", "days", "units")))
         self.bounds_ = np.searchsorted(self.days_.users, np.arange(train.n_users + 1))
         ends = np.searchsorted(columns["users"], np.arange(train.n_users + 1))

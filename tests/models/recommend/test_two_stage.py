@@ -482,13 +482,31 @@ def test_a_copy_with_other_interactions_has_no_earlier_cutoff(shop_and_truth):
     assert replace(train, item_ids=train.item_ids).earlier is None
 
 
-def test_forgetting_frees_models_and_keeps_what_rankers_read(shop_and_truth):
+def test_forgetting_frees_models_and_earlier_cutoffs_and_keeps_what_rankers_read(shop_and_truth):
     train = replace(shop_and_truth[0])
     TwoStageRecommender(stages=STAGES, **QUICK).fit(train)
     fit_cached(BPRRecommender(factors=4, iterations=1), train)
+    past = train.with_earlier_cutoff(28.0)
     train.forget(SHARED_BY_RANKERS)
     held = {key[:2] if isinstance(key, tuple) else key for key in train._memo}
     assert ("model", "bpr") not in held
     assert ("model", "ials") in held
-    past = train.with_earlier_cutoff(28.0)
-    assert any(key[0] == "ranking examples" for key in past._memo if isinstance(key, tuple))
+    assert any(key[0] == "ranking examples" for key in train._memo if isinstance(key, tuple))
+    assert train.with_earlier_cutoff(28.0) is not past
+    assert not train.with_earlier_cutoff(28.0)._memo
+
+
+def test_examples_outlive_the_data_they_were_made_of(shop_and_truth, monkeypatch):
+    made, examples = [], ExampleSampler._examples
+    monkeypatch.setattr(
+        ExampleSampler,
+        "_examples",
+        lambda self, past, later, known: made.append(past.as_of) or examples(self, past, later, known),
+    )
+    train = replace(shop_and_truth[0])
+    users = np.arange(train.n_users)
+    first = TwoStageRecommender(stages=STAGES, cuts=2, **QUICK).fit(train)
+    train.forget_earlier_cutoffs()
+    second = TwoStageRecommender(stages=STAGES, cuts=2, **QUICK).fit(train)
+    assert len(made) == 2
+    np.testing.assert_array_equal(first.recommend(users, 10).scores, second.recommend(users, 10).scores)
