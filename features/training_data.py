@@ -172,11 +172,15 @@ def training_set(
         )
     item_map, shape = IdMap(item_ids), (len(user_ids), len(item_ids))
 
-    def arrays(of: pa.Table) -> Interactions:
-        return interactions_from_rows(of, user_map.rows(of["one_id"]), item_map.rows(of["item_id"]), shape)
-
-    interactions, returned = arrays(rows).without_returned()
-    auxiliary = None if others is None else arrays(others)
+    users, items = user_map.rows(rows["one_id"]), item_map.rows(rows["item_id"])
+    rows = rows.drop_columns(["one_id", "item_id"])  # a third of the memory of the rows
+    interactions, returned = interactions_from_rows(rows, users, items, shape).without_returned()
+    del rows, users, items
+    auxiliary = None
+    if others is not None:
+        users, items = user_map.rows(others["one_id"]), item_map.rows(others["item_id"])
+        auxiliary = interactions_from_rows(others, users, items, shape)
+        del others, users, items
     if target != ANY:
         interactions = replace(interactions, types=None)
         returned = None if returned is None else replace(returned, types=None)
@@ -247,10 +251,17 @@ def interactions_from_rows(
     """
     known = (users >= 0) & (items >= 0)
     user, item, kept = users[known].astype(np.int32), items[known].astype(np.int32), pa.array(known)
-    age_days, weights = (pc.filter(rows[name], kept).to_numpy() for name in ("age_days", "weight"))
-    baskets, quantities, amounts = (pc.filter(rows[name], kept) for name in ("basket", "quantity", "amount"))
+    # encoded before they are filtered: a copy of the texts would take as much memory as all numbers
+    baskets = pc.filter(rows["basket"].dictionary_encode(), kept)
+    age_days = pc.filter(rows["age_days"], kept).to_numpy()
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
-    units, paid = (None if c.null_count == len(c) else c.to_numpy().astype(np.float32) for c in (quantities, amounts))
+    age_days = age_days.astype(np.float32)
+    del baskets
+
+    def numbers(name: str) -> NDArray[np.float32] | None:
+        """A column of numbers that is left out where no kept row fills it."""
+        column = pc.filter(rows[name], kept)
+        return None if column.null_count == len(column) else column.to_numpy().astype(np.float32)
 
     def given(name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
         """A column that is left out where nothing fills it."""
@@ -261,12 +272,12 @@ def interactions_from_rows(
     return sorted_interactions(
         user,
         item,
-        age_days.astype(np.float32),
-        weights.astype(np.float32),
+        age_days,
+        pc.filter(rows["weight"], kept).to_numpy().astype(np.float32),
         shape,
         orders,
-        units,
-        paid,
+        numbers("quantity"),
+        numbers("amount"),
         given("returned_days", np.float32),
         given("type", np.int8),
         given("discount", np.float32),
@@ -280,7 +291,7 @@ def _order_numbers(
 
     A line without a basket gets a number of its own. A basket id of several customers is one basket per customer.
     """
-    coded = baskets.combine_chunks().dictionary_encode()
+    coded = baskets.combine_chunks()
     names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
     place = np.empty(len(names) + 1, dtype=np.int64)
     place[np.argsort(names)], place[-1] = np.arange(len(names)), -1

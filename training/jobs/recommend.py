@@ -16,6 +16,7 @@ import pyarrow as pa
 from features.interactions import EarlierCutoff, TrainingSet
 from features.purchases import not_merchandise
 from models.bundle import ModelBundle
+from models.parallel import return_freed_memory
 from models.recommend.base import Recommender
 from models.recommend.ranking.two_stage import SHARED_BY_RANKERS
 from qianmian.errors import DataError
@@ -162,7 +163,7 @@ def _evaluate_on_test(
                 context.progress(f"recommend: {name} is not evaluated ({count}), so its simplest baseline ships")
             return None
         length = max(task.k, *RECALL_KS)
-        evaluation = evaluate_candidates(task, models, examples, test.holdout, length, context.progress)
+        evaluation = evaluate_candidates(task, models, examples, test.holdout, length, context.progress, fits)
         if not evaluation.values:
             return None
         if name == HOME:
@@ -210,6 +211,7 @@ def _free(train: TrainingSet) -> None:
     train.forget(SHARED_BY_RANKERS)
     if train.earlier is not None:
         train.earlier.train.forget(SHARED_BY_RANKERS)
+    return_freed_memory()
 
 
 def _budget_notes(too_expensive: Mapping[str, float], settings: RecommendSettings) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def run_named(work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     them, and which are freed after it.
     """
     together = [name for name in WITH_RANKER if name in work]
-    others = [name for name in reversed(work) if name not in together]
+    others = [name for name in reversed(list(work)) if name not in together]
 
     def in_turn(names: Sequence[str]) -> list[tuple[str, T]]:
         return [(name, work[name]()) for name in names]
@@ -187,7 +187,7 @@ def _evaluate_split(
             return None
         plain = replace(task, extra_metrics=None)
         length = max(task.k, LIST_LENGTH) if _is_scene(name) else task.k
-        found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress)
+        found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress, fits)
         if first and _is_scene(name):
             found = _with_blend(wanted[name], found, examples, seed)
         if examples.train is not split.train:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from models.parallel import return_freed_memory
 from models.ranked import Ranked
-from models.recommend.base import Recommender, fit_cached
+from models.recommend.base import Recommender
 from models.recommend.blend import BlendRecommender
 from qianmian.errors import DataError
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.jobs.base import Progress
+from training.selection.fits import SharedFits
 from training.tasks.base import MAX_EXAMPLES, Task
 
 BLEND = "blend"  # the candidate that is made of the others
@@ -66,6 +67,7 @@ def evaluate_candidates(
     holdout: Interactions,
     list_length: int,
     progress: Progress,
+    fits: SharedFits,
 ) -> Evaluation:
     """Fit the candidates on the training data of the examples and measure their lists.
 
@@ -83,11 +85,13 @@ def evaluate_candidates(
     list_length : int
         Length of the lists, at least the `k` of the task.
     progress : callable
+    fits : SharedFits
+        Of the round, which has the task.
     """
     values, ranked = {}, {}
     for name, model in candidates.items():
         try:
-            fitted = fit_cached(model, examples.train)
+            fitted = fits.fit(model, examples.train, task.name)
         except DataError as error:
             progress(f"recommend: {task.name}: {name} cannot be fitted: {error}")
             continue

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 from features.interactions import TrainingSet
-from models.recommend.base import fit_key
+from models.recommend.base import Recommender, fit_cached, fit_key
 from models.recommend.blend import BlendRecommender
 from models.recommend.ranking.two_stage import SHARED_BY_RANKERS, TwoStageRecommender
 from training.selection.budget import Candidates
@@ -20,8 +20,8 @@ class SharedFits:
 
     Otherwise every model would stay in memory until the last task is evaluated, and of a large shop, each holds the
     interactions of all customers in some form. The models of the rankers' stages stay, because rankers of a later
-    cutoff read them. The data at earlier cutoffs, with the models that proposed the rankers' examples, are freed after
-    the last task with a ranker; the examples stay.
+    cutoff read them. The data at earlier cutoffs, with the models that proposed the rankers' examples, are freed when
+    the last ranker is fitted; the examples stay.
 
     Parameters
     ----------
@@ -38,20 +38,32 @@ class SharedFits:
             for task, models in candidates.items()
         }
         self._uses = Counter(key for keys in self._keys.values() for key in keys)
-        self._with_ranker = {
-            task for task, models in candidates.items() if any(model.name in RANKERS for model in models.values())
+        self._rankers = {
+            task: {fit_key(model) for model in models.values() if model.name in RANKERS}
+            for task, models in candidates.items()
         }
+
+    def fit(self, model: Recommender, train: TrainingSet, task: str) -> Recommender:
+        """Return the fit of a candidate of a task (`fit_cached`)."""
+        fitted = fit_cached(model, train)
+        self._fitted(task, {fit_key(model)})
+        return fitted
 
     def free(self, task: str) -> None:
         """Free the fits of a task that is evaluated, except those that another task needs."""
         with self._lock:
             self._uses.subtract(self._keys[task])
             unused = [key for key in self._keys[task] if not self._uses[key]]
-            was_last_ranker = self._with_ranker == {task}
-            self._with_ranker.discard(task)
         for key in unused:
             self._train.release(key)
-        if was_last_ranker:
+        self._fitted(task, self._rankers[task])
+
+    def _fitted(self, task: str, keys: set[tuple[str, str, str]]) -> None:
+        with self._lock:
+            left = len(self._rankers[task])
+            self._rankers[task] = self._rankers[task] - keys
+            was_last = left > len(self._rankers[task]) and not any(self._rankers.values())
+        if was_last:
             self._train.forget_earlier_cutoffs()
             if self._train.earlier is not None:
                 self._train.earlier.train.forget(EXAMPLES)

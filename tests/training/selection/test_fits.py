@@ -40,3 +40,15 @@ def test_earlier_cutoffs_are_freed_after_the_last_task_with_a_ranker(train):
     assert train.with_earlier_cutoff(28.0) is past
     fits.free("two")
     assert train.with_earlier_cutoff(28.0) is not past
+
+
+def test_earlier_cutoffs_are_freed_when_the_last_ranker_is_fitted(train, monkeypatch):
+    ranker = TwoStageRecommender()
+    fits = SharedFits(train, {"one": {"a": ranker}, "two": {"a": ranker, "b": ComplementRecommender()}})
+    monkeypatch.setattr(TwoStageRecommender, "_fit", lambda self, train: None)
+    past = train.with_earlier_cutoff(28.0)
+    fits.fit(ranker, train, "one")
+    fits.fit(ComplementRecommender(), train, "two")
+    assert train.with_earlier_cutoff(28.0) is past
+    fits.fit(ranker, train, "two")
+    assert train.with_earlier_cutoff(28.0) is not past
