@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +27,20 @@ def four_cores(monkeypatch):
 
 def blas_threads():
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="memory as glibc keeps it")
+def test_freed_memory_returns_to_the_system():
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    arrays = [np.ones(8_000) for _ in range(3_000)]  # 192 MB in blocks that glibc keeps
+    last = arrays.pop()
+    del arrays
+    before = resident_mb()
+    parallel.return_freed_memory()
+    assert len(last) == 8_000
+    assert before - resident_mb() > 100
 
 
 def test_results_come_in_the_order_of_the_work(four_cores):

@@ -43,8 +43,9 @@ def test_lists_of_a_subset_equal_the_rows_of_all_lists(data):
     np.testing.assert_array_equal(some.source_items, split.source_items)
 
 
-def test_an_example_is_ranked_over_its_candidates_that_are_not_excluded(data, monkeypatch):
-    monkeypatch.setattr(module, "BATCH_SIZE", 2)  # three examples make two batches
+@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", 2), ("BATCH_CELLS", 18)])
+def test_an_example_is_ranked_over_its_candidates_that_are_not_excluded(data, monkeypatch, name, value):
+    monkeypatch.setattr(module, name, value)  # three examples of nine items make two batches
     split = EvaluationSplit(
         data,
         np.arange(3),

@@ -11,7 +11,6 @@ from models.recommend.blend import BlendRecommender
 from models.recommend.ranking.two_stage import SHARED_BY_RANKERS, TwoStageRecommender
 from training.selection.budget import Candidates
 
-RANKERS = (TwoStageRecommender.name, BlendRecommender.name)  # a blend may contain a ranker
 EXAMPLES = frozenset({"earlier cutoff", "ranking examples"})  # what rankers of a later cutoff read of an earlier one
 
 
@@ -39,7 +38,7 @@ class SharedFits:
         }
         self._uses = Counter(key for keys in self._keys.values() for key in keys)
         self._rankers = {
-            task: {fit_key(model) for model in models.values() if model.name in RANKERS}
+            task: {fit_key(model) for model in models.values() if _has_ranker(model)}
             for task, models in candidates.items()
         }
 
@@ -67,3 +66,9 @@ class SharedFits:
             self._train.forget_earlier_cutoffs()
             if self._train.earlier is not None:
                 self._train.earlier.train.forget(EXAMPLES)
+
+
+def _has_ranker(model: Recommender) -> bool:
+    """Whether an unfitted model is a ranker, or a blend that contains one."""
+    parts = [name for name, _, _ in model.components] if isinstance(model, BlendRecommender) else [model.name]
+    return TwoStageRecommender.name in parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.recommend import repeat
 from models.recommend.fallback import FallbackChain
 from models.recommend.hybrid import HybridRecommender, item_attributes, user_attributes
 from models.recommend.ials import ImplicitALSRecommender
@@ -68,6 +69,14 @@ def test_repeat_is_the_decayed_count(training_set_of):
     counted = RepeatPurchaseRecommender(None).fit(train).recommend([0], 4)
     assert counted.ids.tolist() == [[0, 1, 2, -1]]  # twice, once, once: the tie goes to the lower index
     assert counted.valid.tolist() == [3]
+
+
+def test_repeat_counts_purchases_by_blocks_of_customers(training_set_of, monkeypatch):
+    monkeypatch.setattr(repeat, "BLOCK_LINES", 2)
+    lines = [(0, 0, 60.0), (0, 0, 90.0), (0, 2, 30.0), (1, 3, 1.0), (2, 0, 5.0), (2, 3, 9.0), (2, 3, 4.0)]
+    model = RepeatPurchaseRecommender(30.0).fit(training_set_of(lines, 3, 4))
+    assert model.times_.tolist() == [2, 1, 1, 1, 2]
+    assert model.last_days_.tolist() == [60.0, 30.0, 1.0, 5.0, 4.0]
 
 
 def test_hybrid_answers_a_stranger_by_the_profile(shop):
