@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
 from features.profiles import snapshot
 from features.profiles.tags.published import publish
-from models.parallel import one_blas_thread
+from models.parallel import one_blas_thread, return_freed_memory
 from qianmian import model_store
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
@@ -21,7 +21,7 @@ from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.gate import apply_gate
 from training.jobs import JOBS
-from training.jobs.base import EvaluatedModel, Progress, TrainingContext
+from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -138,22 +138,28 @@ def train(
         tune,
         _builder=make_builder(lake, settings),
     )
-    results = []
     with one_blas_thread():
-        for job in chosen:
-            started = time.perf_counter()
-            try:
-                evaluated_model = job.run(context)
-            except DataError as error:
-                if not every:
-                    raise
-                result = JobResult(job.name, "skipped", str(error))
-            else:
-                result = _gate_and_register(context, job.name, evaluated_model, clock)
-            results.append(JobResult(**{**result.__dict__, "seconds": round(time.perf_counter() - started, 2)}))
-            progress(f"{job.name}: {result.status} in {results[-1].seconds:.1f} s")
+        results = [_run_job(context, job, clock, may_skip=every) for job in chosen]
+        del context  # publishing needs the memory of its profiles
+        return_freed_memory()
         _publish_profiles(workspace, cutoff, settings, progress)
     return results
+
+
+def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool) -> JobResult:
+    """Train, evaluate and register one kind of model."""
+    started = time.perf_counter()
+    try:
+        evaluated_model = job.run(context)
+    except DataError as error:
+        if not may_skip:
+            raise
+        result = JobResult(job.name, "skipped", str(error))
+    else:
+        result = _gate_and_register(context, job.name, evaluated_model, clock)
+    result = replace(result, seconds=round(time.perf_counter() - started, 2))
+    context.progress(f"{job.name}: {result.status} in {result.seconds:.1f} s")
+    return result
 
 
 def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings, progress: Progress) -> None:
