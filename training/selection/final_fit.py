@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 
 from features.interactions import TrainingSet
-from models.recommend.base import Recommender, fit_cached
+from models.parallel import return_freed_memory
+from models.recommend.base import Recommender
 from models.recommend.scene import SCENES
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
 from qianmian.settings import RecommendSettings
 from training.jobs.base import Progress
 from training.selection.candidates import run_named
+from training.selection.fits import SharedFits
 from training.tasks import TASKS
 from training.tasks.base import make_recommender
 
@@ -47,13 +49,17 @@ def fit_scenes(
     others = {name: (name,) for name in winners if name not in scenes and models_of[name].supports_score_unseen}
     models_by_use = {**scenes, **others}
     wanted = dict.fromkeys(name for names in models_by_use.values() for name in names)
+    to_fit = {name: models_of[name] if name in TASKS else make_recommender(name, settings, seed) for name in wanted}
+    fits = SharedFits(full, {name: {name: model} for name, model in to_fit.items()}, is_last=True)
 
     def fit_or_error(name: str) -> Recommender | DataError:
         """The fitted model of a task, or of a model name; or the error of the fit."""
         try:
-            return fit_cached(models_of[name] if name in TASKS else make_recommender(name, settings, seed), full)
+            return fits.fit(to_fit[name], full, name)
         except DataError as error:
             return error
+        finally:
+            return_freed_memory()
 
     made, key_of, left_out = dict[str, Recommender](), dict[str, str](), dict[str, str]()
     for name, model in run_named({name: partial(fit_or_error, name) for name in wanted}).items():

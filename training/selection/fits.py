@@ -28,10 +28,12 @@ class SharedFits:
         The training set that tasks share.
     candidates : mapping of str to mapping of str to Recommender
         Task → candidate → unfitted model.
+    is_last : bool
+        No ranker of a later cutoff follows, so that the data of earlier training sets are freed as well.
     """
 
-    def __init__(self, train: TrainingSet, candidates: Candidates) -> None:
-        self._train, self._lock = train, threading.Lock()
+    def __init__(self, train: TrainingSet, candidates: Candidates, *, is_last: bool = False) -> None:
+        self._train, self._lock, self._is_last = train, threading.Lock(), is_last
         self._keys = {
             task: {fit_key(model) for model in models.values() if model.name not in SHARED_BY_RANKERS}
             for task, models in candidates.items()
@@ -64,7 +66,9 @@ class SharedFits:
             was_last = left > len(self._rankers[task]) and not any(self._rankers.values())
         if was_last:
             self._train.forget_earlier_cutoffs()
-            if self._train.earlier is not None:
+            if self._is_last:
+                self._train.release("earlier cutoff")
+            elif self._train.earlier is not None:
                 self._train.earlier.train.forget(EXAMPLES)
 
 

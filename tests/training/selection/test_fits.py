@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.interactions import TrainingSet
+from features.interactions import EarlierCutoff, TrainingSet
 from models.recommend.base import fit_cached
 from models.recommend.bpr import BPRRecommender
 from models.recommend.complement import ComplementRecommender
@@ -40,6 +40,18 @@ def test_earlier_cutoffs_are_freed_after_the_last_task_with_a_ranker(train):
     assert train.with_earlier_cutoff(28.0) is past
     fits.free("two")
     assert train.with_earlier_cutoff(28.0) is not past
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_an_earlier_training_set_stays_only_for_rankers_that_follow(train, is_last):
+    past = train.with_earlier_cutoff(28.0)
+    train.remember_earlier(EarlierCutoff(28.0, past, train.interactions))
+    past.memoize(("ranking examples", 0.0), list)
+    past.memoize("histories", list)
+    SharedFits(train, {"one": {"a": TwoStageRecommender()}}, is_last=is_last).free("one")
+    assert (train.earlier is None) is is_last
+    assert [key for key in past._memo if key == "histories"] == (["histories"] if is_last else [])
+    assert any(key[0] == "ranking examples" for key in past._memo)
 
 
 def test_earlier_cutoffs_are_freed_when_the_last_ranker_is_fitted(train, monkeypatch):
