@@ -54,7 +54,8 @@ def within_budget(
     main = {fit_key(next(iter(models.values()))) for models in candidates.values() if models} - simplest
     dropped = {key for key in main if costs[key] > MAIN_LIMIT * budget_cpu_seconds}
     total = sum(cost for key, cost in costs.items() if key not in dropped)
-    for key in sorted(costs.keys() - main - simplest, key=lambda key: -costs[key]):
+    others = [key for key in costs if key not in main | simplest]  # not a set, whose order changes between processes
+    for key in sorted(others, key=lambda key: -costs[key]):
         if total <= budget_cpu_seconds:
             break
         dropped.add(key)
@@ -63,4 +64,6 @@ def within_budget(
         task: {name: model for name, model in models.items() if fit_key(model) not in dropped}
         for task, models in candidates.items()
     }
-    return kept, {names[key]: round(costs[key], 1) for key in sorted(dropped, key=lambda key: costs[key])}
+    return kept, {
+        names[key]: round(costs[key], 1) for key in sorted(costs, key=lambda key: costs[key]) if key in dropped
+    }

@@ -48,3 +48,11 @@ def test_models_for_several_types_are_left_out_where_there_is_one():
     assert list(within_budget(candidates, TRAIN, 100.0)[0]["home"]) == ["repeat"]
     views = replace(TRAIN, auxiliary=replace(TRAIN.interactions, types=np.ones(10, np.int8)))
     assert list(within_budget(candidates, views, 100.0)[0]["home"]) == ["own events", "repeat"]
+
+
+def test_of_models_that_cost_the_same_the_first_is_left_out():
+    """The choice is that of the candidates' order, and not that of a set, which changes between processes."""
+    equal = {f"ease {place}": EASERecommender(regularization=float(place + 1)) for place in range(8)}
+    candidates = {"home": {"bpr": BPRRecommender(), **equal, "repeat": RepeatPurchaseRecommender()}}
+    kept, _ = within_budget(candidates, TRAIN, 431.0)
+    assert list(kept["home"]) == ["bpr", "ease 4", "ease 5", "ease 6", "ease 7", "repeat"]
