@@ -54,6 +54,7 @@ SHARED_BY_RANKERS = frozenset(
     | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
 DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
+DEFAULT_TREES = {"any": (140, 0.08), "new": (70, 0.16)}  # target → rounds and learning rate
 MIN_POSITIVES = 20
 
 
@@ -97,7 +98,11 @@ class TwoStageRecommender(CandidateRecommender):
     objectives : sequence of {"binary:logistic", "rank:ndcg", "rank:pairwise"}
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
-    rounds, learning_rate, depth, min_child_weight, subsample, column_share, bins
+    rounds, learning_rate : int and float, optional
+        As in XGBoost; by default `DEFAULT_TREES` of the target. NDCG@10 of `any` on Complete Journey, August to October
+        (6,015 users and months, two seeds): 70 trees with a rate of .16 have .4509; 140 with .08 gain .0005 ± .0007
+        for twice the time, and 220 with .05 gain .0011 ± .0007 for three times.
+    depth, min_child_weight, subsample, column_share, bins
         As in XGBoost. NDCG@10 of October on Complete Journey (three seeds): 100 trees of depth 6 with a rate of .12
         have .4329, 70 of depth 5 with .16 have .4333 (+.0004 ± .0011) in two thirds of the time.
     n_jobs : int or None
@@ -141,8 +146,8 @@ class TwoStageRecommender(CandidateRecommender):
         users_per_cut: int = 4_000,
         negatives_per_positive: float = 3.0,
         objectives: Sequence[str] = DEFAULT_OBJECTIVES,
-        rounds: int = 70,
-        learning_rate: float = 0.16,
+        rounds: int | None = None,
+        learning_rate: float | None = None,
         depth: int = 5,
         min_child_weight: float = 20.0,
         subsample: float = 0.6,
@@ -154,7 +159,10 @@ class TwoStageRecommender(CandidateRecommender):
         self.target, self.stages, self.stage_parameters = target, stages, stage_parameters
         self.horizon_days = horizon_days
         self.cuts, self.users_per_cut, self.negatives_per_positive = cuts, users_per_cut, negatives_per_positive
-        self.objectives, self.rounds, self.learning_rate, self.depth = tuple(objectives), rounds, learning_rate, depth
+        usual_rounds, usual_rate = DEFAULT_TREES.get(target, DEFAULT_TREES["any"])  # fitting checks the target
+        self.rounds = usual_rounds if rounds is None else rounds
+        self.learning_rate = usual_rate if learning_rate is None else learning_rate
+        self.objectives, self.depth = tuple(objectives), depth
         self.min_child_weight, self.subsample = min_child_weight, subsample
         self.column_share, self.bins = column_share, bins
         self.n_jobs, self.seed = n_jobs, seed
