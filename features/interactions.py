@@ -120,9 +120,10 @@ class TrainingSet:
     def memoize(self, key: Hashable, factory: Callable[[], T]) -> T:
         """Return the cached value of `key`; the first call computes it with `factory`.
 
-        The value lives as long as this training set. Models that need the same intermediate result (an earlier cutoff,
-        a fitted first stage) share it. A call that arrives while another thread computes the value waits for it. When
-        `factory` fails, nothing is cached and the next call computes the value again.
+        The value lives as long as this training set, unless it is freed before (`forget`, `release`). Models that need
+        the same intermediate result (an earlier cutoff, a fitted first stage) share it. A call that arrives while
+        another thread computes the value waits for it. When `factory` fails, nothing is cached and the next call
+        computes the value again.
 
         Parameters
         ----------
@@ -165,8 +166,9 @@ class TrainingSet:
 
     def forget_earlier_cutoffs(self) -> None:
         """Free the results of `with_earlier_cutoff`, with what was computed for them."""
-        for key in [key for key in self._memo if isinstance(key, tuple) and key[0] == "rewound"]:
-            self.release(key)
+        for key in list(self._memo):  # a copy, because other threads add values meanwhile
+            if isinstance(key, tuple) and key[0] == "rewound":
+                self.release(key)
 
     def release(self, key: Hashable) -> None:
         """Free the cached value of a key, if there is one."""

@@ -1,9 +1,10 @@
-"""Thread budgets, and parallel execution of tasks in threads that share the budget."""
+"""Thread budgets, parallel execution of tasks in threads that share the budget, and the return of their memory."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ def return_freed_memory() -> None:
     import pyarrow as pa  # which a server does not need
 
     pa.default_memory_pool().release_unused()
-    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc only
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc only
         trim(0)
 
 

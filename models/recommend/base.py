@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +50,6 @@ __all__ = [  # everything that the module of a model needs
     "UserAttributes",
     "dense_scores",
     "entry_positions",
-    "fit_cached",
     "fold_in",
     "has_entries",
     "row_indices",
@@ -62,16 +60,6 @@ __all__ = [  # everything that the module of a model needs
 ]
 
 BLOCK_CELLS = 8_000_000  # scores held in memory at a time: 32 MB, independent of n_users × n_items
-
-
-def fit_key(model: Recommender) -> tuple[str, str, str]:
-    """Return the key of `fit_cached` for a model with these parameters."""
-    return "model", model.name, json.dumps(model.get_params(), sort_keys=True, default=str)
-
-
-def fit_cached(model: Recommender, train: TrainingSet) -> Recommender:
-    """Return a fit on `train` with the parameters of `model`, which itself stays unfitted; cached with `train`."""
-    return train.memoize(fit_key(model), lambda: type(model)(**model.get_params()).fit(train))
 
 
 class Recommender(FitCost, ReadsPromotions, ABC):
@@ -157,7 +145,8 @@ class Recommender(FitCost, ReadsPromotions, ABC):
 
         The default is the cosine of `item_vectors`.
         """
-        norms = np.linalg.norm(vectors := self.item_vectors(), axis=1)
+        vectors = self.item_vectors()
+        norms = np.linalg.norm(vectors, axis=1)
         scores = (vectors @ vectors[item]) / np.maximum(norms * norms[item], np.float32(1e-12))
         return np.where(norms > 0, scores, NOT_A_CANDIDATE).astype(np.float32)
 
@@ -241,8 +230,9 @@ class Recommender(FitCost, ReadsPromotions, ABC):
             if given is not None and len(given) != n:
                 raise InvalidRequest(f"`{name}` needs one entry per user", got=len(given), allowed=n)
         query.check_recent(self.n_items_)
-        for given in filter(None, (exclude, items)):
-            self._check_items(np.concatenate(given))
+        for given in (exclude, items):
+            if given:
+                self._check_items(np.concatenate(given))
         history = self.history_ if exclude_purchased else None
         item_filter = ItemFilter(allowed, exclusion_matrix(query, self.n_items_, exclude, history))
         block = max(1, BLOCK_CELLS // max(1, self._cells_per_user(k)))
@@ -275,8 +265,8 @@ class Recommender(FitCost, ReadsPromotions, ABC):
     def save(self, folder: Path) -> None:
         """Write the parameters and the fitted arrays into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        described = {"name": self.name, "params": self.get_params(), "n_users": self.n_users_, "n_items": self.n_items_}
-        write_json(folder / "params.json", described)
+        shape = {"n_users": self.n_users_, "n_items": self.n_items_}
+        write_json(folder / "params.json", {"name": self.name, "params": self.get_params(), **shape})
         save_arrays(folder / "state.npz", {**self._state(), **pack_csr("history", self.history_)})
 
     @classmethod
@@ -333,8 +323,9 @@ class Recommender(FitCost, ReadsPromotions, ABC):
         if not (-1 <= user < self.n_users_ and 0 <= item < self.n_items_):  # called for every item of a list
             self._check_users([user])
             self._check_items([item])
-        users, context_items = np.array([user], dtype=np.int64), None if items is None else [items]
-        return self._evidence(Query(users, None, recent_interactions, elapsed_days, context_items), item)
+        users = np.array([user], dtype=np.int64)
+        query = Query(users, None, recent_interactions, elapsed_days, None if items is None else [items])
+        return self._evidence(query, item)
 
     def purchase_counts(self, user: int) -> tuple[Indices, Indices]:
         """Return the items that a user interacted with before the fit, in ascending order, and their counts, (m,)."""

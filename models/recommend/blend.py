@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from features.interactions import TrainingSet
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Indices, Query, Recommender, fit_cached
+from models.recommend.base import Indices, Query, Recommender
+from models.recommend.fit_cache import fit_cached
 from models.recommend.ranking.candidate_model import CandidateRecommender
 from models.recommend.ranking.candidates import StageLists, list_ranks, positions_in
 from models.recommend.ranking.two_stage import TwoStageRecommender

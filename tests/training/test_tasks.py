@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.interactions import TrainingSet
-from models.recommend.base import fit_cached
+from models.recommend.fit_cache import fit_cached
 from qianmian.errors import ConfigError
 from qianmian.settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix

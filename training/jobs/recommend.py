@@ -152,7 +152,7 @@ def _evaluate_on_test(
     train, seed = _shuffled(context, test.train), context.settings.seed
     context.progress(f"recommend: evaluating {', '.join(TASKS)} on {test.period}")
     candidates = {name: _to_measure(task, settings, seed, selected.get(name)) for name, task in TASKS.items()}
-    fits, home = SharedFits(train, candidates), list[HomeLists]()
+    fits, home = SharedFits(train, candidates), list[HomeLists]()  # the lists of `home`, once they are made
 
     def measure(name: str) -> Evaluation | None:
         task, models = TASKS[name], candidates[name]
@@ -168,6 +168,7 @@ def _evaluate_on_test(
             return None
         if name == HOME:
             home.append(HomeLists.of(evaluation, models, _winner(selected.get(name), evaluation), examples))
+        fits.free_on(examples.train, models)
         return evaluation
 
     def measure_and_free(name: str) -> Evaluation | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from features.interaction_types import ANY
 from features.interactions import TrainingSet
-from models.recommend.base import Recommender, fit_key
+from models.recommend.base import Recommender
+from models.recommend.fit_cache import fit_key
 
 MAIN_LIMIT = 2.0  # budgets; a scene loses more with its main model than a training saves
 Candidates = Mapping[str, Mapping[str, Recommender]]

@@ -90,7 +90,7 @@ class _Pooled:
 
     def choice(self, seed: int) -> tuple[CandidateChoice, int]:
         """The choice among the candidates of all periods, and the number of distinct customers."""
-        full = {name: found for name, found in self.values.items() if self.periods_of[name] == self.periods}
+        full = {name: found for name, found in self.values.items() if self.periods_of.get(name, 0) == self.periods}
         columns = {name: np.array([np.mean(found[one]) for one in sorted(found)]) for name, found in full.items()}
         return choose(columns, seed=seed), len(next(iter(columns.values())))
 
@@ -190,8 +190,7 @@ def _evaluate_split(
         found = evaluate_candidates(plain, wanted[name], examples, split.holdout, length, progress, fits)
         if first and _is_scene(name):
             found = _with_blend(wanted[name], found, examples, seed)
-        if examples.train is not split.train:
-            examples.train.forget(())  # no other task has this training set
+        fits.free_on(examples.train, wanted[name])
         return found if found.values else None
 
     found = run_named({name: partial(evaluate_draws, name) for name in wanted})

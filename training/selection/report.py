@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.ranked import Ranked
-from models.recommend.base import Recommender, fit_cached
+from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain
+from models.recommend.fit_cache import fit_cached
 from models.recommend.scene import DEFAULT_SCENE
 from training import plots
 from training.bootstrap import mean_metric

@@ -17,8 +17,9 @@ from features.promotions import ItemPromotions
 from models.parallel import thread_budget
 from models.persist import Arrays
 from models.ranked import NOT_A_CANDIDATE
-from models.recommend.base import Choice, Indices, Query, Range, Recommender, fit_cached
+from models.recommend.base import Choice, Indices, Query, Range, Recommender
 from models.recommend.cost import n_lines
+from models.recommend.fit_cache import fit_cached
 from models.recommend.ranking.boosters import OBJECTIVES, Boosters, check_features
 from models.recommend.ranking.candidate_model import CandidateRecommender
 from models.recommend.ranking.candidates import StageLists, stage_features
@@ -241,11 +242,18 @@ class TwoStageRecommender(CandidateRecommender):
     def _fitted_stages(self, train: TrainingSet) -> tuple[Recommender, ...]:
         return tuple(fit_cached(SINGLE_STAGE[name](**params), train) for name, params, _ in self._stages)
 
+    def unfitted_stages(self) -> tuple[Recommender, ...]:
+        """The models of all stages that the ranker may have, whatever types of interaction there are."""
+        return tuple(SINGLE_STAGE[name](**params) for name, params, _ in self._stages_of(several_types=True))
+
     @property
     def _stages(self) -> Stages:
+        return self._stages_of(several_types=bool(self._types))
+
+    def _stages_of(self, *, several_types: bool) -> Stages:
         stages = self.stages
         if stages is None:
-            stages = (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if self._types else ()))
+            stages = (*DEFAULT_STAGES[self.target], *(TYPED_STAGES if several_types else ()))
         given = self.stage_parameters or {}
         return tuple((name, {**given.get(name, {}), **params}, width) for name, params, width in stages)
 

@@ -12,9 +12,10 @@ from scipy import sparse
 from features.interactions import TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
-from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender, fit_cached
+from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
 from models.recommend.baskets import last_orders, resolve_query_items
 from models.recommend.choice_models import fit_multinomial_logit
+from models.recommend.fit_cache import fit_cached
 from models.recommend.popular import recent_customers
 from models.recommend.sampling import learning_sample
 from models.recommend.similar.item_features import (

@@ -10,8 +10,9 @@ import xgboost as xgb
 
 from features.interactions import EarlierCutoff, Interactions, TrainingSet
 from models.recommend import base
-from models.recommend.base import ItemFilter, Query, fit_cached
+from models.recommend.base import ItemFilter, Query
 from models.recommend.bpr import BPRRecommender
+from models.recommend.fit_cache import fit_cached
 from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking import item_sums

@@ -8,8 +8,9 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.ranked import Ranked
-from models.recommend.base import Query, fit_cached
+from models.recommend.base import Query
 from models.recommend.blend import COMPONENTS, BlendRecommender
+from models.recommend.fit_cache import fit_cached
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking.candidates import list_ranks
 from models.recommend.repeat import RepeatPurchaseRecommender

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from models.recommend.base import fit_cached
+from models.recommend.fit_cache import fit_cached
 from training.holdout import HoldoutSplitter
 from training.jobs.base import TrainingContext
 from training.selection.candidates import select_candidates
