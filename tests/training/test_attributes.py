@@ -110,6 +110,7 @@ def test_models_of_all_data_do_not_learn_from_what_the_evaluation_did_not_have(t
     ]
     names = [one.spec.names for one in sets if one is not None]
     assert set(names[1]) - set(names[0]) == {"profile_member_tier"}
+    assert all(name.startswith("profile_") for name in names[1])  # recommenders read attributes and no other features
 
 
 # ---- an attribute that alone suffices --------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def _contents(context: TrainingContext, as_of: datetime, evaluated_at: datetime 
         context.progress(f"content: purchases are not used, only events on contents ({error.message})")
     contents = content_set(context.builder, as_of, purchases)
     if contents.user_features is None:
-        profile = context.profile_known_at(as_of, evaluated_at)
+        profile = context.attributes_known_at(as_of, evaluated_at)
         contents = replace(contents, user_features=profile.take(profile.rows_of(contents.user_ids)))
     return contents
 

@@ -17,6 +17,7 @@ from models.classify.boosting import load_booster, save_booster
 from models.persist import RETRAIN
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES
+from models.recommend.ranking.spool import without_gaps
 from qianmian.errors import ArtifactError
 
 Floats = NDArray[np.float32]
@@ -39,10 +40,14 @@ class Boosters:
     scales : ndarray of float32, (boosters,)
         Standard deviation of the margins of each booster within lists of the examples. A margin is divided by it; it
         does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
+    reads_gaps : bool
+        Whether the boosters were trained on missing values as NaN, as in earlier versions; else `spool.MISSING` stands
+        for them.
     """
 
     boosters: tuple[xgb.Booster, ...]
     scales: Floats
+    reads_gaps: bool = False
 
     @classmethod
     def fit(
@@ -54,8 +59,9 @@ class Boosters:
         trees: Mapping[str, Any],
     ) -> Self:
         """Train the rankers on one binned matrix of the examples; `trees` are parameters of XGBoost for all of them."""
-        matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"])
         sample, lists = examples.first(SCALE_ROWS)
+        sample = without_gaps(sample)
+        matrix = examples.matrix(names, sample, bins=trees["max_bin"], threads=trees["nthread"])
         boosters, scales = [], []
         for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
             by_list = is_of_lists(objective)
@@ -71,7 +77,8 @@ class Boosters:
 
     def scores(self, X: Floats) -> Floats:
         """Return the mean of the scaled margins of rows, (m,)."""
-        margins = self._joined.inplace_predict(X, predict_type="margin", validate_features=False)
+        given = X if self.reads_gaps else without_gaps(X)
+        margins = self._joined.inplace_predict(given, predict_type="margin", validate_features=False)
         margins = np.asarray(margins, dtype=np.float32).reshape(len(X), len(self.boosters))
         total: Floats = margins[:, 0] / self.scales[0]
         for place in range(1, len(self.boosters)):
@@ -106,7 +113,7 @@ class Boosters:
             save_booster(booster, folder / _file(place))
 
     @classmethod
-    def load(cls, folder: Path, scales: Floats) -> Self:
+    def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool) -> Self:
         """Read what `save` wrote.
 
         Raises
@@ -114,7 +121,7 @@ class Boosters:
         ArtifactError
             A file is missing or damaged.
         """
-        return cls(tuple(load_booster(folder / _file(place)) for place in range(len(scales))), scales)
+        return cls(tuple(load_booster(folder / _file(place)) for place in range(len(scales))), scales, reads_gaps)
 
 
 def joined(boosters: Sequence[xgb.Booster]) -> xgb.Booster:

@@ -82,7 +82,7 @@ class CandidateRecommender(Recommender):
         """Return the candidates that pass the filter and their scores, (n, m); −inf past the end."""
         always = self._always_excluded(query)
         lists = proposed = stage_lists(self.models_, self._widths, query, always)
-        if item_filter.allowed is not None or item_filter.excluded is not None:
+        if item_filter.allowed is not None or _excludes_more(item_filter, always):
             excluded = item_filter.excluded
             if always.excluded is not None:
                 excluded = always.excluded if excluded is None else (always.excluded + excluded).tocsr()
@@ -96,3 +96,11 @@ class CandidateRecommender(Recommender):
                 np.where(answered[:, None], found.source, -1).astype(np.int8),
             )
         return found, self._candidate_scores(query, found.ids, lists)
+
+
+def _excludes_more(item_filter: ItemFilter, always: ItemFilter) -> bool:
+    """Return whether a filter has other exclusions than those that always apply, so that its lists may differ."""
+    given, own = item_filter.excluded, always.excluded
+    if given is None or own is None:
+        return given is not None
+    return not (np.array_equal(given.indptr, own.indptr) and np.array_equal(given.indices, own.indices))

@@ -363,7 +363,7 @@ class TwoStageRecommender(CandidateRecommender):
     def load(cls, folder: Path) -> Self:
         check_features(folder)
         model = super().load(folder)
-        model.boosters_ = Boosters.load(folder, model.scales_)
+        model.boosters_ = Boosters.load(folder, model.scales_, reads_gaps=model.reads_gaps_)
         model.boosters_.check_names(model._feature_names(), folder)
         # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
         if model.n_jobs is not None:
@@ -380,6 +380,7 @@ class TwoStageRecommender(CandidateRecommender):
             **({} if self.promotions_ is None else self.promotions_.state()),
             "data_target": np.asarray(self.data_target_),
             "scales": self.boosters_.scales,
+            "reads_gaps": np.asarray(self.boosters_.reads_gaps),
         }
 
     def _restore(self, state: Arrays) -> None:
@@ -389,5 +390,5 @@ class TwoStageRecommender(CandidateRecommender):
         self.typed_ = TypedInteractions.restored(state, self.n_users_)
         self.promotions_ = PlannedPromotions.restored(state, self.n_items_)
         self.data_target_ = str(state.get("data_target", PURCHASE))
-        self.scales_ = state["scales"]
+        self.scales_, self.reads_gaps_ = state["scales"], bool(state.get("reads_gaps", True))
         self.statistics_ = ItemStatistics.restored(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xgboost as xgb
@@ -50,13 +52,25 @@ def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examp
 def test_saved_rankers_score_the_same(examples, tmp_path):
     fitted = Boosters.fit(examples, NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
     fitted.save(tmp_path)
-    again = Boosters.load(tmp_path, fitted.scales)
+    again = Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
     np.testing.assert_array_equal(again.scores(examples.features), fitted.scores(examples.features))
     with pytest.raises(ArtifactError, match="other features"):
         check_features(tmp_path)
     (tmp_path / "booster_1.ubj").unlink()
     with pytest.raises(ArtifactError):
-        Boosters.load(tmp_path, fitted.scales)
+        Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
+
+
+def test_missing_values_are_below_all_others(examples):
+    """A missing value ranks as a smaller value than any; boosters of earlier versions read it as NaN."""
+    fitted = Boosters.fit(examples, NAMES, ("binary:logistic",), 10, TREES)
+    X = examples.features
+    X[:, 0], low = np.nan, X.copy()
+    low[:, 0] = -1e6
+    np.testing.assert_array_equal(fitted.scores(X), fitted.scores(low))
+    earlier = replace(fitted, reads_gaps=True)
+    expected = fitted.boosters[0].inplace_predict(X, predict_type="margin") / fitted.scales[0]
+    np.testing.assert_array_equal(earlier.scores(X), expected)
 
 
 def test_margins_that_do_not_differ_have_a_scale(examples):

@@ -23,6 +23,7 @@ from models.recommend.ranking.histories import GROUP_FEATURES, PAIR_FEATURES, US
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
 from models.recommend.ranking.item_sums import ItemSums
 from models.recommend.ranking.prices import PRICE_ITEM_FEATURES
+from models.recommend.ranking.spool import without_gaps
 from models.recommend.ranking.two_stage import SHARED_BY_RANKERS, TwoStageRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
@@ -389,13 +390,14 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     train, truth = shop_and_truth
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
     examples, names = sampler.sample(train), TwoStageRecommender(stages=STAGES)._feature_names()
-    streamed = examples.matrix(names, bins=64, threads=1)
-    at_once = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=64, feature_names=names)
+    features = without_gaps(examples.features)
+    streamed = examples.matrix(names, features, bins=64, threads=1)
+    at_once = xgb.QuantileDMatrix(features, label=examples.labels, max_bin=64, feature_names=names)
     assert streamed.num_row() == at_once.num_row() == len(examples)
     assert streamed.feature_names == names
     np.testing.assert_array_equal(streamed.get_label(), examples.labels)
     params = {"objective": "binary:logistic", "max_depth": 4, "max_bin": 64, "nthread": 1}
-    rows = xgb.DMatrix(examples.features, feature_names=names)
+    rows = xgb.DMatrix(features, feature_names=names)
     one, other = (xgb.train(params, matrix, 20).predict(rows) for matrix in (streamed, at_once))
     assert np.corrcoef(one, other)[0, 1] > 0.99
 
