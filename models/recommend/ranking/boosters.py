@@ -59,9 +59,9 @@ class Boosters:
         trees: Mapping[str, Any],
     ) -> Self:
         """Train the rankers on one binned matrix of the examples; `trees` are parameters of XGBoost for all of them."""
+        matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"])
         sample, lists = examples.first(SCALE_ROWS)
         sample = without_gaps(sample)
-        matrix = examples.matrix(names, sample, bins=trees["max_bin"], threads=trees["nthread"])
         boosters, scales = [], []
         for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
             by_list = is_of_lists(objective)

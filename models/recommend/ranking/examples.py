@@ -67,15 +67,10 @@ class RankingExamples:
                 break
         return np.concatenate(blocks), self.groups[:n]
 
-    def matrix(self, names: list[str], sample: Floats, *, bins: int, threads: int) -> xgb.QuantileDMatrix:
-        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels.
-
-        The bounds of the bins are those of `sample`, some rows without gaps: bounds of all examples take half of the
-        time of the matrix and no better place.
-        """
-        cuts = xgb.QuantileDMatrix(sample, feature_names=names, max_bin=bins, nthread=threads)
+    def matrix(self, names: list[str], *, bins: int, threads: int) -> xgb.QuantileDMatrix:
+        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels."""
         rows = RowIterator(self.parts, {"label": self.labels}, names)
-        return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads, ref=cuts)
+        return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads)
 
     @classmethod
     def none(cls, width: int) -> RankingExamples:

@@ -391,7 +391,7 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
     examples, names = sampler.sample(train), TwoStageRecommender(stages=STAGES)._feature_names()
     features = without_gaps(examples.features)
-    streamed = examples.matrix(names, features, bins=64, threads=1)
+    streamed = examples.matrix(names, bins=64, threads=1)
     at_once = xgb.QuantileDMatrix(features, label=examples.labels, max_bin=64, feature_names=names)
     assert streamed.num_row() == at_once.num_row() == len(examples)
     assert streamed.feature_names == names
