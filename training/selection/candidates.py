@@ -84,8 +84,8 @@ class _Pooled:
                 for customer, value in zip(evaluation.customers.tolist(), values, strict=True):
                     per_customer.setdefault(customer, []).append(value)
         for name in evaluations[0].values:
-            measured = all(name in evaluation.values for evaluation in evaluations)
-            self.periods_of[name] = self.periods_of.get(name, 0) + measured
+            in_all = all(name in evaluation.values for evaluation in evaluations)
+            self.periods_of[name] = self.periods_of.get(name, 0) + in_all
         self.periods += 1
 
     def choice(self, seed: int) -> tuple[CandidateChoice, int]:
@@ -232,8 +232,8 @@ def _with_blend(
             values[rows] = ranking_metrics(ids, part.truth, task.k, (task.metric,))[task.metric]
         else:
             values[rows] = fused.take(rows).values(given)
-    measured = {BLEND: {task.metric: values}, **evaluation.values}
-    return replace(evaluation, values=measured, blend=blend_of(weights))
+    with_blend = {BLEND: {task.metric: values}, **evaluation.values}
+    return replace(evaluation, values=with_blend, blend=blend_of(weights))
 
 
 def _said(selection: TaskSelection) -> str:

@@ -91,13 +91,13 @@ def evaluate_candidates(
     values, ranked = {}, {}
     for name, model in candidates.items():
         try:
-            fitted = fits.fit(model, examples.train, task.name)
+            model_fit = fits.fit(model, examples.train, task.name)
         except DataError as error:
             progress(f"recommend: {task.name}: {name} cannot be fitted: {error}")
             continue
-        ranked[name] = examples.recommend_with(fitted, list_length)
+        ranked[name] = examples.recommend_with(model_fit, list_length)
         values[name] = ranking_metrics(ranked[name].ids, examples.truth, task.k)
         if task.extra_metrics is not None:
-            values[name] = {**values[name], **task.extra_metrics(fitted, examples, holdout)}
+            values[name] = {**values[name], **task.extra_metrics(model_fit, examples, holdout)}
         return_freed_memory()
     return Evaluation(task, examples.train.user_ids[examples.users], values, ranked)
