@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from features.interaction_types import ANY
 from features.interactions import TrainingSet
 from models.recommend.base import Recommender
-from models.recommend.fit_cache import fit_key
+from models.recommend.fit_cache import FitKey, fit_key
 
 MAIN_LIMIT = 2.0  # budgets; a scene loses more with its main model than a training saves
 Candidates = Mapping[str, Mapping[str, Recommender]]
@@ -45,8 +45,8 @@ def within_budget(
             task: {name: model for name, model in models.items() if not model.needs_several_types}
             for task, models in candidates.items()
         }
-    costs: dict[tuple[str, str, str], float] = {}
-    names: dict[tuple[str, str, str], str] = {}
+    costs: dict[FitKey, float] = {}
+    names: dict[FitKey, str] = {}
     for models in candidates.values():
         for model in models.values():
             costs[fit_key(model)] = model.estimated_cpu_seconds(train)
