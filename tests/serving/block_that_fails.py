@@ -17,7 +17,7 @@ SCHEMA = pa.schema(
 
 
 class Block:
-    """A row per customer that names the process; fails, dies or waits at one customer."""
+    """A row per customer that names the process; fails, dies, waits or is interrupted at one customer."""
 
     def __init__(self, how: str = "", at: int = -1) -> None:
         self.how, self.at = how, at
@@ -28,6 +28,8 @@ class Block:
                 raise DataError("the block cannot be scored", got=start, hint="repair it")
             if self.how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "interrupted":
+                os.kill(os.getpid(), signal.SIGINT)
             if self.how == "waits":
                 sys.stdout.write("waiting\n")
                 sys.stdout.flush()

@@ -93,8 +93,8 @@ def processes_of(group: int) -> bool:
     return True
 
 
-def waiting_run(folder: Path) -> subprocess.Popen[str]:
-    """A run with two processes, in a process group of its own, of which one waits within its block."""
+def run_with_workers(folder: Path, how: str) -> subprocess.Popen[str]:
+    """A run with two processes, in a process group of its own, of which one does as said within its block."""
     script = f"""
 import sys
 if __name__ == "__main__":  # the processes import this file too
@@ -102,14 +102,19 @@ if __name__ == "__main__":  # the processes import this file too
     from pathlib import Path
     from serving.scoring.blocks import BlockScores, write_blocks
     from tests.serving.block_that_fails import SCHEMA, Block
-    scores = BlockScores(SCHEMA, 25, Block("waits", 12), {{"model": "1"}}, 5)
+    scores = BlockScores(SCHEMA, 25, Block({how!r}, 12), {{"model": "1"}}, 5)
     write_blocks(scores, Path({str(folder / "scores.parquet")!r}), workers=2)
 """
     file = folder / "script.py"
     file.write_text(script)
-    running = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def waiting_run(folder: Path) -> subprocess.Popen[str]:
+    """A run with two processes of which one waits within its block."""
+    running = run_with_workers(folder, "waits")
     assert running.stdout is not None
     assert running.stdout.readline() == "waiting\n"
     assert len(list(folder.glob(".*.blocks/workers-*/*"))) == 1, "the processes share a file"
@@ -133,6 +138,13 @@ def test_ctrl_c_ends_all_processes_at_once(tmp_path):
     assert error.count("Traceback") == 1, "only the main process is interrupted"
     wait_for_end(running.pid)
     assert write_blocks(scores(), tmp_path / "scores.parquet").customers == 25
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no signal masks")
+def test_workers_never_receive_an_interrupt(tmp_path):
+    _, error = run_with_workers(tmp_path, "interrupted").communicate(timeout=60)
+    assert error == ""
+    assert pq.read_table(tmp_path / "scores.parquet").num_rows == 25
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
