@@ -75,6 +75,12 @@ class Boosters:
             scales.append(_spread_within(lists, margins))
         return cls(tuple(boosters), np.array(scales, dtype=np.float32))
 
+    @classmethod
+    def mean(cls, parts: Sequence[Self]) -> Self:
+        """Join rankers that were trained on different examples; the score is the mean over all of them."""
+        boosters = tuple(booster for part in parts for booster in part.boosters)
+        return cls(boosters, np.concatenate([part.scales for part in parts]))
+
     def scores(self, X: Floats) -> Floats:
         """Return the mean of the scaled margins of rows, (m,)."""
         given = X if self.reads_gaps else without_gaps(X)

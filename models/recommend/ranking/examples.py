@@ -24,6 +24,7 @@ from models.recommend.ranking.type_features import TypedInteractions, type_colum
 from qianmian.errors import DataError
 
 MIN_ITEM_CUSTOMERS = 5  # the default of `training_set`
+MIN_POSITIVES = 20  # smallest number of positive examples to train on
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -56,6 +57,11 @@ class RankingExamples:
     def features(self) -> Floats:
         """All features in memory, (m, f)."""
         return np.concatenate([part.array() for part in self.parts])
+
+    @property
+    def has_both_labels(self) -> bool:
+        """Whether there are at least `MIN_POSITIVES` positives, and negatives."""
+        return MIN_POSITIVES <= int(np.count_nonzero(self.labels)) < len(self)
 
     def first(self, rows: int) -> tuple[Floats, Ints]:
         """Return the features, (n, f), and the lists, (n,), of the first blocks that together have `rows` rows."""
@@ -123,15 +129,26 @@ class ExampleSampler:
     stages: str = ""
     promotion_kinds: tuple[str, ...] | None = None
 
-    def sample(self, train: TrainingSet) -> RankingExamples:
-        """Return the examples of all cutoffs.
+    def samples(self, train: TrainingSet, latest_alone: bool) -> list[RankingExamples]:
+        """Return the examples of all cutoffs and, if asked and there are several cutoffs, of the latest alone as well.
 
         Raises
         ------
         DataError
-            The history is shorter than two horizons.
+            The history is shorter than two horizons, or too few candidates are positive, or none is negative.
         """
-        return RankingExamples.concatenate([self.at_cut(train, days) for days in self.cut_days(train)])
+        by_cutoff = [self.at_cut(train, days) for days in self.cut_days(train)]
+        examples = RankingExamples.concatenate(by_cutoff)
+        if not examples.has_both_labels:
+            raise DataError(
+                "too few candidates were bought after the cutoffs to train the ranker",
+                where="two_stage",
+                got=f"{np.count_nonzero(examples.labels)} of {len(examples)} candidates",
+                allowed=f"at least {MIN_POSITIVES}",
+                hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
+            )
+        latest, several = by_cutoff[0], len(by_cutoff) > 1
+        return [examples, latest] if latest_alone and several and latest.has_both_labels else [examples]
 
     def cut_days(self, train: TrainingSet) -> list[float]:
         """Return the days from each cutoff to the end of the history."""

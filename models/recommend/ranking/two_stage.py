@@ -37,7 +37,7 @@ from models.recommend.ranking.type_features import TypedInteractions, type_colum
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from models.recommend.submodels import load_submodels, save_submodels
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
 DEFAULT_STAGES: Mapping[str, Stages] = {
@@ -55,8 +55,8 @@ SHARED_BY_RANKERS = frozenset(
     | {name for stages in (*DEFAULT_STAGES.values(), TYPED_STAGES) for name, _, _ in stages}
 )
 DEFAULT_OBJECTIVES = ("binary:logistic", "rank:ndcg")
-DEFAULT_TREES = {"any": (140, 0.08), "new": (70, 0.16)}  # target → rounds and learning rate
-MIN_POSITIVES = 20
+DEFAULT_TREES = {"any": (100, 0.11), "new": (70, 0.16)}  # target → rounds and learning rate
+LATEST_ALONE = {"any": True, "new": False}  # target → default of `latest_alone`
 
 
 class TwoStageRecommender(CandidateRecommender):
@@ -100,12 +100,15 @@ class TwoStageRecommender(CandidateRecommender):
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate : int and float, optional
-        As in XGBoost; by default `DEFAULT_TREES` of the target. NDCG@10 of `any` on Complete Journey, August to October
-        (6,015 users and months, two seeds): 70 trees with a rate of .16 have .4509; 140 with .08 gain .0005 ± .0007
-        for twice the time, and 220 with .05 gain .0011 ± .0007 for three times.
+        As in XGBoost; by default `DEFAULT_TREES` of the target. More and slower trees gain less than the noise of
+        Complete Journey (ADR 0030).
     depth, min_child_weight, subsample, column_share, bins
         As in XGBoost. NDCG@10 of October on Complete Journey (three seeds): 100 trees of depth 6 with a rate of .12
         have .4329, 70 of depth 5 with .16 have .4333 (+.0004 ± .0011) in two thirds of the time.
+    latest_alone : bool, optional
+        Whether each objective also trains a ranker on the examples of the latest cutoff alone, whose scores are
+        averaged with those of the others; by default `LATEST_ALONE` of the target. Earlier cutoffs are more data, but
+        of other weeks (ADR 0030).
     n_jobs : int or None
         Threads of XGBoost; None uses the thread budget. With one thread, the same seed gives the same booster; with
         several, sums in another order change about one position in a thousand.
@@ -154,6 +157,7 @@ class TwoStageRecommender(CandidateRecommender):
         subsample: float = 0.6,
         column_share: float = 0.4,
         bins: int = 64,
+        latest_alone: bool | None = None,
         n_jobs: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -166,6 +170,7 @@ class TwoStageRecommender(CandidateRecommender):
         self.objectives, self.depth = tuple(objectives), depth
         self.min_child_weight, self.subsample = min_child_weight, subsample
         self.column_share, self.bins = column_share, bins
+        self.latest_alone = LATEST_ALONE.get(target, False) if latest_alone is None else latest_alone
         self.n_jobs, self.seed = n_jobs, seed
 
     # ---- fitting -------------------------------------------------------------------------------------------------
@@ -174,9 +179,8 @@ class TwoStageRecommender(CandidateRecommender):
         lists = self.cuts * min(self.users_per_cut, train.n_users)
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        return 3e-3 * lists * self.rounds * len(self.objectives) / 150 + (self.cuts + 1) * (
-            stages + 3e-7 * n_lines(train)
-        )
+        rounds = self.rounds * len(self.objectives) * (1 + self.latest_alone / self.cuts)
+        return 3e-3 * lists * rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)
@@ -189,16 +193,6 @@ class TwoStageRecommender(CandidateRecommender):
             self.promotions_ = train.memoize(
                 ("planned promotions", kinds), lambda: PlannedPromotions.of(train.promotions, kinds, train.interactions)
             )
-        examples = self._sampler().sample(train)
-        positives = int(np.count_nonzero(examples.labels))
-        if positives < MIN_POSITIVES or positives == len(examples):
-            raise DataError(
-                "too few candidates were bought after the cutoffs to train the ranker",
-                where=self.name,
-                got=f"{positives} of {len(examples)} candidates",
-                allowed=f"at least {MIN_POSITIVES}",
-                hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
-            )
         trees = {
             "eta": self.learning_rate,
             "max_depth": self.depth,
@@ -209,8 +203,11 @@ class TwoStageRecommender(CandidateRecommender):
             "seed": self.seed,
             "nthread": thread_budget() if self.n_jobs is None else self.n_jobs,
         }
-        self.boosters_ = Boosters.fit(examples, self._feature_names(), self.objectives, self.rounds, trees)
-        del examples
+        samples = self._sampler().samples(train, self.latest_alone)
+        self.boosters_ = Boosters.mean(
+            [Boosters.fit(examples, self._feature_names(), self.objectives, self.rounds, trees) for examples in samples]
+        )
+        del samples
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)
         self._set_starts()

@@ -49,6 +49,26 @@ def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examp
     np.testing.assert_array_equal(fitted.scores(X[:7]), fitted.scores(X)[:7])  # whatever else is ranked
 
 
+def test_rankers_of_several_examples_are_averaged(examples, tmp_path):
+    half = replace(
+        examples,
+        parts=[SpooledRows(3)],
+        labels=examples.labels[:300],
+        groups=examples.groups[:300],
+        weights=examples.weights[:300],
+    )
+    half.parts[0].append(examples.features[:300])
+    objectives = ("binary:logistic", "rank:ndcg")
+    parts = [Boosters.fit(part, NAMES, objectives, 10, TREES) for part in (examples, half)]
+    both, X = Boosters.mean(parts), examples.features
+    np.testing.assert_allclose(
+        both.scores(X), np.mean([part.scores(X) for part in parts], axis=0), rtol=1e-4, atol=1e-5
+    )
+    both.save(tmp_path)
+    again = Boosters.load(tmp_path, both.scales, reads_gaps=False)
+    np.testing.assert_array_equal(again.scores(X), both.scores(X))
+
+
 def test_saved_rankers_score_the_same(examples, tmp_path):
     fitted = Boosters.fit(examples, NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
     fitted.save(tmp_path)

@@ -389,7 +389,7 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     """A ranker learns from the same bins whether the rows come at once or in blocks."""
     train, truth = shop_and_truth
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
-    examples, names = sampler.sample(train), TwoStageRecommender(stages=STAGES)._feature_names()
+    examples, names = sampler.samples(train, False)[0], TwoStageRecommender(stages=STAGES)._feature_names()
     features = without_gaps(examples.features)
     streamed = examples.matrix(names, bins=64, threads=1)
     at_once = xgb.QuantileDMatrix(features, label=examples.labels, max_bin=64, feature_names=names)
@@ -400,6 +400,24 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     rows = xgb.DMatrix(features, feature_names=names)
     one, other = (xgb.train(params, matrix, 20).predict(rows) for matrix in (streamed, at_once))
     assert np.corrcoef(one, other)[0, 1] > 0.99
+
+
+def test_rankers_of_the_latest_cutoff_alone(shop_and_truth):
+    """They learn from the examples of one cutoff; with a single cutoff, and by default for new items, there are none."""
+    train, _ = shop_and_truth
+    model = TwoStageRecommender(stages=STAGES, **QUICK)
+    every, latest = model._sampler().samples(train, True)
+    assert len(latest) < len(every)
+    np.testing.assert_array_equal(latest.features, every.features[: len(latest)])
+    one_cutoff = TwoStageRecommender(stages=STAGES, cuts=1, **QUICK)
+    np.testing.assert_array_equal(one_cutoff._sampler().samples(train, False)[0].features, latest.features)
+    assert len(model.fit(train).boosters_.boosters) == 4
+    alone = one_cutoff.fit(train).boosters_.boosters
+    assert len(alone) == 2
+    rows = np.nan_to_num(latest.features[:50])
+    for ours, theirs in zip(model.boosters_.boosters[2:], alone, strict=True):
+        np.testing.assert_array_equal(ours.inplace_predict(rows), theirs.inplace_predict(rows))
+    assert len(TwoStageRecommender(target="new", stages=NEW_STAGES, **QUICK).fit(train).boosters_.boosters) == 2
 
 
 def test_groups_of_several_cuts_are_different_lists():
