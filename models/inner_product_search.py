@@ -319,9 +319,11 @@ class _Catalogue:
     def _by_place(self, rows: NDArray[Any], items: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Convert (row, item) pairs to (row, position), sorted by position; items outside the catalogue are dropped."""
         positions = self.place[items]
-        order = np.argsort(positions, kind="stable")
-        order = order[np.searchsorted(positions[order], 0) :]
-        return rows[order], positions[order]
+        inside = positions >= 0
+        # sorting numbers is ten times as fast as sorting their indices
+        pairs = positions[inside] << 32 | rows[inside]
+        pairs.sort()
+        return pairs & LOW_HALF, pairs >> 32
 
 
 def _norms(vectors: NDArray[np.float32], what: str) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from models.ranked import Ranked
 from models.recommend.base import Indices, Recommender, UserAttributes
 
 BATCH_SIZE = 200  # examples with own candidates that are ranked together
-BATCH_CELLS = 8_000_000  # of these, examples × items, because each example has a list of excluded items: 0.2 GB
+BATCH_CELLS = 8_000_000  # of these, examples × items: each example may have a list of as many excluded items
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class EvaluationSplit:
     def recommend_with(self, model: Recommender, k: int) -> Ranked:
         """Lists of up to k items by a model that was fitted on `train`."""
         if self.candidates is None or not len(self):
-            return self._recommend(model, k, self.exclude)
+            return self._recommend(model, k)
         size = max(1, min(BATCH_SIZE, BATCH_CELLS // self.candidates.shape[1]))
         batches = [self.take(np.arange(start, min(start + size, len(self)))) for start in range(0, len(self), size)]
-        lists = [batch._recommend(model, k, batch._other_than_candidates()) for batch in batches]
+        lists = [batch._of_candidates()._recommend(model, k) for batch in batches]
         ids, scores, valid, source = (
             np.concatenate([getattr(part, name) for part in lists]) for name in ("ids", "scores", "valid", "source")
         )
@@ -107,12 +107,12 @@ class EvaluationSplit:
         users, items = before.nonzero()
         return interaction_matrix(users, items, before.shape)
 
-    def _recommend(self, model: Recommender, k: int, exclude: Sequence[Indices] | None) -> Ranked:
+    def _recommend(self, model: Recommender, k: int) -> Ranked:
         return model.recommend(
             self.users,
             k,
             allowed=self.allowed,
-            exclude=exclude,
+            exclude=self.exclude,
             exclude_purchased=self.exclude_purchased,
             attributes=self.attributes,
             items=self.context_items,
@@ -121,14 +121,17 @@ class EvaluationSplit:
             elapsed_days=self.elapsed_days,
         )
 
-    def _other_than_candidates(self) -> list[Indices]:
-        """For each example, the items that are not candidates or are excluded."""
+    def _of_candidates(self) -> EvaluationSplit:
+        """The same examples, where `allowed` and `exclude` leave each of them its candidates."""
         assert self.candidates is not None
-        excluded = np.ones(self.candidates.shape, dtype=bool)
-        excluded[self.candidates.nonzero()] = False
+        allowed = np.bincount(self.candidates.nonzero()[1], minlength=self.candidates.shape[1]) > 0
+        if self.allowed is not None:
+            allowed &= self.allowed
+        others = np.tile(allowed, (len(self), 1))
+        others[self.candidates.nonzero()] = False
         for row, items in enumerate(self.exclude or ()):
-            excluded[row, items] = True
-        return [np.flatnonzero(row) for row in excluded]
+            others[row, items] = True
+        return replace(self, allowed=allowed, exclude=[np.flatnonzero(row) for row in others])
 
 
 def interaction_matrix(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> sparse.csr_matrix:
