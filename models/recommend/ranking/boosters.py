@@ -36,7 +36,7 @@ class Boosters:
     Attributes
     ----------
     boosters : tuple of xgboost.Booster
-        One for each objective.
+        One for each objective and sample of examples.
     scales : ndarray of float32, (boosters,)
         Standard deviation of the margins of each booster within lists of the examples. A margin is divided by it; it
         does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
@@ -52,34 +52,44 @@ class Boosters:
     @classmethod
     def fit(
         cls,
-        examples: RankingExamples,
+        samples: Sequence[RankingExamples],
         names: list[str],
         objectives: Sequence[str],
         rounds: int,
         trees: Mapping[str, Any],
     ) -> Self:
-        """Train the rankers on one binned matrix of the examples; `trees` are parameters of XGBoost for all of them."""
-        matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"])
-        sample, lists = examples.first(SCALE_ROWS)
-        sample = without_gaps(sample)
-        boosters, scales = [], []
-        for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
-            by_list = is_of_lists(objective)
-            # XGBoost takes the weights of a matrix with groups as those of groups
-            matrix.set_info(weight=np.empty(0, np.float32) if by_list else examples.weights)
-            if by_list:
-                matrix.set_info(qid=examples.groups)
-            more = LIST_OBJECTIVE if by_list else {}
-            boosters.append(xgb.train({"objective": objective, "tree_method": "hist", **more, **trees}, matrix, rounds))
-            margins = boosters[-1].inplace_predict(sample, predict_type="margin", validate_features=False)
-            scales.append(_spread_within(lists, margins))
-        return cls(tuple(boosters), np.array(scales, dtype=np.float32))
+        """Train a ranker of each objective on each of some samples of examples.
 
-    @classmethod
-    def mean(cls, parts: Sequence[Self]) -> Self:
-        """Join rankers that were trained on different examples; the score is the mean over all of them."""
-        boosters = tuple(booster for part in parts for booster in part.boosters)
-        return cls(boosters, np.concatenate([part.scales for part in parts]))
+        Parameters
+        ----------
+        samples : sequence of RankingExamples
+            The bins of the features are those of the first.
+        names : list of str
+            Names of the features.
+        objectives : sequence of str
+            Some of `OBJECTIVES`.
+        rounds : int
+            Number of trees of each ranker.
+        trees : mapping of str to object
+            Parameters of XGBoost for all rankers.
+        """
+        boosters, scales, bins = [], [], None
+        for examples in samples:
+            matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"], like=bins)
+            bins = bins or matrix
+            first, lists = examples.first(SCALE_ROWS)
+            first = without_gaps(first)
+            for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
+                by_list = is_of_lists(objective)
+                # XGBoost takes the weights of a matrix with groups as those of groups
+                matrix.set_info(weight=np.empty(0, np.float32) if by_list else examples.weights)
+                if by_list:
+                    matrix.set_info(qid=examples.groups)
+                given = {"objective": objective, "tree_method": "hist", **(LIST_OBJECTIVE if by_list else {}), **trees}
+                boosters.append(xgb.train(given, matrix, rounds))
+                margins = boosters[-1].inplace_predict(first, predict_type="margin", validate_features=False)
+                scales.append(_spread_within(lists, margins))
+        return cls(tuple(boosters), np.array(scales, dtype=np.float32))
 
     def scores(self, X: Floats) -> Floats:
         """Return the mean of the scaled margins of rows, (m,)."""

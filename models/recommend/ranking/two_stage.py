@@ -204,9 +204,7 @@ class TwoStageRecommender(CandidateRecommender):
             "nthread": thread_budget() if self.n_jobs is None else self.n_jobs,
         }
         samples = self._sampler().samples(train, self.latest_alone)
-        self.boosters_ = Boosters.mean(
-            [Boosters.fit(examples, self._feature_names(), self.objectives, self.rounds, trees) for examples in samples]
-        )
+        self.boosters_ = Boosters.fit(samples, self._feature_names(), self.objectives, self.rounds, trees)
         del samples
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)

@@ -27,8 +27,8 @@ def examples():
     return RankingExamples([rows], y, np.repeat(np.arange(60), 10), np.where(y > 0, 1.0, 3.0).astype(np.float32))
 
 
-def alone(examples, objective, **columns):
-    matrix = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=32, feature_names=NAMES)
+def alone(examples, objective, ref=None, **columns):
+    matrix = xgb.QuantileDMatrix(examples.features, label=examples.labels, max_bin=32, feature_names=NAMES, ref=ref)
     matrix.set_info(**columns)
     more = LIST_OBJECTIVE if objective.startswith("rank:") else {}
     return xgb.train({"objective": objective, "tree_method": "hist", **more, **TREES}, matrix, 10)
@@ -36,7 +36,7 @@ def alone(examples, objective, **columns):
 
 @pytest.mark.parametrize("objectives", [("binary:logistic", "rank:ndcg"), ("rank:ndcg", "binary:logistic")])
 def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examples, objectives):
-    fitted = Boosters.fit(examples, NAMES, objectives, 10, TREES)
+    fitted = Boosters.fit([examples], NAMES, objectives, 10, TREES)
     X = examples.features
     margins = [
         alone(examples, "binary:logistic", weight=examples.weights).inplace_predict(X, predict_type="margin"),
@@ -49,7 +49,7 @@ def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examp
     np.testing.assert_array_equal(fitted.scores(X[:7]), fitted.scores(X)[:7])  # whatever else is ranked
 
 
-def test_rankers_of_several_examples_are_averaged(examples, tmp_path):
+def test_rankers_of_several_samples_are_averaged(examples, tmp_path):
     half = replace(
         examples,
         parts=[SpooledRows(3)],
@@ -58,19 +58,24 @@ def test_rankers_of_several_examples_are_averaged(examples, tmp_path):
         weights=examples.weights[:300],
     )
     half.parts[0].append(examples.features[:300])
-    objectives = ("binary:logistic", "rank:ndcg")
-    parts = [Boosters.fit(part, NAMES, objectives, 10, TREES) for part in (examples, half)]
-    both, X = Boosters.mean(parts), examples.features
-    np.testing.assert_allclose(
-        both.scores(X), np.mean([part.scores(X) for part in parts], axis=0), rtol=1e-4, atol=1e-5
-    )
+    X = examples.features
+    both = Boosters.fit([examples, half], NAMES, ("binary:logistic", "rank:ndcg"), 10, TREES)
+    bins = xgb.QuantileDMatrix(X, max_bin=32, feature_names=NAMES)
+    expected = [
+        alone(part, objective, ref=bins, **columns)
+        for part in (examples, half)
+        for objective, columns in (("binary:logistic", {"weight": part.weights}), ("rank:ndcg", {"qid": part.groups}))
+    ]
+    margins = [booster.inplace_predict(X, predict_type="margin") for booster in expected]
+    scaled = [margin / scale for margin, scale in zip(margins, both.scales, strict=True)]
+    np.testing.assert_allclose(both.scores(X), np.mean(scaled, axis=0), rtol=1e-3, atol=1e-4)
     both.save(tmp_path)
     again = Boosters.load(tmp_path, both.scales, reads_gaps=False)
     np.testing.assert_array_equal(again.scores(X), both.scores(X))
 
 
 def test_saved_rankers_score_the_same(examples, tmp_path):
-    fitted = Boosters.fit(examples, NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
+    fitted = Boosters.fit([examples], NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
     fitted.save(tmp_path)
     again = Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
     np.testing.assert_array_equal(again.scores(examples.features), fitted.scores(examples.features))
@@ -83,7 +88,7 @@ def test_saved_rankers_score_the_same(examples, tmp_path):
 
 def test_missing_values_are_below_all_others(examples):
     """A missing value ranks as a smaller value than any; boosters of earlier versions read it as NaN."""
-    fitted = Boosters.fit(examples, NAMES, ("binary:logistic",), 10, TREES)
+    fitted = Boosters.fit([examples], NAMES, ("binary:logistic",), 10, TREES)
     X = examples.features
     X[:, 0], low = np.nan, X.copy()
     low[:, 0] = -1e6
@@ -94,7 +99,7 @@ def test_missing_values_are_below_all_others(examples):
 
 
 def test_margins_that_do_not_differ_have_a_scale(examples):
-    fitted = Boosters.fit(examples, NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
+    fitted = Boosters.fit([examples], NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
     assert fitted.scales.tolist() == [1.0]
     assert np.isfinite(fitted.scores(examples.features)).all()
 
@@ -103,7 +108,7 @@ def test_margins_that_do_not_differ_have_a_scale(examples):
     "objectives", [("binary:logistic", "rank:ndcg"), ("rank:pairwise", "binary:logistic", "rank:ndcg")]
 )
 def test_joined_rankers_have_the_margins_of_each_to_the_last_bit(examples, objectives):
-    fitted = Boosters.fit(examples, NAMES, objectives, 20, TREES)
+    fitted = Boosters.fit([examples], NAMES, objectives, 20, TREES)
     rows = np.concatenate([examples.features, np.full((1, 3), np.nan, np.float32)])
     together = joined(fitted.boosters).inplace_predict(rows, predict_type="margin")
     for place, booster in enumerate(fitted.boosters):
