@@ -94,7 +94,7 @@ def processes_of(group: int) -> bool:
 
 
 def run_with_workers(folder: Path, how: str) -> subprocess.Popen[str]:
-    """A run with two processes, in a process group of its own, of which one does as said within its block."""
+    """A run with two processes, in a process group of its own, of which one does `how` within its block."""
     script = f"""
 import sys
 if __name__ == "__main__":  # the processes import this file too

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -56,3 +58,7 @@ def test_an_example_is_ranked_over_its_candidates_that_are_not_excluded(data, mo
     lists = split.recommend_with(PopularRecommender().fit(data), 5)
     found = [set(ids[:valid].tolist()) for ids, valid in zip(lists.ids, lists.valid, strict=True)]
     assert found == [{0, 8}, {1, 2}, {2}]
+    allowed = np.arange(9) != 8
+    lists = replace(split, allowed=allowed).recommend_with(PopularRecommender().fit(data), 5)
+    found = [set(ids[:valid].tolist()) for ids, valid in zip(lists.ids, lists.valid, strict=True)]
+    assert found == [{0}, {1, 2}, {2}]

@@ -15,7 +15,7 @@ from models.ranked import Ranked
 from models.recommend.base import Indices, Recommender, UserAttributes
 
 BATCH_SIZE = 200  # examples with own candidates that are ranked together
-BATCH_CELLS = 8_000_000  # of these, examples × items: each example may have a list of as many excluded items
+BATCH_CELLS = 8_000_000  # of these, examples × items: each may exclude all items, which is 64 MB of indices
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The second stage: boosted trees of several objectives, trained on the same examples, whose scores are averaged."""
+"""The second stage: boosted trees of several objectives and samples of examples, whose scores are averaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCALE_ROWS = 20_000  # examples on which the scale of a booster is measured
 
 @dataclass(frozen=True)
 class Boosters:
-    """Rankers of several objectives.
+    """Rankers of several objectives and samples of examples.
 
     A classifier learns mostly from customers with many purchases, an objective of lists from every customer alike and
     from the order at the top. Their errors differ, so their mean is better than either.
@@ -38,7 +38,7 @@ class Boosters:
     boosters : tuple of xgboost.Booster
         One for each objective and sample of examples.
     scales : ndarray of float32, (boosters,)
-        Standard deviation of the margins of each booster within lists of the examples. A margin is divided by it; it
+        Standard deviation of the margins of each booster within lists of its examples. A margin is divided by it; it
         does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
     reads_gaps : bool
         Whether the boosters were trained on missing values as NaN, as in earlier versions; else `spool.MISSING` stands

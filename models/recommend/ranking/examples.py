@@ -135,7 +135,9 @@ class ExampleSampler:
     promotion_kinds: tuple[str, ...] | None = None
 
     def samples(self, train: TrainingSet, latest_alone: bool) -> list[RankingExamples]:
-        """Return the examples of all cutoffs and, if asked and there are several cutoffs, of the latest alone as well.
+        """Return the examples of all cutoffs and, if `latest_alone`, those of the latest cutoff as a second sample.
+
+        There is no second sample if it would be the same as the first, or has too few positives or no negatives.
 
         Raises
         ------
@@ -152,8 +154,9 @@ class ExampleSampler:
                 allowed=f"at least {MIN_POSITIVES}",
                 hint="use a longer history or a longer horizon_days, or the models of the first stage alone",
             )
-        latest, several = by_cutoff[0], len(by_cutoff) > 1
-        return [examples, latest] if latest_alone and several and latest.has_both_labels else [examples]
+        latest = by_cutoff[0]
+        is_other = len(latest) < len(examples) and latest.has_both_labels
+        return [examples, latest] if latest_alone and is_other else [examples]
 
     def cut_days(self, train: TrainingSet) -> list[float]:
         """Return the days from each cutoff to the end of the history."""

@@ -100,15 +100,15 @@ class TwoStageRecommender(CandidateRecommender):
         Objectives of XGBoost. For each, a ranker is trained on the same examples, and their scores are averaged
         (`Boosters`). A ranking objective ignores the weights of the sampled negatives.
     rounds, learning_rate : int and float, optional
-        As in XGBoost; by default `DEFAULT_TREES` of the target. More and slower trees gain less than the noise of
-        Complete Journey (ADR 0030).
+        As in XGBoost; by default `DEFAULT_TREES` of the target. For `any`, 140 trees with a rate of
+        .08 gain less than the noise of Complete Journey (ADR 0030).
     depth, min_child_weight, subsample, column_share, bins
         As in XGBoost. NDCG@10 of October on Complete Journey (three seeds): 100 trees of depth 6 with a rate of .12
         have .4329, 70 of depth 5 with .16 have .4333 (+.0004 ± .0011) in two thirds of the time.
     latest_alone : bool, optional
         Whether each objective also trains a ranker on the examples of the latest cutoff alone, whose scores are
         averaged with those of the others; by default `LATEST_ALONE` of the target. Earlier cutoffs are more data, but
-        of other weeks (ADR 0030).
+        of other weeks (ADR 0030). With a single cutoff, or too few positives at the latest, there are none.
     n_jobs : int or None
         Threads of XGBoost; None uses the thread budget. With one thread, the same seed gives the same booster; with
         several, sums in another order change about one position in a thousand.
@@ -176,11 +176,11 @@ class TwoStageRecommender(CandidateRecommender):
     # ---- fitting -------------------------------------------------------------------------------------------------
 
     def estimated_cpu_seconds(self, train: TrainingSet) -> float:
-        lists = self.cuts * min(self.users_per_cut, train.n_users)
+        lists = (self.cuts + (self.latest_alone and self.cuts > 1)) * min(self.users_per_cut, train.n_users)
         stages = sum(SINGLE_STAGE[name](**params).estimated_cpu_seconds(train) for name, params, _ in self._stages)
         # trees and bins of the candidates of a list, and the statistics of all interactions at each cutoff
-        rounds = self.rounds * len(self.objectives) * (1 + self.latest_alone / self.cuts)
-        return 3e-3 * lists * rounds / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
+        trees = self.rounds * len(self.objectives)
+        return 3e-3 * lists * trees / 150 + (self.cuts + 1) * (stages + 3e-7 * n_lines(train))
 
     def estimated_peak_bytes(self, train: TrainingSet) -> int:
         lists = self.cuts * min(self.users_per_cut, train.n_users)

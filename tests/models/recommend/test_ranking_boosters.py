@@ -67,6 +67,12 @@ def test_rankers_of_several_samples_are_averaged(examples, tmp_path):
         for objective, columns in (("binary:logistic", {"weight": part.weights}), ("rank:ndcg", {"qid": part.groups}))
     ]
     margins = [booster.inplace_predict(X, predict_type="margin") for booster in expected]
+    sizes = (60, 60, 30, 30)  # lists of ten
+    spreads = [
+        np.sqrt(np.mean(margin[: 10 * lists].reshape(lists, 10).var(axis=1)))
+        for margin, lists in zip(margins, sizes, strict=True)
+    ]
+    np.testing.assert_allclose(both.scales, spreads, rtol=1e-4)
     scaled = [margin / scale for margin, scale in zip(margins, both.scales, strict=True)]
     np.testing.assert_allclose(both.scores(X), np.mean(scaled, axis=0), rtol=1e-3, atol=1e-4)
     both.save(tmp_path)
