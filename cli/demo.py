@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from cli.ingest import make_source, show_report
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import note_missing_timezone, utc_now
 from cli.train import format_number
-from qianmian.errors import GateRefused, NotReady
+from qianmian.errors import GateRefused, NotReady, UsageError
 from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def demo(
 ) -> None:
     """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, stop.
 
-    A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing.
+    A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing. With --quick, the
+    default workspace is a folder of its own, ./workspace-quick.
     """
     from features.data.ingest import ingest
     from features.data.lake import Lake
@@ -62,6 +64,7 @@ def demo(
     from training import train
 
     output = Output(as_json)
+    workspace = demo_workspace(workspace, quick)
     located = Workspace.locate(workspace)
     source = make_source(SOURCE, {"customers": QUICK_CUSTOMERS if quick else None})
     if not located.config_file.exists() and not Lake(located).states():
@@ -77,6 +80,8 @@ def demo(
         note_missing_timezone(output, lake, settings)
         with stage_timer.stage("features"):
             snapshot = ensure_snapshot(located, lake.default_as_of, settings)
+            if quick:
+                check_sample(located, snapshot.table.num_rows)
         with stage_timer.stage("train, evaluate, gate, register"):
             results = train(
                 located, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step
@@ -119,6 +124,32 @@ def demo(
     )
     if refused:
         raise typer.Exit(GateRefused.exit_code)
+
+
+def demo_workspace(given: Path | None, quick: bool) -> Path | None:
+    """Return the given workspace; without one, a sample gets a folder beside the default, which may hold everybody."""
+    if given is not None or not quick:
+        return given
+    usual = Workspace.locate().root
+    return usual.with_name(f"{usual.name}-quick")
+
+
+def check_sample(located: Workspace, customers: int) -> None:
+    """Check that a workspace holds no more customers than the sample, whose figures would else be those of all.
+
+    Raises
+    ------
+    UsageError
+        It holds more.
+    """
+    if customers > QUICK_CUSTOMERS:
+        raise UsageError(
+            "the workspace holds more households than the sample, so the figures would not be those of the sample",
+            where=str(located.root),
+            got=f"{customers:,} customers",
+            allowed=f"at most {QUICK_CUSTOMERS}",
+            hint="give another folder with --workspace, or leave --quick out",
+        )
 
 
 def write_timezone(located: Workspace, timezone: str) -> None:
