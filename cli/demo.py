@@ -127,7 +127,7 @@ def demo(
 
 
 def demo_workspace(given: Path | None, quick: bool) -> Path | None:
-    """Return the given workspace; without one, a sample gets a folder beside the default, which may hold everybody."""
+    """Return the given workspace; without one, a sample gets a folder beside the default one."""
     if given is not None or not quick:
         return given
     usual = Workspace.locate().root

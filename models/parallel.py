@@ -94,7 +94,7 @@ def return_freed_memory() -> None:
     get the same pages from the system again: on 1.3 million interactions, returning them took 7 of 186 CPU seconds of
     `train recommend` and changed its peak by 1 %.
     """
-    if _resident_bytes() < min(KEPT_BYTES, _machine_bytes() // 4):
+    if _holds_little():
         return
     import pyarrow as pa  # which a server does not need
 
@@ -103,18 +103,14 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def _resident_bytes() -> int:
-    """Return the memory that this process holds now; where the system does not say, more than any threshold."""
+def _holds_little() -> bool:
+    """Whether this process holds little memory (`return_freed_memory`); False where the system does not say."""
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            pages = int(file.read().split()[1])
     except OSError:  # not Linux, or /proc is hidden
-        return sys.maxsize
-
-
-def _machine_bytes() -> int:
-    """Return the memory of the machine; it is asked only where `_resident_bytes` is known, on Linux."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        return False
+    return pages < min(KEPT_BYTES // os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES") // 4)
 
 
 _blas_lock = threading.Lock()

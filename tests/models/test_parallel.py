@@ -38,7 +38,6 @@ def test_freed_memory_returns_to_the_system_when_the_process_holds_much(monkeypa
     last = arrays.pop()
     del arrays
     before = resident_mb()
-    monkeypatch.setattr(parallel, "_machine_bytes", lambda: 1 << 60)
     monkeypatch.setattr(parallel, "KEPT_BYTES", 1 << 50)
     parallel.return_freed_memory()
     assert before - resident_mb() < 100, "the next fit uses it"

@@ -124,13 +124,15 @@ class EvaluationSplit:
     def _of_candidates(self) -> EvaluationSplit:
         """The same examples, where `allowed` and `exclude` leave each of them its candidates."""
         assert self.candidates is not None
-        allowed = np.bincount(self.candidates.nonzero()[1], minlength=self.candidates.shape[1]) > 0
+        examples, items = self.candidates.nonzero()
+        allowed = np.zeros(self.candidates.shape[1], dtype=bool)
+        allowed[items] = True
         if self.allowed is not None:
             allowed &= self.allowed
         others = np.tile(allowed, (len(self), 1))
-        others[self.candidates.nonzero()] = False
-        for row, items in enumerate(self.exclude or ()):
-            others[row, items] = True
+        others[examples, items] = False
+        for row, excluded in enumerate(self.exclude or ()):
+            others[row, excluded] = True
         return replace(self, allowed=allowed, exclude=[np.flatnonzero(row) for row in others])
 
 
