@@ -10,12 +10,13 @@ import ibis.expr.types as ir
 import pyarrow as pa
 from ibis import _
 
+from features.coded_rows import read_coded
 from features.compute.builder import Builder
 from features.compute.views import Views, days_before
 from features.interaction_types import INTERACTION_TYPES, PURCHASE
-from features.purchases import PAIR, PURCHASE_COLUMNS
+from features.purchases import PAIR, PURCHASE_SCHEMA
 
-INTERACTION_COLUMNS = (*PURCHASE_COLUMNS, "returned_days", "type")
+INTERACTION_SCHEMA = PURCHASE_SCHEMA.append(pa.field("type", pa.int8()))  # index in `INTERACTION_TYPES`
 
 
 def item_events(views: Views, *, beside_lines: bool) -> ir.Table:
@@ -38,7 +39,7 @@ def item_events(views: Views, *, beside_lines: bool) -> ir.Table:
 def event_rows(
     builder: Builder, as_of: datetime, start: datetime | None, types: Collection[str], *, beside_lines: bool
 ) -> pa.Table:
-    """Read the events of some types in ``[start, as_of)`` with `INTERACTION_COLUMNS`; the basket is the session."""
+    """Read the events of some types in ``[start, as_of)`` with `INTERACTION_SCHEMA`; the basket is the session."""
     views = builder.views(as_of)
     rows = item_events(views, beside_lines=beside_lines).filter(_.event_type.isin(list(types)))
     if start is not None:
@@ -57,4 +58,4 @@ def event_rows(
             else_=ibis.literal(0, "int8"),
         ),
     )
-    return rows.select(*INTERACTION_COLUMNS).to_pyarrow()
+    return read_coded(rows, INTERACTION_SCHEMA)

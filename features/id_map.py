@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.coded_rows import text_codes
+
 Ids = Sequence[str] | NDArray[np.str_]
 
 
@@ -42,6 +44,9 @@ class IdMap:
         """The row of each of m ids, −1 where it is unknown or null, (m,)."""
         if not isinstance(wanted, (pa.Array, pa.ChunkedArray)):
             wanted = pa.array(wanted, pa.string())
+        if pa.types.is_dictionary(wanted.type):  # each different text is looked up once
+            texts, codes = text_codes(wanted)
+            return np.append(self.rows(texts), -1)[codes]
         found = pc.index_in(wanted, value_set=pa.array(self._ids, pa.string()))
         return np.asarray(found.fill_null(-1), dtype=np.int64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import ibis
@@ -13,13 +13,26 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
+from features.coded_rows import CODED, concat_coded, read_coded
 from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.id_map import IdMap
 from features.returns import MIN_REFUNDS, UNDATED, Lines, are_credit_notes, has_earlier_sale, own_sales, settle
 from qianmian.times import SECONDS_PER_DAY
 
-PURCHASE_COLUMNS = ("one_id", "item_id", "age_days", "weight", "basket", "quantity", "amount", "discount")
+PURCHASE_SCHEMA = pa.schema(
+    {
+        "one_id": CODED,
+        "item_id": CODED,
+        "age_days": pa.float64(),
+        "weight": pa.float32(),
+        "basket": CODED,
+        "quantity": pa.float32(),
+        "amount": pa.float32(),
+        "discount": pa.float32(),
+        "returned_days": pa.float32(),
+    }
+)
 SEPARATOR = "\x1f"  # between the source and the order number in a basket
 PAIR = ["one_id", "item_id"]
 
@@ -37,7 +50,7 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     Returns
     -------
     pyarrow.Table
-        `PURCHASE_COLUMNS` and ``returned_days``: days from the return of the whole line to `as_of` (infinite if the
+        `PURCHASE_SCHEMA`. ``returned_days`` are the days from the return of the whole line to `as_of` (infinite if the
         refund has no time), null if any of it was kept. `quantity`, `amount` and `discount` (with coupons) of a line
         that was given back in part are those that were kept.
     """
@@ -54,23 +67,22 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
             ibis.null("float64"),
             lines.discount.fill_null(0.0) + lines.coupon_discount.fill_null(0.0),
         ),
+        returned_days=ibis.null("float64"),
     )
     inside = lines if start is None else lines.filter(lines.ts >= ibis.timestamp(start.isoformat(sep=" ")))
     if not refunds.num_rows:
-        rows = inside.select(*PURCHASE_COLUMNS).to_pyarrow()
-        return rows.append_column("returned_days", pa.nulls(rows.num_rows, pa.float64()))
+        return read_coded(inside, PURCHASE_SCHEMA)
     pairs = views["refunds"].select(*PAIR).distinct()
-    untouched = inside.anti_join(pairs, PAIR).select(*PURCHASE_COLUMNS).to_pyarrow()
+    untouched = read_coded(inside.anti_join(pairs, PAIR), PURCHASE_SCHEMA)
     # of the other pairs, older sales are read too: a refund may name one
     declared = builder.lake.notes()["refunds"]
-    touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_COLUMNS), refunds, as_of, declared)
+    touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_SCHEMA.names), refunds, as_of, declared)
     if start is not None:
         touched = touched.filter(pc.greater_equal(touched["ts"], pa.scalar(start, touched["ts"].type)))
-    untouched = untouched.append_column("returned_days", pa.nulls(untouched.num_rows, pa.float64()))
-    return pa.concat_tables([untouched, touched.select(untouched.column_names).cast(untouched.schema)])
+    return concat_coded([untouched, touched], PURCHASE_SCHEMA)
 
 
-def _read(rows: ir.Table, more: tuple[str, ...] = ()) -> pa.Table:
+def _read(rows: ir.Table, more: Sequence[str] = ()) -> pa.Table:
     """The rows in an order that does not depend on the engine: by time, order and line."""
     names = dict.fromkeys([*PAIR, "source", "order_id", "line_no", "ts", "quantity", "amount", *more])
     keys = ("ts", "source", "order_id", "line_no", "item_id", "one_id", "quantity", "amount")
@@ -95,7 +107,7 @@ def _net(lines: ir.Table, sold: pa.Table, refunded: pa.Table, as_of: datetime, d
         column = sold[name].cast(pa.float64())
         left = pc.multiply(column, pa.array(np.where(whole, 1.0, kept)))
         sold = sold.set_column(sold.column_names.index(name), name, left)
-    return sold.append_column("returned_days", pa.array(days, mask=~whole))
+    return sold.set_column(sold.column_names.index("returned_days"), "returned_days", pa.array(days, mask=~whole))
 
 
 def _are_taken_back(

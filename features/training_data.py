@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
+from features.coded_rows import concat_coded, text_codes
 from features.compute.builder import Builder
 from features.data.tables import TOLD
-from features.event_interactions import INTERACTION_COLUMNS, event_rows
+from features.event_interactions import INTERACTION_SCHEMA, event_rows
 from features.id_map import IdMap
 from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
@@ -27,8 +28,6 @@ from features.targets import choose_target, lines_are_dated, tables_with_items
 from qianmian.errors import DataError
 from qianmian.schema import TABLES
 
-COLUMN_TYPES = {"one_id": pa.string(), "item_id": pa.string(), "basket": pa.string(), "type": pa.int8()}
-INTERACTION_SCHEMA = pa.schema([(name, COLUMN_TYPES.get(name, pa.float64())) for name in INTERACTION_COLUMNS])
 # columns of `items` that describe no item of a model: the source, that it is merchandise, the date of the row, when its
 # columns were told
 NOT_ATTRIBUTES = frozenset(
@@ -53,8 +52,8 @@ def interaction_rows(
     -------
     pyarrow.Table
         Columns one_id, item_id, age_days, weight, basket (order or visit), quantity, amount, discount, type (index in
-        `INTERACTION_TYPES`). Basket and what follows it are null where the source does not have them. The weight is 1,
-        or `EVENT_WEIGHTS` where the target is ``any``.
+        `INTERACTION_TYPES`); texts are coded (`features.coded_rows`). Basket and what follows it are null where the
+        source does not have them. The weight is 1, or `EVENT_WEIGHTS` where the target is ``any``.
 
     Raises
     ------
@@ -104,10 +103,10 @@ def _typed_rows(
         parts.append(lines.append_column("type", pa.array(np.zeros(len(lines), np.int8))))
     if "events" in tables:
         parts.append(event_rows(builder, as_of, start, types, beside_lines="transactions" in tables))
-    rows = pa.concat_tables([part.select(INTERACTION_COLUMNS).cast(INTERACTION_SCHEMA) for part in parts])
+    rows = concat_coded(parts, INTERACTION_SCHEMA)
     if target != ANY:
         return rows
-    weights = np.array([EVENT_WEIGHTS[name] for name in INTERACTION_TYPES])[rows["type"].to_numpy()]
+    weights = np.array([EVENT_WEIGHTS[name] for name in INTERACTION_TYPES], np.float32)[rows["type"].to_numpy()]
     return rows.set_column(rows.column_names.index("weight"), "weight", pa.array(weights))
 
 
@@ -217,10 +216,8 @@ def _catalogue(
     """
     kept = _not_returned(rows.select(["one_id", "item_id", "returned_days"]))
     parts = [kept] if others is None else [kept, others]
-    coded = pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], pa.string())
-    coded = coded.combine_chunks().dictionary_encode()
-    names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
-    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    texts, codes = text_codes(pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks]))
+    names = np.asarray(texts.to_pylist(), dtype=np.str_)
     owners = np.concatenate([users.rows(part["one_id"]) for part in parts])
     of_target = np.arange(len(codes)) < len(kept)
 
@@ -250,30 +247,33 @@ def interactions_from_rows(
         (n_users, n_items).
     """
     known = (users >= 0) & (items >= 0)
-    user, item, kept = users[known].astype(np.int32), items[known].astype(np.int32), pa.array(known)
-    # encoded before they are filtered: a copy of the texts would take as much memory as all numbers
-    baskets = pc.filter(rows["basket"].dictionary_encode(), kept)
-    age_days = pc.filter(rows["age_days"], kept).to_numpy()
+    mask = None if known.all() else pa.array(known)
+    user, item = users[known].astype(np.int32), items[known].astype(np.int32)
+
+    def kept(name: str) -> pa.ChunkedArray:
+        return rows[name] if mask is None else pc.filter(rows[name], mask)
+
+    baskets, age_days = kept("basket").dictionary_encode(), kept("age_days").to_numpy()
     orders = None if baskets.null_count == len(baskets) else _order_numbers(user, item, age_days, baskets)
     age_days = age_days.astype(np.float32)
     del baskets
 
     def numbers(name: str) -> NDArray[np.float32] | None:
         """A column of numbers that is left out where no kept row fills it."""
-        column = pc.filter(rows[name], kept)
-        return None if column.null_count == len(column) else column.to_numpy().astype(np.float32)
+        column = kept(name)
+        return None if column.null_count == len(column) else column.to_numpy().astype(np.float32, copy=False)
 
     def given(name: str, dtype: type[np.generic]) -> NDArray[Any] | None:
         """A column that is left out where nothing fills it."""
         if name not in rows.column_names or rows[name].null_count == len(rows):
             return None
-        return np.asarray(pc.filter(rows[name], kept).to_numpy(), dtype=dtype)
+        return np.asarray(kept(name).to_numpy(), dtype=dtype)
 
     return sorted_interactions(
         user,
         item,
         age_days,
-        pc.filter(rows["weight"], kept).to_numpy().astype(np.float32),
+        kept("weight").to_numpy().astype(np.float32, copy=False),
         shape,
         orders,
         numbers("quantity"),
@@ -291,22 +291,27 @@ def _order_numbers(
 
     A line without a basket gets a number of its own. A basket id of several customers is one basket per customer.
     """
-    coded = baskets.combine_chunks()
-    names = np.asarray(coded.dictionary.to_pylist(), dtype=np.str_)
+    names, codes = text_codes(baskets)
     place = np.empty(len(names) + 1, dtype=np.int64)
-    place[np.argsort(names)], place[-1] = np.arange(len(names)), -1
-    code = coded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)
-    alone = np.flatnonzero(code == len(names))
-    basket = place[code]
+    place[pc.array_sort_indices(names).to_numpy()], place[-1] = np.arange(len(names)), -1
+    alone = np.flatnonzero(codes < 0)
+    basket = place[codes]
     basket[alone] = len(names) + np.argsort(np.lexsort((age_days[alone], items[alone])))
-    _, first, of = np.unique(
-        users.astype(np.int64) * (len(names) + len(alone) + 1) + basket, return_index=True, return_inverse=True
-    )
-    oldest = np.zeros(len(first))
-    np.maximum.at(oldest, of, age_days)
-    number = np.empty(len(first), dtype=np.int32)
-    number[np.lexsort((basket[first], -oldest, users[first]))] = np.arange(len(first), dtype=np.int32)
-    return number[of]
+    owner = np.full(len(names) + len(alone), -1, dtype=np.int32)
+    owner[basket] = users
+    # of a basket of several customers, the rows of all but one are groups of their own; only these few are sorted
+    shared = np.flatnonzero(owner[basket] != users)
+    pairs, of = np.unique(users[shared].astype(np.int64) * len(owner) + basket[shared], return_inverse=True)
+    group, basket_of = basket, np.concatenate([np.arange(len(owner)), pairs % len(owner)])
+    group[shared] = len(owner) + of
+    owner = np.concatenate([owner, (pairs // len(owner)).astype(np.int32)])
+    oldest = np.zeros(len(owner))
+    np.maximum.at(oldest, group, age_days)
+    present = np.flatnonzero(owner >= 0)
+    number = np.empty(len(owner), dtype=np.int32)
+    in_order = np.lexsort((basket_of[present], -oldest[present], owner[present]))
+    number[present[in_order]] = np.arange(len(present), dtype=np.int32)
+    return number[group]
 
 
 def _item_attributes(
@@ -356,8 +361,9 @@ def _median_unit_price(data: Interactions) -> NDArray[np.float32]:
         return paid
     units = np.ones_like(data.amounts) if data.quantities is None else data.quantities
     priced = (data.amounts > 0) & (units > 0)
-    items, unit_prices = data.items[priced], data.amounts[priced] / units[priced]
-    order = np.lexsort((unit_prices, items))
-    sold, first, counts = np.unique(items[order], return_index=True, return_counts=True)
-    paid[sold] = unit_prices[order][first + (counts - 1) // 2]
+    # one number for both keys: the bits of positive floats are in the order of the floats
+    keys = (data.amounts[priced] / units[priced]).view(np.int32) | (data.items[priced].astype(np.int64) << 32)
+    keys.sort()
+    sold, first, counts = np.unique(keys >> 32, return_index=True, return_counts=True)
+    paid[sold] = keys[first + (counts - 1) // 2].astype(np.int32).view(np.float32)
     return paid

@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from features.coded_rows import text_codes
 from features.id_map import IdMap
+from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY
 from features.interactions import Interactions, TrainingSet
 from features.training_data import interaction_rows, interactions_from_rows, target_tables
@@ -131,11 +133,11 @@ class HoldoutSplitter:
         # an item is known by interactions of any type
         before = interaction_rows(context.builder, start, target=ANY)
         after = interaction_rows(context.builder, start + horizon, start, target=target)
-        per_item = before.group_by("item_id").aggregate([("one_id", "count_distinct")])
-        ids = IdMap(per_item["item_id"].to_pylist())
-        customers = np.append(per_item["one_id_count_distinct"].to_numpy(), 0)
-        pairs = after.group_by(["one_id", "item_id"]).aggregate([])
-        found = fitting_min_item_customers(customers[ids.rows(pairs["item_id"])])
+        (owners, of), (ids, items) = text_codes(before["one_id"]), text_codes(before["item_id"])
+        customers = distinct_customers(of, items, (len(owners), len(ids)))
+        item, owner = IdMap(ids.to_pylist()).rows(after["item_id"]), text_codes(after["one_id"])[1].astype(np.int64)
+        pairs = np.unique((owner * len(ids) + item)[item >= 0])
+        found = fitting_min_item_customers(customers[pairs % len(ids)])
         if found != MIN_ITEM_CUSTOMERS[0]:
             needed = "1 customer" if found == 1 else f"{found} customers"
             context.progress(f"recommend: an item needs {needed}; a larger minimum would leave out too many purchases")
@@ -168,7 +170,7 @@ def fitting_min_item_customers(customers: NDArray[np.int64]) -> int:
     ----------
     customers : ndarray of int64, shape (m,)
         For each (customer, item) pair of the validation period, the customers of the item before it; 0 for an item
-        that nobody had, which no setting can recommend.
+        that no customer had, which no setting can recommend.
 
     Examples
     --------

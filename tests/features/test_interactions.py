@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
 from features.interaction_types import EVENT_WEIGHTS
-from features.training_data import interaction_rows, training_set
+from features.interactions import sorted_interactions
+from features.training_data import interaction_rows, interactions_from_rows, training_set
 from qianmian.errors import DataError
 
 AS_OF = datetime(2024, 3, 1)
@@ -335,3 +337,42 @@ def test_orders_are_numbered_in_time_and_units_and_amounts_kept(lake_of):
     prices = train.item_attributes["price"]
     assert prices[a] == 2.0  # the lower of the two middle unit prices
     assert np.isnan(prices[b])  # never with both an amount and a quantity
+
+
+def test_baskets_of_several_customers_and_lines_without_one():
+    """Orders are those of customer and basket, from the oldest on, then by id; a line without a basket is an order."""
+    users = np.array([1, 0, 0, 1, 0, 0, 1, -1])
+    baskets = ["s", "s", None, "r", "t", None, "s", "s"]
+    ages = [5.0, 5.0, 9.0, 5.0, 5.0, 9.0, 7.0, 99.0]
+    rows = pa.table({"basket": baskets, "age_days": ages, "weight": [1.0] * 8, "quantity": [None] * 8})
+    rows = rows.append_column("amount", pa.array(ages))
+    found = interactions_from_rows(rows, users, np.array([0, 1, 3, 2, 4, 2, 3, 0]), (2, 5))
+    orders = dict(zip(zip(found.users.tolist(), found.items.tolist(), strict=True), found.orders.tolist(), strict=True))
+    assert orders == {(0, 2): 0, (0, 3): 1, (0, 1): 2, (0, 4): 3, (1, 3): 4, (1, 0): 4, (1, 2): 5}
+    assert found.quantities is None
+    assert found.amounts.tolist() == found.age_days.tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5_000])
+def test_interactions_are_sorted_by_all_columns(rows):
+    """By few users, items and values, so that most rows are equal in the first keys; unknown values are last."""
+    rng = np.random.default_rng(rows)
+    users, items, orders = (rng.integers(0, most, rows).astype(np.int32) for most in (3, 4, 2))
+    values = np.array([np.nan, -np.nan, -1.5, -0.0, 0.0, 2.5, np.inf], np.float32)
+    ages, weights, quantities, returned = (rng.choice(values, rows) for _ in range(4))
+    types = rng.integers(0, 3, rows).astype(np.int8)
+    found = sorted_interactions(
+        users, items, ages, weights, (3, 4), orders, quantities, returned_days=returned, types=types
+    )
+    order = np.lexsort((types, returned, quantities, orders, weights, ages, items, users))
+    for name, column in {
+        "users": users,
+        "items": items,
+        "age_days": ages,
+        "weights": weights,
+        "orders": orders,
+        "quantities": quantities,
+        "returned_days": returned,
+        "types": types,
+    }.items():
+        np.testing.assert_array_equal(getattr(found, name), column[order], err_msg=name)
