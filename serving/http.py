@@ -99,19 +99,16 @@ def _handler(
             parsed = parse_request(endpoint.request, body)
             now = datetime.now(UTC).replace(tzinfo=None)
             if endpoint.runs_in_thread(parsed):
-                response_body = await anyio.to_thread.run_sync(
-                    endpoint.respond, champions, parsed, now, limiter=limiter
-                )
+                body = await anyio.to_thread.run_sync(endpoint.json, champions, parsed, now, limiter=limiter)
             else:
-                response_body = endpoint.respond(champions, parsed, now)
-            return Response(orjson.dumps(response_body, option=orjson.OPT_SERIALIZE_NUMPY), media_type=JSON)
-        except QianmianError as error:
-            if error.http_status >= 500 and not isinstance(error, NotReady):
-                logger.warning("route=%s status=%d error=%s", endpoint.route, error.http_status, error)
-            return error_response(error.as_dict(), error.http_status)
+                body = endpoint.json(champions, parsed, now)
+            return Response(body, media_type=JSON)
         except ClientDisconnect:
             logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
             return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics
+        except QianmianError as error:
+            log_error(endpoint.route, error)
+            return error_response(error.as_dict(), error.http_status)
         except Exception:
             logger.exception("route=%s status=500", endpoint.route)
             return error_response(internal_error(), 500)
@@ -164,6 +161,12 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
 
     result: dict[str, Any] = resolved(schema)
     return result
+
+
+def log_error(route: str, error: QianmianError) -> None:
+    """Log an error that is not the client's."""
+    if error.http_status >= 500 and not isinstance(error, NotReady):
+        logger.warning("route=%s status=%d error=%s", route, error.http_status, error)
 
 
 def error_response(error: dict[str, Any], status: int) -> Response:
@@ -241,20 +244,20 @@ class UniformErrorMiddleware:
             if name.lower() not in (b"content-length", b"content-type")
         ]
         if not has_error_shape(body):
-            body = orjson.dumps({"error": self._error_for_status(status)})
+            reason = self.models.why_not_ready() if status == 503 else None
+            body = orjson.dumps({"error": reason.as_dict() if reason is not None else error_for_status(status)})
         headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _error_for_status(self, status: int) -> dict[str, Any]:
-        reason = self.models.why_not_ready() if status == 503 else None
-        if reason is not None:
-            return reason.as_dict()
-        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "error"
-        code, message, hint = STATUS_ERRORS.get(
-            status, ("internal" if status >= 500 else "bad_request", phrase.lower(), None)
-        )
-        return {"code": code, "message": message, "field": None, "hint": hint}
+
+def error_for_status(status: int) -> dict[str, Any]:
+    """Return the fields of an error of which only the status is known."""
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "error"
+    code, message, hint = STATUS_ERRORS.get(
+        status, ("internal" if status >= 500 else "bad_request", phrase.lower(), None)
+    )
+    return {"code": code, "message": message, "field": None, "hint": hint}
 
 
 def has_error_shape(body: bytes) -> bool:

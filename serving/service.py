@@ -12,9 +12,11 @@ import bentoml
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_folder, load_from_workspace
+from serving.fast_path import FastPath
 from serving.http import UniformErrorMiddleware, make_app
 from serving.loading import BackgroundLoader
 
+EVERY_URL = ".*"
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
@@ -31,12 +33,25 @@ def load() -> Champions:
 LOADER = BackgroundLoader(load)
 
 
+def needs_middlewares() -> bool:
+    """Whether BentoML is configured to do something for every request: CORS headers, an access log or trace spans."""
+    from bentoml._internal.container import BentoMLContainer
+
+    server, tracing = BentoMLContainer.config.api_server, BentoMLContainer.config.tracing
+    return bool(
+        server.http.cors.enabled.get()
+        or server.logging.access.enabled.get()
+        or (tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
+    )
+
+
 class UniformService(bentoml.Service):  # type: ignore[misc]
-    """A BentoML service with uniform errors, also for errors raised by BentoML."""
+    """A BentoML service with uniform errors, also for errors raised by BentoML, and with the fast path."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Wrap the application; a middleware would not see the errors of BentoML's timeout and concurrency limits."""
-        return UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
+        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
+        return app if needs_middlewares() else FastPath(app, LOADER)
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
@@ -53,7 +68,7 @@ SINGLE_THREADED = [
     workers=1,
     traffic={"timeout": 60},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ".*"},
+    tracing={"excluded_urls": EVERY_URL},
     envs=SINGLE_THREADED,
 )
 @bentoml.asgi_app(make_app(LOADER), path="/v1", name="v1")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
 
+import orjson
+
 from serving.champions import Champions
 from serving.requests import R
 from serving.responses import Response, ResponseBody
@@ -35,6 +37,9 @@ class Endpoint(Generic[R]):
         the request.
     runs_in_thread : callable
         request → whether it takes more than about 5 ms and must not block the event loop.
+    ready_json : callable
+        (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
+        else None. It says what `handle` would.
     """
 
     route: str
@@ -45,6 +50,14 @@ class Endpoint(Generic[R]):
     response_metadata: Callable[[Champions, datetime], ResponseBody]
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
     runs_in_thread: Callable[[R], bool] = lambda _: False
+    ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
+
+    def json(self, champions: Champions, request: R, now: datetime) -> bytes:
+        """Return the body of the response as JSON."""
+        ready = self.ready_json(champions, request, now)
+        if ready is not None:
+            return ready
+        return orjson.dumps(self.respond(champions, request, now), option=orjson.OPT_SERIALIZE_NUMPY)
 
     def respond(self, champions: Champions, request: R, now: datetime) -> ResponseBody:
         """Handle the request, or only check it if `validate_only` is set."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
+import orjson
 from pydantic import BaseModel, Field, field_validator
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
-from models.rerank import quotas
+from models.rerank import Slate, quotas
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
-from serving.recommending.plan import JOB, ResolvedRequest, resolve_request
-from serving.recommending.request_options import ListOptions, RequestContext
+from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, resolve_request
+from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
 from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
-from serving.recommending.rows import make_rows
+from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_IDS, MAX_RESULTS, Identifier, NumResults, UserRequest
 from serving.responses import ResponseBody, make_metadata, model_metadata
+from serving.users import resolve_user
+
+KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
 
 
 class RecommendationsRequest(ListOptions, UserRequest):
@@ -78,10 +82,7 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
     response_body = {
         "recommendation_id": recommendation_id,
         **resolved.user.identity,
-        **list_response(plan, rows, request.explain),
-        "unknown": resolved.unknown,
-        "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
-        "short_reason": explain_short_list(plan, slate) if len(rows) < k else None,
+        **list_fields(request, resolved, slate, rows),
         **make_metadata(champions, plan.champion, plan.champion.bundle.as_of, now),
     }
     if request.promotions:
@@ -91,6 +92,40 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
             for number, promotion in enumerate(plan.rerank_options.promotions)
         ]
     return {**response_body, **ignored_events(resolved.recent, request.context.events)}
+
+
+def list_fields(
+    request: RecommendationsRequest, resolved: ResolvedRequest, slate: Slate, rows: RecommendedRows
+) -> ResponseBody:
+    """Return the fields of the response that follow from the plan of the list."""
+    plan = resolved.plan
+    return {
+        **list_response(plan, rows, request.explain),
+        "unknown": resolved.unknown,
+        "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
+        "short_reason": explain_short_list(plan, slate) if len(rows) < request.num_results else None,
+    }
+
+
+def ready_json(champions: Champions, request: RecommendationsRequest, now: datetime) -> bytes | None:
+    """Return the response to a request whose list may be kept, put together from JSON that is kept; else None."""
+    if not request.model_fields_set <= KEPT_FIELDS or request.validate_only:
+        return None
+    scene = SCENES[request.scene]
+    user, champion = resolve_user(champions, request), champion_for_scene(champions, scene)
+    key = scene.name, champion.catalogue.user_row(user.one_id), resolve_purchased(scene, request.purchased)
+    list_json = champions.kept_lists.json(key, request.num_results)
+    if list_json is None:
+        resolved = resolve(champions, request)
+        if resolved.plan.kept is None:
+            return None
+        slate = make_slate(resolved.plan, request.num_results)
+        rows = make_rows(resolved.plan, slate)
+        list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)
+        champions.kept_lists.keep_json(key, request.num_results, list_json)
+    identity = orjson.dumps({"recommendation_id": uuid.uuid4().hex, **user.identity})
+    metadata = orjson.dumps(make_metadata(champions, champion, champion.bundle.as_of, now))
+    return b",".join((identity[:-1], list_json[1:-1], metadata[1:]))
 
 
 ENDPOINT = Endpoint(
@@ -104,4 +139,5 @@ ENDPOINT = Endpoint(
     runs_in_thread=lambda request: (
         request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
     ),
+    ready_json=ready_json,
 )

@@ -5,11 +5,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from models.ranked import Ranked
 
 LENGTH = 50  # items of a kept list; a longer one is computed for each request
 Key = tuple[str, int, str]  # scene, row of the customer, purchased option
+
+
+@dataclass(slots=True)
+class KeptList:
+    """One list, and the JSON of its first `k` items as they were shown last."""
+
+    ranked: Ranked
+    k: int = 0
+    json: bytes = b""
 
 
 class KeptLists:
@@ -21,12 +31,12 @@ class KeptLists:
     Parameters
     ----------
     most : int
-        Number of lists, each of about 1.5 KB; 0 keeps none.
+        Number of lists, each of about 1.5 KB, and 1 KB of JSON for 10 items; 0 keeps none.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._lists: OrderedDict[Key, Ranked] = OrderedDict()
+        self._lists: OrderedDict[Key, KeptList] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -51,14 +61,29 @@ class KeptLists:
         """
         if k > LENGTH or not self.most:
             return rank(k)
-        with self._lock:
-            found = self._lists.get(key)
-            if found is not None:
-                self._lists.move_to_end(key)
+        found = self._found(key)
         if found is None:
-            found = rank(LENGTH)
+            found = KeptList(rank(LENGTH))
             with self._lock:
                 self._lists[key] = found
                 if len(self._lists) > self.most:
                     self._lists.popitem(last=False)
-        return found.first(k)
+        return found.ranked.first(k)
+
+    def json(self, key: Key, k: int) -> bytes | None:
+        """Return the JSON of the first k items of a kept list, None if it is not kept."""
+        found = self._found(key)
+        return found.json if found is not None and found.k == k else None
+
+    def keep_json(self, key: Key, k: int, json: bytes) -> None:
+        """Keep the JSON of the first k items of a list with the list, if that is kept, in place of another length's."""
+        with self._lock:
+            if key in self._lists:
+                self._lists[key] = KeptList(self._lists[key].ranked, k, json)
+
+    def _found(self, key: Key) -> KeptList | None:
+        with self._lock:
+            found = self._lists.get(key)
+            if found is not None:
+                self._lists.move_to_end(key)
+        return found

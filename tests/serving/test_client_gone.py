@@ -19,10 +19,8 @@ def statuses(serve, route: str) -> Counter[str]:
     """Number of requests to a route by status, from /metrics."""
     counted = Counter[str]()
     for line in serve("/metrics")[1].decode().splitlines():
-        found = re.fullmatch(
-            r'bentoml_service_request_total\{endpoint="(.*?)",http_response_code="(\d+)".*\} (.*)', line
-        )
-        if found and found[1] == route:
+        found = re.fullmatch(r'qianmian_requests_total\{route="(.*?)",status="(\d+)"\} (.*)', line)
+        if found and f"/v1{found[1]}" == route:
             counted[found[2]] += int(float(found[3]))
     return counted
 

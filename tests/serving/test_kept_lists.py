@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
+import orjson
 import pytest
 
 from models.ranked import Ranked
@@ -22,8 +24,10 @@ def keeping(champions, most):
 
 def answer(champions, **fields):
     endpoint = ENDPOINTS["/recommendations"]
-    body = endpoint.respond(champions, endpoint.request.model_validate(fields), NOW)
-    return {name: value for name, value in body.items() if name != "recommendation_id"}
+    request = endpoint.request.model_validate(fields)
+    body = orjson.loads(endpoint.json(champions, request, NOW))
+    assert re.fullmatch("[0-9a-f]{32}", body.pop("recommendation_id"))
+    return body
 
 
 @pytest.mark.parametrize("fields", [{}, {"purchased": "never"}, {"scene": "discover"}, {"explain": True}], ids=str)
@@ -33,6 +37,12 @@ def test_kept_lists_are_those_that_would_be_computed(champions, buyers, fields):
         for k in (3, 10, 3, LENGTH, LENGTH + 1):
             given = {"user_id": user, "num_results": k, **fields}
             assert answer(kept, **given) == answer(computed, **given)
+            handled = ENDPOINTS["/recommendations"].respond(
+                computed, ENDPOINTS["/recommendations"].request.model_validate(given), NOW
+            )
+            assert list(answer(kept, **given).items()) == [
+                (name, value) for name, value in handled.items() if name != "recommendation_id"
+            ]
     assert len(kept.kept_lists) == 7
     assert not len(computed.kept_lists)
 
