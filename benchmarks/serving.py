@@ -1,264 +1,189 @@
-"""HTTP latency and throughput of `/v1/recommendations`, compared with a no-op server (uvicorn and FastAPI).
-
-Both servers run one worker and are called in turns, for 1,000 customers one after the other. A server keeps the list of
-a customer for the next request (`serving.kept_lists`), so two things are measured: plain requests, of which the warm-up
-has computed the lists, and requests that name a moment (`context.now`), whose lists are computed each time. Must: the
-p50 of sequential computed requests is at most 25 × that of the no-op, and the requests per second at 16 connections are
-at least .02 × those of the no-op if computed and .1 × if kept. The goal, which is not a must, is 3,000 requests per
-second at 16 connections. The load comes from `wrk` if it is installed, else from an asyncio
-client, which needs a core of its own.
+"""Speed and cost of `/v1/recommendations`, beside a server that does nothing (uvicorn and FastAPI), in turns.
 
     python benchmarks/serving.py [--workspace DIR] [--quick] [--json FILE]
 
-Without --workspace, Complete Journey is ingested and its recommender is trained in a temporary folder first (minutes).
+All customers of a copy of the workspace are asked for one after the other, 10 items each, of one worker. Four kinds of
+requests are measured: plain ones whose list is kept by the server (`serving.kept_lists`), the same of a server that
+keeps none, ones with a filter, and ones with an event since the cutoff. The CPU time of a request is that of all
+processes of the server. The start is measured until `/readyz`, and the memory of a worker, and of a second one, is the
+proportional set size after every kind of request.
+
+Musts: the requests per second of plain requests at 16 connections are at least those of the server that does nothing,
+and bounds on the CPU time of a request, on the start and on memory. Without --workspace, Complete Journey is ingested
+and its recommender is trained in a temporary folder first (minutes).
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import contextlib
 import http.client
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import yaml
 from common import Must, check, finish, machine, parser, value
+from http_load import CONNECTIONS, PATH, Load, Target, ask_each, measure_sequential, no_op_server, under_load
 
 from features.profiles import snapshot
 from qianmian.workspace import Workspace
-from serving.server import environment, free_port, running, stop
+from serving.server import running
 
-CONNECTIONS = 16
 ROUNDS = 5  # rounds of load for each server, in turns
-OURS, COMPUTED, NO_OP_SERVER = "qianmian", "qianmian, lists computed", "uvicorn + FastAPI no-op"
+MOST_USERS = 10_000
+NO_OP = "no-op"
+KINDS = ("cached", "cold", "filtered", "event")
 MUSTS = {
-    "p50 of one computed request relative to the no-op": Must("ratio", most=25.0),
-    f"computed requests/s at {CONNECTIONS} connections relative to the no-op": Must("ratio", least=0.02),
-    f"requests/s at {CONNECTIONS} connections relative to the no-op": Must("ratio", least=0.1),
+    "ratio_noop_16": Must("ratio", least=1.0),
+    "cpu_us_cached": Must("metric", most=250),
+    "cpu_us_cold": Must("metric", most=1_500),
+    "cpu_us_filtered": Must("metric", most=2_000),
+    "cpu_us_event": Must("metric", most=2_500),
+    "ready_cpu_s": Must("cpu_seconds", most=10),
+    "worker_mb": Must("peak_mb", most=700),
+    "second_worker_mb": Must("peak_mb", most=350),
 }
-Target = tuple[str, list[bytes]]  # URL of a server, and the bodies of the requests
-TARGET_RPS = 3_000
-RPS = f"rps@{CONNECTIONS}"
-NO_OP = """
-from fastapi import FastAPI, Request, Response
-app = FastAPI()
-@app.post("/v1/recommendations")
-async def nothing(request: Request):
-    await request.body()
-    return Response(b'{"items":[]}', media_type="application/json")
-"""
 
 
-def measure_sequential(targets: Mapping[str, Target], count: int) -> dict[str, np.ndarray]:
-    """Seconds of sequential requests over one connection per target, shape (count,); the targets take turns."""
-    connections = {name: http.client.HTTPConnection(urlsplit(url).netloc) for name, (url, _) in targets.items()}
-    seconds = {name: np.empty(count) for name in targets}
-    for i in range(-50, count):  # the first 50 requests are a warm-up
-        for name, connection in connections.items():
-            started = time.perf_counter()
-            url, bodies = targets[name]
-            connection.request("POST", "/v1/recommendations", bodies[i % len(bodies)])
-            response = connection.getresponse()
-            response.read()
-            if response.status != 200:
-                sys.exit(f"{url} responded with status {response.status}")
-            if i >= 0:
-                seconds[name][i] = time.perf_counter() - started
-    for connection in connections.values():
-        connection.close()
-    return seconds
-
-
-def under_load(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """Requests per second and latency quantiles in milliseconds at `CONNECTIONS` connections."""
-    return with_wrk(url, bodies, duration) if shutil.which("wrk") else asyncio.run(with_asyncio(url, bodies, duration))
-
-
-def with_wrk(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """`under_load` by wrk; each request is for another user."""
-    script = (
-        "bodies = {"
-        + ",".join(f"[==[{body.decode()}]==]" for body in bodies)
-        + "}\n"
-        + (
-            "local i = 0\n"
-            "request = function()\n"
-            "  i = i % #bodies + 1\n"
-            "  return wrk.format('POST', '/v1/recommendations', nil, bodies[i])\nend\n"
-            "done = function(summary, latency, requests)\n"
-            "  io.write(string.format('RESULT %f %f %f %d\\n', summary.requests / summary.duration * 1e6, "
-            "latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, "
-            "summary.errors.status + summary.errors.read + summary.errors.timeout))\nend\n"
-        )
-    )
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as handle:
-        handle.write(script)
-        handle.flush()
-        output = subprocess.run(
-            ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{duration}s", "-s", handle.name, url],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", output)
-    if not found or int(found[4]):
-        sys.exit(f"wrk reported errors:\n{output}")
-    return {"rps": float(found[1]), "p50_ms": float(found[2]), "p99_ms": float(found[3])}
-
-
-async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> dict[str, float]:
-    """`under_load` by a small asyncio client."""
-    host, port = urlsplit(url).hostname, urlsplit(url).port
-    latencies: list[float] = []
-    deadline = time.perf_counter() + duration
-
-    async def client(number: int) -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        i = number
-        while time.perf_counter() < deadline:
-            body = bodies[i % len(bodies)]
-            i += CONNECTIONS
-            started = time.perf_counter()
-            writer.write(
-                b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b" 200 " not in head.split(b"\r\n", 1)[0]:
-                sys.exit(f"{url} responded with {head!r}")
-            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            await reader.readexactly(int(length[1]) if length else 0)
-            latencies.append(time.perf_counter() - started)
-        writer.close()
-
-    await asyncio.gather(*(client(number) for number in range(CONNECTIONS)))
-    milliseconds = np.asarray(latencies) * 1e3
-    return {
-        "rps": len(latencies) / duration,
-        "p50_ms": float(np.median(milliseconds)),
-        "p99_ms": float(np.quantile(milliseconds, 0.99)),
-    }
-
-
-@contextlib.contextmanager
-def bare() -> Iterator[str]:
-    """Run the no-op server with one worker and no access log, and yield its URL."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "no_op.py").write_text(NO_OP)
-        port = free_port()
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "uvicorn",
-                "no_op:app",
-                "--port",
-                str(port),
-                "--log-level",
-                "error",
-                "--no-access-log",
-            ],
-            cwd=folder,
-            start_new_session=True,
-        )
-        try:
-            for _ in range(200):
-                with contextlib.suppress(OSError):
-                    http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
-                    break
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            stop(process)
-
-
-def as_of(url: str, body: bytes) -> str:
-    """Cutoff of the model that answers a request."""
+def one_answer(url: str, body: bytes) -> dict[str, Any]:
+    """The answer to one request."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    connection.request("POST", "/v1/recommendations", body)
+    connection.request("POST", PATH, body)
     answer = json.loads(connection.getresponse().read())
     connection.close()
-    return str(answer["as_of"])
+    return dict(answer)
 
 
-def measure(targets: Mapping[str, Target], quick: bool) -> dict[str, dict[str, Any]]:
-    """Metrics of each target; those under load are the median of the rounds, with minimum and maximum."""
-    for url, bodies in targets.values():  # warm-up
-        under_load(url, bodies, 4)
-    single = measure_sequential(targets, 500 if quick else 3_000)
-    loads: dict[str, list[dict[str, float]]] = {name: [] for name in targets}
-    for _ in range(ROUNDS):
-        for name, (url, bodies) in targets.items():
-            loads[name].append(under_load(url, bodies, 1 if quick else 3))
-    result: dict[str, dict[str, Any]] = {}
-    for name, rounds in loads.items():
-        quarter, median, three_quarters, p99 = np.quantile(single[name] * 1e3, (0.25, 0.5, 0.75, 0.99)).tolist()
-        n = len(single[name])
-        result[name] = {"p50_ms": value(median, quarter, three_quarters, n), "p99_ms": value(p99, n=n)}
-        for metric in rounds[0]:
-            figures = [load[metric] for load in rounds]
-            central = float(np.median(figures))
-            result[name][f"{metric}@{CONNECTIONS}"] = value(central, min(figures), max(figures), ROUNDS)
-    return result
+def bodies_of(users: Sequence[str], url: str, workspace: Workspace) -> dict[str, list[bytes]]:
+    """The bodies of each kind of request: a filter that half of the items pass, an event of a day after the cutoff."""
+    plain = [{"user_id": user} for user in users]
+    answer = one_answer(url, json.dumps(plain[0]).encode())
+    moment = datetime.fromisoformat(answer["as_of"].removesuffix("Z")) + timedelta(days=1)
+    event = {"item_id": answer["items"][-1]["item_id"], "ts": moment.isoformat()}
+    more: dict[str, dict[str, Any]] = {
+        "cached": {},
+        "cold": {},
+        "filtered": {"filters": common_filter(workspace)},
+        "event": {"context": {"events": [event]}},
+    }
+    return {kind: [json.dumps(fields | more[kind]).encode() for fields in plain] for kind in KINDS}
+
+
+def common_filter(workspace: Workspace) -> dict[str, Any]:
+    """A filter on the top level of the categories that most items have."""
+    from features.data.lake import Lake
+
+    items = Lake(workspace).connect().table("items").select("category").to_pyarrow()["category"].to_pylist()
+    tops, counts = np.unique([str(path).split("/")[0] for path in items if path], return_counts=True)
+    return {"category": str(tops[counts.argmax()])}
 
 
 @contextlib.contextmanager
-def open_workspace(given: Path | None) -> Iterator[Workspace]:
-    """The given workspace, or a temporary one with Complete Journey and its trained recommender."""
-    if given is not None:
-        yield Workspace(given.absolute()).require()
-        return
+def server(workspace: Workspace, *, workers: int = 1, **serving: int) -> Iterator[Target]:
+    """A server of the workspace with these settings under ``serving``, ready; its bodies are to be added."""
+    path = workspace.config_file
+    before = path.read_text() if path.exists() else None
+    settings = {**(yaml.safe_load(before or "") or {})}
+    path.write_text(yaml.safe_dump({**settings, "serving": {**settings.get("serving", {}), **serving}}))
+    try:
+        with running(workspace, workers=workers) as url:
+            yield Target(url, [])
+    finally:
+        path.write_text(before) if before is not None else path.unlink()
+
+
+def worker_megabytes(target: Target) -> float:
+    """Proportional set size of the server's processes but the first, which supervises them."""
+    return sum(process.memory_full_info().pss for process in target.processes[1:]) / 2**20
+
+
+def loads_in_turns(targets: Mapping[str, Target], quick: bool) -> dict[str, list[Load]]:
+    """Rounds of load on each target, after one that warms up."""
+    for target in targets.values():
+        under_load(target, 1 if quick else 4)
+    rounds: dict[str, list[Load]] = {name: [] for name in targets}
+    for _ in range(ROUNDS):
+        for name, target in targets.items():
+            rounds[name].append(under_load(target, 1 if quick else 3))
+    return rounds
+
+
+def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
+    """Median, least and most of each metric over the rounds, by name."""
+    users = snapshot.load_current(workspace).table["user_id"].to_pylist()
+    users = np.random.default_rng(0).permutation(users)[: 1_000 if quick else MOST_USERS].tolist()
+    result: dict[str, dict[str, float]] = {}
+    with no_op_server() as no_op_url:
+        with server(workspace) as target:
+            result["ready_cpu_s"] = value(target.cpu_seconds())
+            bodies = bodies_of(users, target.url, workspace)
+            nothing = Target(no_op_url, bodies["cached"])
+            targets = {kind: Target(target.url, bodies[kind]) for kind in ("cached", "filtered", "event")}
+            ask_each(targets["cached"])
+            single = measure_sequential({**targets, NO_OP: nothing}, 300 if quick else 2_000)
+            rounds = loads_in_turns({**targets, NO_OP: nothing}, quick)
+            one_worker = worker_megabytes(target)
+        with server(workspace, kept_lists=0) as target:
+            cold = {"cold": Target(target.url, bodies["cold"])}
+            single |= measure_sequential(cold, 300 if quick else 2_000)
+            rounds |= loads_in_turns(cold, quick)
+        with server(workspace, workers=2) as target:
+            for kind in ("cached", "filtered", "event"):
+                under_load(Target(target.url, bodies[kind]), 1 if quick else 4)
+            two_workers = worker_megabytes(target)
+    result |= {"worker_mb": value(one_worker), "second_worker_mb": value(two_workers - one_worker)}
+    for name, found in rounds.items():
+        for metric in (field.name for field in fields(Load)):
+            figures = [getattr(load, metric) for load in found]
+            result[f"{metric}_{name}"] = value(float(np.median(figures)), min(figures), max(figures), len(found))
+        quarter, median, three_quarters, p99 = np.quantile(single[name] * 1e3, (0.25, 0.5, 0.75, 0.99)).tolist()
+        result[f"p50_ms_1_{name}"] = value(median, quarter, three_quarters, len(single[name]))
+        result[f"p99_ms_1_{name}"] = value(p99, n=len(single[name]))
+    ratios = [ours.rps / theirs.rps for ours, theirs in zip(rounds["cached"], rounds[NO_OP], strict=True)]
+    result["ratio_noop_16"] = value(float(np.median(ratios)), min(ratios), max(ratios), ROUNDS)
+    return result | {"rps_16": result["rps_cached"], "p99_ms_16": result["p99_ms_cached"]}
+
+
+@contextlib.contextmanager
+def copied_workspace(given: Path | None) -> Iterator[Workspace]:
+    """A copy of the given workspace, or a temporary one with Complete Journey and its trained recommender."""
     with tempfile.TemporaryDirectory() as folder:
-        for words in (["ingest", "completejourney"], ["train", "recommend", "--as-of", "2017-12-01"]):
-            subprocess.run(
-                [sys.executable, "-m", "cli.main", *words, "--workspace", folder],
-                check=True,
-                cwd=Path(__file__).parents[1],
-            )
-        yield Workspace(Path(folder))
+        root = Path(folder, "workspace")
+        if given is not None:
+            shutil.copytree(Workspace(given.absolute()).require().root, root, symlinks=True)
+        else:
+            for words in (["ingest", "completejourney"], ["train", "recommend", "--as-of", "2017-12-01"]):
+                command = [sys.executable, "-m", "cli.main", *words, "--workspace", str(root)]
+                subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+        yield Workspace(root)
 
 
 def main() -> None:
-    """Measure both servers and print the results."""
-    arguments = parser(__doc__ or "")
+    """Measure the servers and print the results."""
+    arguments = parser((__doc__ or "").splitlines()[0])
     arguments.add_argument("--workspace", type=Path, default=None, help="a workspace with a recommender in production")
-    options: argparse.Namespace = arguments.parse_args()
+    options = arguments.parse_args()
     print(machine())
-    with open_workspace(options.workspace) as workspace, tempfile.TemporaryDirectory() as home:
-        users = snapshot.load_current(workspace).table["user_id"].to_pylist()
-        chosen = np.random.default_rng(0).permutation(len(users))[:1_000]
-        plain = [{"user_id": users[row]} for row in chosen.tolist()]
-        bodies = [json.dumps(fields).encode() for fields in plain]
-        env = {**environment(workspace), "BENTOML_HOME": os.environ.get("BENTOML_HOME", home)}
-        with bare() as no_op_url, running(workspace, env=env) as own_url:
-            moment = {"context": {"now": as_of(own_url, bodies[0])}}
-            timed = [json.dumps(fields | moment).encode() for fields in plain]
-            targets = {OURS: (own_url, bodies), COMPUTED: (own_url, timed), NO_OP_SERVER: (no_op_url, bodies)}
-            results = measure(targets, options.quick)
-    own, computed, peer = results[OURS], results[COMPUTED], results[NO_OP_SERVER]
-    ratios = {}
-    print(f"{'':>12}  {'kept':>10}  {'computed':>10}  {'no-op':>10}  {'ratios':>14}")
-    for name in peer:
-        figures = [found[name]["value"] for found in (own, computed, peer)]
-        ratios[name] = figures[0] / figures[2], figures[1] / figures[2]
-        print(f"{name:>12}  " + "  ".join(f"{figure:>10.2f}" for figure in figures), end="")
-        print(f"  {ratios[name][0]:>6.3f}  {ratios[name][1]:>6.3f}")
-    for place, found in enumerate((own, computed)):
-        found |= {f"ratio_{name}": value(ratios[of][place]) for name, of in (("p50", "p50_ms"), ("rps", RPS))}
-    values = dict(zip(MUSTS, (ratios["p50_ms"][1], ratios[RPS][1], ratios[RPS][0]), strict=True))
-    if own[RPS]["value"] < TARGET_RPS:
-        print(f"the goal of {TARGET_RPS:,} requests per second is not reached")
-    finish({f"{len(users)} customers": results}, check(MUSTS, values), options.json)
+    with copied_workspace(options.workspace) as workspace:
+        found = measure(workspace, options.quick)
+    print(
+        f"{'one connection':>16}: p50, p99 in ms · {CONNECTIONS} connections: requests/s, p99 in ms · CPU µs a request"
+    )
+    for name in (*KINDS, NO_OP):
+        keys = ("p50_ms_1", "p99_ms_1", "rps", "p99_ms", "cpu_us")
+        one, one_99, rps, p99, cpu = (found[f"{key}_{name}"]["value"] for key in keys)
+        print(f"{name:>16}: {one:6.2f} {one_99:7.2f} · {rps:8,.0f} {p99:7.1f} · {cpu:7,.0f}")
+    checks = check(MUSTS, {name: found[name]["value"] for name in MUSTS})
+    finish({"serving": {"qianmian": found}}, checks, options.json)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ class ServingSettings(Section):
     stale_after_days: float = Field(7.0, gt=0, description="responses based on older data say stale: true")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are rejected")
     kept_lists: int = Field(
-        20_000, ge=0, description="lists a process keeps for the next request of the customer, about 1.5 KB each"
+        20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -27,6 +26,7 @@ from serving.http import (
     error_for_status,
     internal_error,
     log_error,
+    utc_now,
 )
 from serving.index_page import index_page
 from serving.metrics import RequestMetrics
@@ -91,7 +91,7 @@ class FastPath:
             request = parse_request(endpoint.request, body)
             if endpoint.runs_in_thread(request):
                 return None
-            return 200, endpoint.json(champions, request, datetime.now(UTC).replace(tzinfo=None))
+            return 200, endpoint.json(champions, request, utc_now())
         except QianmianError as error:
             log_error(endpoint.route, error)
             return error.http_status, error_json(error.as_dict())

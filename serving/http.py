@@ -97,7 +97,7 @@ def _handler(
             champions = models.get()
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
-            now = datetime.now(UTC).replace(tzinfo=None)
+            now = utc_now()
             if endpoint.runs_in_thread(parsed):
                 body = await anyio.to_thread.run_sync(endpoint.json, champions, parsed, now, limiter=limiter)
             else:
@@ -161,6 +161,11 @@ def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
 
     result: dict[str, Any] = resolved(schema)
     return result
+
+
+def utc_now() -> datetime:
+    """The current moment, naive UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def log_error(route: str, error: QianmianError) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
+from serving.recommending.fill import fill_kept_lists
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class BackgroundLoader:
         logger.info(
             "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
         )
+        fill_kept_lists(champions)
 
 
 def freeze_garbage_collector() -> None:

@@ -32,7 +32,7 @@ class RequestMetrics:
 
     @cached_property
     def _metrics(self) -> tuple[Any, Any]:
-        from bentoml._internal.container import BentoMLContainer
+        from bentoml._internal.configuration.containers import BentoMLContainer
 
         client = BentoMLContainer.metrics_client.get()
         labels = ["route", "status"]

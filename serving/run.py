@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections.abc import Mapping
 from types import FrameType
 
 from qianmian.workspace import Workspace
-from serving.server import check_port, command, environment, stop
+from serving.server import check_port, command, environment, own_home, stop
 
 
 def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, workers: int = 1) -> int:
@@ -35,9 +36,14 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, worke
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
+    with own_home(environment(workspace, workers)) as env:
+        return _serve(command(host, port), env)
+
+
+def _serve(arguments: list[str], env: Mapping[str, str]) -> int:
     stopping = False
     # in its own session, Ctrl-C reaches only this process, which then stops the server and all its workers
-    process = subprocess.Popen(command(host, port), env=environment(workspace, workers), start_new_session=True)
+    process = subprocess.Popen(arguments, env=env, start_new_session=True)
 
     def end(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopping

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +39,17 @@ def environment(workspace: Workspace | None, workers: int = 1) -> dict[str, str]
     if workspace is not None:
         variables[ENVIRONMENT_VARIABLE] = str(workspace.root)
     return variables
+
+
+@contextlib.contextmanager
+def own_home(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Context manager of the environment of a server with a ``BENTOML_HOME`` of its own.
+
+    BentoML keeps the metrics of its processes there and empties the folder at its start, so that two servers with the
+    same one would lose theirs.
+    """
+    with tempfile.TemporaryDirectory(prefix="qianmian-serve-") as home:
+        yield {**environment, "BENTOML_HOME": home}
 
 
 def check_port(host: str, port: int) -> None:
@@ -94,7 +106,7 @@ def running(
     wait : bool
         Wait until `/readyz` returns 200.
     env : mapping, optional
-        Environment of the server; default: `environment(workspace, workers)`.
+        Environment of the server; default: `environment(workspace, workers)`, with `own_home` for a workspace.
     cwd : Path, optional
         Working directory of the server.
 
@@ -105,21 +117,24 @@ def running(
     """
     chosen = port if port is not None else free_port(host)
     check_port(host, chosen)
-    process = subprocess.Popen(
-        command(host, chosen, target),
-        env=dict(env) if env is not None else environment(workspace, workers),
-        cwd=cwd,
-        stdout=log or subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    url = f"http://{host}:{chosen}"
-    try:
+    with contextlib.ExitStack() as stack:
+        if env is None:
+            env = environment(workspace, workers)
+            if target == SERVICE:  # a Bento is looked up in the home of the caller
+                env = stack.enter_context(own_home(env))
+        process = subprocess.Popen(
+            command(host, chosen, target),
+            env=dict(env),
+            cwd=cwd,
+            stdout=log or subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        stack.callback(stop, process)
+        url = f"http://{host}:{chosen}"
         if wait:
             wait_ready(url, process)
         yield url
-    finally:
-        stop(process)
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> None:

@@ -35,7 +35,7 @@ LOADER = BackgroundLoader(load)
 
 def needs_middlewares() -> bool:
     """Whether BentoML is configured to do something for every request: CORS headers, an access log or trace spans."""
-    from bentoml._internal.container import BentoMLContainer
+    from bentoml._internal.configuration.containers import BentoMLContainer
 
     server, tracing = BentoMLContainer.config.api_server, BentoMLContainer.config.tracing
     return bool(

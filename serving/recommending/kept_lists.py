@@ -70,6 +70,13 @@ class KeptLists:
                     self._lists.popitem(last=False)
         return found.ranked.first(k)
 
+    def fill(self, key: Key, ranked: Ranked) -> None:
+        """Keep a list of `LENGTH` items as the one used least recently, unless it is kept or there is no room."""
+        with self._lock:
+            if key not in self._lists and len(self._lists) < self.most:
+                self._lists[key] = KeptList(ranked)
+                self._lists.move_to_end(key, last=False)
+
     def json(self, key: Key, k: int) -> bytes | None:
         """Return the JSON of the first k items of a kept list, None if it is not kept."""
         found = self._found(key)

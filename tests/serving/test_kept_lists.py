@@ -13,6 +13,7 @@ import pytest
 from models.ranked import Ranked
 from qianmian.settings import Settings
 from serving.endpoints import ENDPOINTS
+from serving.recommending.fill import BLOCK, fill_kept_lists
 from serving.recommending.kept_lists import LENGTH, KeptLists
 
 NOW = datetime(2024, 8, 3)
@@ -85,3 +86,32 @@ def test_the_list_used_least_recently_makes_room():
         ask(row)
     assert computed == [1, 2, 3, 2]
     assert len(lists) == 2
+
+
+@pytest.mark.parametrize("most", [0, 30, 10_000])
+def test_lists_that_are_filled_in_the_background_are_those_that_would_be_computed(champions, buyers, most):
+    filled, computed, pauses = keeping(champions, most), keeping(champions, 0), []
+    number = fill_kept_lists(filled, pauses.append)
+    customers = len(champions.models["recommend"].bundle.user_ids) + 1
+    assert number == len(filled.kept_lists) == min(most, customers)
+    assert len(pauses) == -(-number // BLOCK)
+    assert all(seconds > 0 for seconds in pauses)
+    for user in (*buyers[:5], buyers[-1], "nobody"):
+        given = {"user_id": user, "num_results": LENGTH}
+        assert answer(filled, **given) == answer(computed, **given)
+
+
+def test_a_list_that_is_kept_already_is_not_replaced_and_those_filled_go_first():
+    lists = KeptLists(2)
+
+    def ranked(value):
+        ids = np.full((1, LENGTH), value, np.int32)
+        return Ranked(ids, ids.astype(np.float32), np.array([LENGTH], np.int32), np.zeros_like(ids, np.int8), ("a",))
+
+    lists.get(("home", 1, "any"), 3, lambda _: ranked(1))
+    for row, value in ((1, 7), (2, 2), (3, 3)):
+        lists.fill(("home", row, "any"), ranked(value))
+    assert len(lists) == 2
+    lists.get(("home", 4, "any"), 3, lambda _: ranked(4))  # makes room by the list that was filled
+    assert lists.get(("home", 1, "any"), 1, lambda _: ranked(9)).ids.tolist() == [[1]]
+    assert lists.get(("home", 2, "any"), 1, lambda _: ranked(9)).ids.tolist() == [[9]]
