@@ -1,5 +1,5 @@
 # `make help` lists the targets. Nothing is installed twice: the name of a stamp file inside the virtual environment holds
-# the checksum of the lock files, pyproject.toml and the path of this folder. `dev` contains all of `demo`.
+# the checksum of the lock files, pyproject.toml, the C sources and the path of this folder. `dev` contains all of `demo`.
 
 VENV ?= .venv
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
@@ -10,8 +10,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
-DEMO_KEY := $(shell (pwd; cat requirements.lock pyproject.toml) | cksum | cut -d ' ' -f 1)
-DEV_KEY := $(shell (pwd; cat requirements.lock requirements-dev.lock pyproject.toml) | cksum | cut -d ' ' -f 1)
+C_SOURCES := models/recommend/ranking/_trees.c
+DEMO_KEY := $(shell (pwd; cat requirements.lock pyproject.toml $(C_SOURCES)) | cksum | cut -d ' ' -f 1)
+DEV_KEY := $(shell (pwd; cat requirements.lock requirements-dev.lock pyproject.toml $(C_SOURCES)) | cksum | cut -d ' ' -f 1)
 DEV_STAMP := $(VENV)/.installed-dev-$(DEV_KEY)
 DEMO_STAMP := $(or $(wildcard $(DEV_STAMP)),$(VENV)/.installed-demo-$(DEMO_KEY))
 DEMO_ONLY := $(filter-out $(DEV_STAMP),$(DEMO_STAMP))
@@ -77,7 +78,7 @@ define CHECK_TOOLS
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "'$(PYTHON)' cannot create virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
 	@command -v "$${CC:-cc}" >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \
-		echo "Qianmian needs a C compiler (rectools-lightfm is built from source), which was not found." >&2; \
+		echo "Qianmian needs a C compiler (rectools-lightfm and an extension are built from source), which was not found." >&2; \
 		echo "Debian and Ubuntu: apt-get install build-essential. Fedora: dnf install gcc. macOS: xcode-select --install" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' || { \
 		echo "'$(PYTHON)' has no C headers (Python.h); rectools-lightfm needs them to build." >&2; \

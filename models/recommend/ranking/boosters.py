@@ -17,12 +17,14 @@ from models.classify.boosting import load_booster, save_booster
 from models.persist import RETRAIN
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES
-from models.recommend.ranking.spool import without_gaps
+from models.recommend.ranking.flat_trees import COMPILED, FlatTrees
+from models.recommend.ranking.spool import MISSING, without_gaps
 from qianmian.errors import ArtifactError
 
 Floats = NDArray[np.float32]
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
 LIST_OBJECTIVE = {"lambdarank_pair_method": "topk", "lambdarank_num_pair_per_sample": 10}
+FEW_ROWS = 4_096  # up to this number of rows, one thread is faster than XGBoost's threads, which share out more
 SCALE_ROWS = 20_000  # examples on which the scale of a booster is measured
 
 
@@ -93,18 +95,32 @@ class Boosters:
 
     def scores(self, X: Floats) -> Floats:
         """Return the mean of the scaled margins of rows, (m,)."""
-        given = X if self.reads_gaps else without_gaps(X)
-        margins = self._joined.inplace_predict(given, predict_type="margin", validate_features=False)
-        margins = np.asarray(margins, dtype=np.float32).reshape(len(X), len(self.boosters))
+        margins = self._margins(X)
         total: Floats = margins[:, 0] / self.scales[0]
         for place in range(1, len(self.boosters)):
             total += margins[:, place] / self.scales[place]
         total /= np.float32(len(self.boosters))
         return total
 
+    def _margins(self, X: Floats) -> Floats:
+        """Margins of rows by each booster, (m, boosters)."""
+        if COMPILED and len(X) <= FEW_ROWS and self._flat is not None:
+            return self._flat.margins(X, float(np.nan if self.reads_gaps else MISSING))
+        given = X if self.reads_gaps else without_gaps(X)
+        margins = self._joined.inplace_predict(given, predict_type="margin", validate_features=False)
+        return np.asarray(margins, dtype=np.float32).reshape(len(X), len(self.boosters))
+
+    @cached_property
+    def _flat(self) -> FlatTrees | None:
+        """The trees for the few rows of a request, None if they are too deep."""
+        parts = [json.loads(booster.save_raw("json")) for booster in self.boosters]
+        starts = [_start(booster, part) for booster, part in zip(self.boosters, parts, strict=True)]
+        trees = [part["learner"]["gradient_booster"]["model"]["trees"] for part in parts]
+        return FlatTrees.of(trees, starts, self.boosters[0].num_features())
+
     @cached_property
     def _joined(self) -> xgb.Booster:
-        """One booster with an output per ranker: for the few rows of a request, a call costs as much as the trees."""
+        """One booster with an output per ranker: a call costs as much as the trees of a request."""
         return joined(self.boosters)
 
     def check_names(self, names: list[str], folder: Path) -> None:
