@@ -88,6 +88,8 @@ class Recommender(FitCost, ReadsPromotions, ABC):
     supports_score_unseen, supports_similar_to : bool
         The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`,
         `score_unseen`, `similar_to`.
+    supports_purchase_evidence : bool
+        The facts of `evidence` include the customer's own purchases of the item, which hold whichever model ranked it.
     search_space : mapping of str to Range or Choice
         Constructor parameters that `train recommend --tune` searches, and their values.
     """
@@ -100,6 +102,7 @@ class Recommender(FitCost, ReadsPromotions, ABC):
     supports_similar: ClassVar[bool] = False
     supports_item_vectors: ClassVar[bool] = False
     supports_evidence: ClassVar[bool] = False
+    supports_purchase_evidence: ClassVar[bool] = False
     supports_purchase_counts: ClassVar[bool] = False
     supports_expected_days: ClassVar[bool] = False
     supports_score_unseen: ClassVar[bool] = False

@@ -48,6 +48,7 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
+    supports_purchase_evidence: ClassVar[bool] = True
     supports_purchase_counts: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {"half_life_days": Range(7.0, 730.0, log=True)}
 

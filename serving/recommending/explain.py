@@ -37,7 +37,8 @@ SOURCE_REASONS = {  # by source; {buy} is the verb for the interactions that the
     "popular": "popular with all customers",
     "trending": "more and more customers {buy} it",
 }
-# facts that hold whichever model ranked the item; other facts are used only if the model that states them ranked it
+# facts that hold whichever model ranked the item (`supports_purchase_evidence`); other facts are used only if the model
+# that states them ranked it
 CUSTOMER_EVIDENCE = ("times", "last_days", "cycle_days", "own_cycle")
 
 
@@ -96,8 +97,9 @@ class Explainer:
         """Collect the facts of all models about the customer and the item; earlier models have precedence."""
         evidence: Evidence = {}
         for model in self._catalogue.models:
-            facts = self._evidence_of_model(model, column, own=model.name == source)
-            if facts is not None:
+            own = model.name == source
+            asked = model.supports_evidence and (own or model.supports_purchase_evidence)
+            if asked and (facts := self._evidence_of_model(model, column, own=own)) is not None:
                 evidence = {**facts, **evidence}
         if self._recent_interactions is not None and (again := self._recent_interactions.items == column).any():
             evidence["times"] = evidence.get("times", 0) + int(again.sum())
@@ -108,8 +110,6 @@ class Explainer:
 
     def _evidence_of_model(self, model: Recommender, column: int, own: bool) -> Evidence | None:
         """Facts of one model; only `CUSTOMER_EVIDENCE` unless the model ranked the item (`own`)."""
-        if not model.supports_evidence:
-            return None
         facts = model.evidence(
             self._row,
             column,

@@ -100,6 +100,7 @@ class NextBasketRecommender(SparseScoresRecommender):
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
+    supports_purchase_evidence: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "half_life_days": Range(30.0, 365.0, log=True),
         "taste_half_life_days": Range(4.0, 60.0, log=True),

@@ -102,6 +102,7 @@ class ReplenishRecommender(Recommender):
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
+    supports_purchase_evidence: ClassVar[bool] = True
     supports_expected_days: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "gap_decay": Range(0.5, 1.0),

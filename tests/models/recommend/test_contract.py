@@ -586,6 +586,13 @@ def test_evidence_of_an_unknown_user_is_about_the_given_items_only(model):
 
 
 @declaring("supports_evidence")
+def test_purchase_evidence_is_declared(model):
+    """Serving asks models that did not rank an item only if they declare it."""
+    stated = {name for call in evidence(model) for facts in call for name in facts or ()}
+    assert bool(stated.intersection(CUSTOMER_EVIDENCE)) == model.supports_purchase_evidence
+
+
+@declaring("supports_evidence")
 def test_evidence_moves_with_time(model):
     now, _, later = evidence(model)
     for one, other in zip(now, later, strict=True):
