@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+# facts that hold whichever model ranked the item (`supports_purchase_evidence`); other facts are used only if the model
+# that states them ranked it
+PURCHASE_EVIDENCE = ("times", "last_days", "cycle_days", "own_cycle")
+
 
 class Evidence(TypedDict, total=False):
     """Facts about a user and an item. Every fact is optional: a model states those that it knows."""

@@ -15,6 +15,7 @@ from features.compute.spec import FeatureSpec
 from features.interaction_types import PURCHASE, target_of
 from features.interactions import Interactions
 from models.recommend.base import Evidence, Recommender
+from models.recommend.evidence import PURCHASE_EVIDENCE
 from serving.champions import Champion
 from serving.recommending.catalogue import Catalogue
 
@@ -37,9 +38,6 @@ SOURCE_REASONS = {  # by source; {buy} is the verb for the interactions that the
     "popular": "popular with all customers",
     "trending": "more and more customers {buy} it",
 }
-# facts that hold whichever model ranked the item (`supports_purchase_evidence`); other facts are used only if the model
-# that states them ranked it
-CUSTOMER_EVIDENCE = ("times", "last_days", "cycle_days", "own_cycle")
 
 
 class Explainer:
@@ -109,7 +107,7 @@ class Explainer:
         return evidence
 
     def _evidence_of_model(self, model: Recommender, column: int, own: bool) -> Evidence | None:
-        """Facts of one model; only `CUSTOMER_EVIDENCE` unless the model ranked the item (`own`)."""
+        """Facts of one model; only `PURCHASE_EVIDENCE` unless the model ranked the item (`own`)."""
         facts = model.evidence(
             self._row,
             column,
@@ -119,7 +117,7 @@ class Explainer:
         )
         if facts is None or own:
             return facts
-        return cast(Evidence, {name: value for name, value in facts.items() if name in CUSTOMER_EVIDENCE})
+        return cast(Evidence, {name: value for name, value in facts.items() if name in PURCHASE_EVIDENCE})
 
     def _name_of(self, column: int) -> str:
         """Name of an item in a reason: the last level of its category, because items have no names, else its id."""

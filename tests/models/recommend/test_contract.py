@@ -11,6 +11,7 @@ import pytest
 from features.interactions import Interactions
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Evidence, Query, Recommender
+from models.recommend.evidence import PURCHASE_EVIDENCE
 from qianmian.errors import ArtifactError, DataError, InvalidRequest, UsageError
 
 SMALL = {
@@ -589,7 +590,7 @@ def test_evidence_of_an_unknown_user_is_about_the_given_items_only(model):
 def test_purchase_evidence_is_declared(model):
     """Serving asks models that did not rank an item only if they declare it."""
     stated = {name for call in evidence(model) for facts in call for name in facts or ()}
-    assert bool(stated.intersection(CUSTOMER_EVIDENCE)) == model.supports_purchase_evidence
+    assert bool(stated.intersection(PURCHASE_EVIDENCE)) == model.supports_purchase_evidence
 
 
 @declaring("supports_evidence")
