@@ -244,6 +244,9 @@ class ServingSettings(Section):
 
     stale_after_days: float = Field(7.0, gt=0, description="responses based on older data say stale: true")
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are rejected")
+    most_waiting: int = Field(
+        16, ge=0, description="slow requests of a route that wait in a process; further ones get a 429"
+    )
     kept_lists: int = Field(
         20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )

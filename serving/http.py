@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.requests import parse_request
 from serving.responses import ErrorResponse
+from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,6 @@ ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 # connection instead of the 413.
 DRAIN_BYTES = 8_000_000
 CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
-WORKER_THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
 
 
 class ChampionsProvider(Protocol):
@@ -60,13 +61,14 @@ class BodyTooLarge(QianmianError):
 def make_app(models: ChampionsProvider) -> FastAPI:
     """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`."""
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
-    limiter = anyio.CapacityLimiter(WORKER_THREADS)
+    threads = anyio.CapacityLimiter(THREADS)
     error_responses = {
         code: {"model": ErrorResponse, "description": text}
         for code, text in {
             400: "the body is not JSON",
             413: "the body is too large",
             422: "a field is invalid, missing or unknown",
+            429: "too many slow requests to this route are waiting",
             500: "internal server error",
             503: "the model of this route is not loaded",
         }.items()
@@ -74,7 +76,7 @@ def make_app(models: ChampionsProvider) -> FastAPI:
     for endpoint in ENDPOINTS.values():
         app.add_api_route(
             endpoint.route,
-            _handler(models, endpoint, limiter),
+            _handler(models, endpoint, SlowRequests(endpoint.route, threads)),
             methods=["POST"],
             summary=endpoint.summary,
             name=endpoint.route.strip("/"),
@@ -90,7 +92,7 @@ def make_app(models: ChampionsProvider) -> FastAPI:
 
 
 def _handler(
-    models: ChampionsProvider, endpoint: Endpoint[Any], limiter: anyio.CapacityLimiter
+    models: ChampionsProvider, endpoint: Endpoint[Any], slow: SlowRequests
 ) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
@@ -98,11 +100,16 @@ def _handler(
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
             now = utc_now()
+            work = partial(endpoint.json, champions, parsed, now)
             if endpoint.runs_in_thread(parsed):
-                body = await anyio.to_thread.run_sync(endpoint.json, champions, parsed, now, limiter=limiter)
+                body = await slow.run(request, champions.settings.serving.most_waiting, work)
             else:
-                body = endpoint.json(champions, parsed, now)
+                body = work()
             return Response(body, media_type=JSON)
+        except TooManyRequests as error:
+            response = error_response(error.as_dict(), error.http_status)
+            response.headers["Retry-After"] = str(error.retry_after)
+            return response
         except ClientDisconnect:
             logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
             return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics

@@ -21,6 +21,7 @@ from serving.requests import MAX_IDS, MAX_RESULTS, Identifier, NumResults, UserR
 from serving.responses import ResponseBody, make_metadata, model_metadata
 from serving.users import resolve_user
 
+MAX_INLINE_REASONS = 20  # items with reasons; those of more take milliseconds
 KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
 
 
@@ -137,7 +138,9 @@ ENDPOINT = Endpoint(
     model_metadata(JOB),
     check=resolve,
     runs_in_thread=lambda request: (
-        request.num_results > MAX_RESULTS // 2 or bool(request.promotions or request.diversity or request.exploration)
+        request.num_results > MAX_RESULTS // 2
+        or bool(request.promotions or request.diversity or request.exploration)
+        or (request.explain and request.num_results > MAX_INLINE_REASONS)
     ),
     ready_json=ready_json,
 )

@@ -1,0 +1,108 @@
+"""Slow requests: run on threads beside the event loop, one at a time for each route, with a bounded number waiting."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.requests import ClientDisconnect, Request
+
+from qianmian.errors import QianmianError
+
+T = TypeVar("T")
+THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
+
+
+class TooManyRequests(QianmianError):
+    """So many slow requests of a route are waiting that a further one is refused.
+
+    Attributes
+    ----------
+    retry_after : int
+        Seconds until one of those waiting is likely to be done.
+    """
+
+    code, http_status, exit_code = "too_many_requests", 429, 1
+
+    def __init__(self, route: str, waiting: int, retry_after: int) -> None:
+        super().__init__(
+            f"{waiting} requests to {route} are waiting",
+            where=route,
+            hint=f"try again in {retry_after} s, send smaller requests, or start more workers",
+        )
+        self.retry_after = retry_after
+
+
+class SlowRequests:
+    """Runs the slow requests of one route in the order of their arrival.
+
+    A route runs one request at a time, so that many requests to one route leave a thread for the others. A request
+    whose client hangs up while it waits is not run.
+
+    Parameters
+    ----------
+    route : str
+        Name of the route, for errors.
+    threads : anyio.CapacityLimiter
+        Threads that all routes share.
+    """
+
+    def __init__(self, route: str, threads: anyio.CapacityLimiter) -> None:
+        self.route, self.waiting = route, 0
+        self._threads, self._turn = threads, anyio.Semaphore(1)
+        self._seconds = 0.1  # of a request, as a moving average
+
+    async def run(self, request: Request, most_waiting: int, work: Callable[[], T]) -> T:
+        """Run some work when it is its turn.
+
+        Parameters
+        ----------
+        request : Request
+            The request, whose body has been read.
+        most_waiting : int
+            Number of requests that may wait.
+
+        Raises
+        ------
+        TooManyRequests
+            So many are waiting already.
+        ClientDisconnect
+            The client hung up before the work began.
+        """
+        if not self._turn.value and self.waiting >= most_waiting:
+            raise TooManyRequests(self.route, self.waiting, math.ceil(self._seconds))
+        results: list[T] = []
+        failures: list[Exception] = []
+        async with anyio.create_task_group() as group:
+
+            async def give_up() -> None:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(give_up)
+            self.waiting += 1
+            try:
+                await self._turn.acquire()
+            finally:
+                self.waiting -= 1
+            try:
+                # once begun, a thread cannot be stopped
+                with anyio.CancelScope(shield=True):
+                    started = time.perf_counter()
+                    results.append(await anyio.to_thread.run_sync(work, limiter=self._threads))
+                    self._seconds += 0.2 * (time.perf_counter() - started - self._seconds)
+            except Exception as error:  # noqa: BLE001 - raised below; here it would become an exception group
+                failures.append(error)
+            finally:
+                self._turn.release()
+            group.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        if not results:
+            raise ClientDisconnect
+        return results[0]
