@@ -25,10 +25,13 @@ class BackgroundLoader:
     ----------
     load : callable
         Returns the champions or raises a `QianmianError`.
+    loaded : callable
+        Called once the champions are there.
     """
 
-    def __init__(self, load: Callable[[], Champions]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], Champions], loaded: Callable[[], None] = lambda: None) -> None:
+        self._load, self._loaded = load, loaded
+        self._ended = threading.Event()
         self._champions: Champions | None = None
         self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
         self._thread: threading.Thread | None = None
@@ -38,6 +41,10 @@ class BackgroundLoader:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="qianmian-load", daemon=True)
             self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until loading has ended, well or not, at most some seconds."""
+        self._ended.wait(seconds)
 
     def get(self) -> Champions:
         """Return the champions.
@@ -56,6 +63,14 @@ class BackgroundLoader:
         return self._error if self._champions is None else None
 
     def _run(self) -> None:
+        try:
+            self._load_all()
+        finally:
+            self._ended.set()
+        if self._champions is not None:
+            fill_kept_lists(self._champions)
+
+    def _load_all(self) -> None:
         started = time.perf_counter()
         try:
             champions = self._load()
@@ -70,11 +85,11 @@ class BackgroundLoader:
             return
         freeze_garbage_collector()
         self._champions = champions
+        self._loaded()
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
             "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
         )
-        fill_kept_lists(champions)
 
 
 def freeze_garbage_collector() -> None:

@@ -30,7 +30,15 @@ def load() -> Champions:
     return load_from_workspace(workspace, load_settings(workspace.config_file))
 
 
-LOADER = BackgroundLoader(load)
+def loaded_once() -> Path:
+    """File that says that a worker of this server has loaded its models; BentoML empties its folder at each start."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return Path(BentoMLContainer.prometheus_multiproc_dir.get(), "qianmian-loaded")
+
+
+LOADER = BackgroundLoader(load, loaded=lambda: loaded_once().touch())
+LOAD_SECONDS = 60.0
 
 
 def needs_middlewares() -> bool:
@@ -77,6 +85,9 @@ class Qianmian:
 
     def __init__(self) -> None:
         LOADER.start()
+        # a worker that replaces another one accepts no connection before it can answer, because others can
+        if loaded_once().exists():
+            LOADER.wait(LOAD_SECONDS)
 
     async def __is_ready__(self) -> bool:
         return LOADER.why_not_ready() is None

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
+from urllib.parse import urlsplit
+
+import psutil
 
 from serving.server import environment, own_home, running
 
@@ -27,3 +33,38 @@ def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buye
         with running(workspace) as second:
             assert requests(second) == []
             assert requests(first) == before
+
+
+def workers_of(url: str) -> list[psutil.Process]:
+    """The worker processes of a server that this process started, oldest first."""
+    port, found = str(urlsplit(url).port), []
+    for server in psutil.Process().children():
+        if port not in server.cmdline():
+            continue
+        for child in server.children():
+            with contextlib.suppress(psutil.Error):  # one that has ended
+                if "worker" in " ".join(child.cmdline()):
+                    found.append(child)
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def test_a_worker_that_replaces_another_accepts_only_once_it_has_loaded(workspace, buyers, request_):
+    with running(workspace, workers=2) as url:
+        deadline = time.monotonic() + 60
+
+        def answer(path: str, body: dict | None = None) -> int:
+            assert time.monotonic() < deadline
+            return request_(url + path, body)[0]
+
+        while any(answer("/readyz") != 200 for _ in range(30)):  # connections go to either worker
+            time.sleep(0.1)
+        before = workers_of(url)
+        assert len(before) == 2
+        os.kill(before[1].pid, signal.SIGKILL)
+        while (now := workers_of(url))[-1].pid == before[1].pid or len(now) < 2:
+            answer("/livez")
+        started = time.monotonic()
+        statuses = set()
+        while time.monotonic() < started + 6:
+            statuses.add(answer("/v1/profile", {"user_id": buyers[0]}))
+        assert statuses == {200}
