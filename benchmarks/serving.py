@@ -64,7 +64,7 @@ def one_answer(url: str, body: bytes) -> dict[str, Any]:
 
 
 def bodies_of(users: Sequence[str], url: str, workspace: Workspace) -> dict[str, list[bytes]]:
-    """The bodies of each kind of request: a filter that half of the items pass, an event of a day after the cutoff."""
+    """The bodies of each kind of request: a filter on the largest category, an event of a day after the cutoff."""
     plain = [{"user_id": user} for user in users]
     answer = one_answer(url, json.dumps(plain[0]).encode())
     moment = datetime.fromisoformat(answer["as_of"].removesuffix("Z")) + timedelta(days=1)
@@ -75,7 +75,7 @@ def bodies_of(users: Sequence[str], url: str, workspace: Workspace) -> dict[str,
         "filtered": {"filters": common_filter(workspace)},
         "event": {"context": {"events": [event]}},
     }
-    return {kind: [json.dumps(fields | more[kind]).encode() for fields in plain] for kind in KINDS}
+    return {kind: [json.dumps(asked | more[kind]).encode() for asked in plain] for kind in KINDS}
 
 
 def common_filter(workspace: Workspace) -> dict[str, Any]:

@@ -22,7 +22,9 @@ BATCH_ROWS = 1_000_000
 
 
 def read_coded(rows: ir.Table, schema: pa.Schema) -> pa.Table:
-    """Read the columns of `schema`, whose text columns are `CODED`; only a batch of rows is ever held with its texts.
+    """Read the columns of `schema`, whose text columns are `CODED`.
+
+    DuckDB never holds more than a batch of rows with their texts; Spark's reader holds them all for a moment.
 
     Parameters
     ----------

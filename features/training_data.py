@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.coded_rows import concat_coded, text_codes
+from features.coded_rows import CODED, concat_coded, text_codes
 from features.compute.builder import Builder
 from features.data.tables import TOLD
 from features.event_interactions import INTERACTION_SCHEMA, event_rows
@@ -216,7 +216,7 @@ def _catalogue(
     """
     kept = _not_returned(rows.select(["one_id", "item_id", "returned_days"]))
     parts = [kept] if others is None else [kept, others]
-    texts, codes = text_codes(pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks]))
+    texts, codes = text_codes(pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], CODED))
     names = np.asarray(texts.to_pylist(), dtype=np.str_)
     owners = np.concatenate([users.rows(part["one_id"]) for part in parts])
     of_target = np.arange(len(codes)) < len(kept)

@@ -139,6 +139,7 @@ class Champions:
 
     def warm(self) -> None:
         """Compute the cached values and run every model once, so that the first request is not slow."""
+        self.kept_lists  # noqa: B018 - a cached property that threads share
         if self.snapshot is not None:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property

@@ -5,11 +5,10 @@ BentoML's middlewares and routing take ten times as long as the answer to a plai
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
-
-import orjson
 
 from qianmian.errors import QianmianError
 from serving.endpoints import ENDPOINTS
@@ -24,6 +23,7 @@ from serving.http import (
     Scope,
     Send,
     error_for_status,
+    error_json,
     internal_error,
     log_error,
     utc_now,
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "/v1"
 SMALL_BODY = 16_384  # bytes; parsing and validating a longer body may take milliseconds
+BODY_SECONDS = 60.0  # until a body begins to arrive; BentoML's deadline is the same for the rest
 BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json"})
 UNKNOWN = "unknown"  # route of the metrics of all other paths
 
@@ -53,29 +54,56 @@ class FastPath:
     app : ASGI application
         That of BentoML, with uniform errors.
     models : ChampionsProvider
+    answers : bool
+        Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
     """
 
-    def __init__(self, app: Application, models: ChampionsProvider) -> None:
-        self.app, self.models, self.metrics = app, models, RequestMetrics()
+    def __init__(self, app: Application, models: ChampionsProvider, *, answers: bool = True) -> None:
+        self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none; BentoML would count their paths too
+            await send({"type": "websocket.close", "code": 1000})
+            return
         if scope["type"] != "http" or scope["path"] in BENTOML_PATHS:
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
-        endpoint = self.endpoints.get(scope["path"])
-        if endpoint is not None and scope["method"] == "POST":
-            message = await receive()
-            answer = self._answer(endpoint, message)
-            if answer is None:
-                status = await self._pass_on(scope, message, receive, send)
+        started, status = time.perf_counter(), 500
+        path = scope["path"].removesuffix("/")
+        endpoint = self.endpoints.get(path)
+        try:
+            if endpoint is None:
+                status = await self._other(scope, send)
+            elif scope["method"] == "POST" or not self.answers:
+                # Starlette would redirect a path with a slash at its end
+                scope = scope if scope["path"] == path else {**scope, "path": path, "raw_path": path.encode()}
+                status = await self._call(endpoint, scope, receive, send)
             else:
-                status = answer[0]
-                await respond(send, *answer)
-        else:
-            status = await self._other(scope, endpoint, send)
-        self.metrics.count(endpoint.route if endpoint is not None else UNKNOWN, status, time.perf_counter() - started)
+                status = await send_error(send, 405, (b"allow", b"POST"))
+        finally:
+            seconds = time.perf_counter() - started
+            self.metrics.count(endpoint.route if endpoint is not None else UNKNOWN, status, seconds)
+
+    async def _call(self, endpoint: Endpoint[Any], scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer a request to an endpoint here or by BentoML's application; returns the status."""
+        if not self.answers:
+            return await self._pass_on(scope, receive, send)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            return await send_error(send, 408, (b"connection", b"close"))
+        answer = self._answer(endpoint, message)
+        if answer is None:
+            unread = [message]
+
+            async def receive_again() -> Message:
+                return unread.pop() if unread else await receive()
+
+            return await self._pass_on(scope, receive_again, send)
+        await respond(send, *answer)
+        return answer[0]
 
     def _answer(self, endpoint: Endpoint[Any], message: Message) -> tuple[int, bytes] | None:
         """Status and body of the response; None if BentoML's application has to answer."""
@@ -99,12 +127,9 @@ class FastPath:
             logger.exception("route=%s status=500", endpoint.route)
             return 500, error_json(internal_error())
 
-    async def _pass_on(self, scope: Scope, message: Message, receive: Receive, send: Send) -> int:
-        """Let BentoML's application answer a request whose first message was read; returns the status."""
-        unread, status = [message], CLIENT_CLOSED
-
-        async def receive_again() -> Message:
-            return unread.pop() if unread else await receive()
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Let BentoML's application answer a request; returns the status."""
+        status = CLIENT_CLOSED
 
         async def watched_send(sent: Message) -> None:
             nonlocal status
@@ -112,33 +137,30 @@ class FastPath:
                 status = sent["status"]
             await send(sent)
 
-        await self.app(scope, receive_again, watched_send)
+        await self.app(scope, receive, watched_send)
         return status
 
-    async def _other(self, scope: Scope, endpoint: Endpoint[Any] | None, send: Send) -> int:
+    async def _other(self, scope: Scope, send: Send) -> int:
         """Answer a request that is no call of an endpoint: the index page, or an error."""
-        if scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
-            await respond(send, 200, index_page(), b"text/html; charset=utf-8")
-            return 200
-        status = 405 if endpoint is not None or scope["path"] == "/" else 404
-        allowed = [(b"allow", b"POST" if endpoint is not None else b"GET, HEAD")] if status == 405 else []
-        await respond(send, status, error_json(error_for_status(status)), more_headers=allowed)
-        return status
+        if scope["path"] != "/":
+            return await send_error(send, 404)
+        if scope["method"] not in ("GET", "HEAD"):
+            return await send_error(send, 405, (b"allow", b"GET, HEAD"))
+        await respond(send, 200, index_page(), content_type=b"text/html; charset=utf-8")
+        return 200
 
 
-def error_json(fields: dict[str, Any]) -> bytes:
-    """The body of an error response."""
-    return orjson.dumps({"error": fields})
+async def send_error(send: Send, status: int, *headers: tuple[bytes, bytes]) -> int:
+    """Send the error of a status, and return the status."""
+    await respond(send, status, error_json(error_for_status(status)), *headers)
+    return status
 
 
 async def respond(
-    send: Send,
-    status: int,
-    body: bytes,
-    content_type: bytes = JSON.encode(),
-    more_headers: list[tuple[bytes, bytes]] | None = None,
+    send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], content_type: bytes = JSON.encode()
 ) -> None:
     """Send a response in two messages."""
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *(more_headers or ())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    length = (b"content-length", b"%d" % len(body))
+    start = {"type": "http.response.start", "status": status}
+    await send({**start, "headers": [(b"content-type", content_type), length, *headers]})
     await send({"type": "http.response.body", "body": body})

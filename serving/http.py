@@ -183,7 +183,12 @@ def log_error(route: str, error: QianmianError) -> None:
 
 def error_response(error: dict[str, Any], status: int) -> Response:
     """Return an error response in the uniform format."""
-    return Response(orjson.dumps({"error": error}), status_code=status, media_type=JSON)
+    return Response(error_json(error), status_code=status, media_type=JSON)
+
+
+def error_json(fields: dict[str, Any]) -> bytes:
+    """Return the body of an error response."""
+    return orjson.dumps({"error": fields})
 
 
 def internal_error() -> dict[str, Any]:
@@ -257,7 +262,7 @@ class UniformErrorMiddleware:
         ]
         if not has_error_shape(body):
             reason = self.models.why_not_ready() if status == 503 else None
-            body = orjson.dumps({"error": reason.as_dict() if reason is not None else error_for_status(status)})
+            body = error_json(reason.as_dict() if reason is not None else error_for_status(status))
         headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from models.recommend.ranking.flat_trees import COMPILED
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.recommending.fill import fill_kept_lists
@@ -68,7 +69,10 @@ class BackgroundLoader:
         finally:
             self._ended.set()
         if self._champions is not None:
-            fill_kept_lists(self._champions)
+            try:
+                fill_kept_lists(self._champions)
+            except Exception:  # lists that are not kept are computed
+                logger.exception("kept_lists=unfilled")
 
     def _load_all(self) -> None:
         started = time.perf_counter()
@@ -88,7 +92,11 @@ class BackgroundLoader:
         self._loaded()
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
-            "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
+            "loading=done seconds=%.1f problems=%d trees=%s %s",
+            time.perf_counter() - started,
+            len(champions.problems),
+            "compiled" if COMPILED else "xgboost",
+            versions,
         )
 
 

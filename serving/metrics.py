@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)  # of the histogram
@@ -24,19 +24,21 @@ class RequestMetrics:
         children = self._children.get((route, status))
         if children is None:  # looking up labels takes longer than counting
             children = self._children[route, status] = tuple(
-                metric.labels(route=route, status=status) for metric in self._metrics
+                metric.labels(route=route, status=status) for metric in _metrics()
             )
         requests, durations = children
         requests.inc()
         durations.observe(seconds)
 
-    @cached_property
-    def _metrics(self) -> tuple[Any, Any]:
-        from bentoml._internal.configuration.containers import BentoMLContainer
 
-        client = BentoMLContainer.metrics_client.get()
-        labels = ["route", "status"]
-        return (
-            client.Counter("qianmian_requests", "Requests", labelnames=labels),
-            client.Histogram("qianmian_request_seconds", "Time to the answer", labelnames=labels, buckets=SECONDS),
-        )
+@cache
+def _metrics() -> tuple[Any, Any]:
+    """Counter and histogram; a process registers them once."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    client = BentoMLContainer.metrics_client.get()
+    labels = ["route", "status"]
+    return (
+        client.Counter("qianmian_requests", "Requests", labelnames=labels),
+        client.Histogram("qianmian_request_seconds", "Time to the answer", labelnames=labels, buckets=SECONDS),
+    )

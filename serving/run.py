@@ -36,7 +36,7 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, worke
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
-    with own_home(environment(workspace, workers)) as env:
+    with own_home(workspace, environment(workspace, workers)) as env:
         return _serve(command(host, port), env)
 
 

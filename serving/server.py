@@ -42,13 +42,14 @@ def environment(workspace: Workspace | None, workers: int = 1) -> dict[str, str]
 
 
 @contextlib.contextmanager
-def own_home(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Context manager of the environment of a server with a ``BENTOML_HOME`` of its own.
+def own_home(workspace: Workspace, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Context manager of the environment of a server with a ``BENTOML_HOME`` of its own, in the workspace.
 
     BentoML keeps the metrics of its processes there and empties the folder at its start, so that two servers with the
-    same one would lose theirs.
+    same one would lose theirs. In a workspace that cannot be written it is a temporary folder.
     """
-    with tempfile.TemporaryDirectory(prefix="qianmian-serve-") as home:
+    folder = workspace.root if os.access(workspace.root, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".serve-") as home:
         yield {**environment, "BENTOML_HOME": home}
 
 
@@ -120,8 +121,8 @@ def running(
     with contextlib.ExitStack() as stack:
         if env is None:
             env = environment(workspace, workers)
-            if target == SERVICE:  # a Bento is looked up in the home of the caller
-                env = stack.enter_context(own_home(env))
+            if workspace is not None:  # a Bento is looked up in the home of the caller
+                env = stack.enter_context(own_home(workspace, env))
         process = subprocess.Popen(
             command(host, chosen, target),
             env=dict(env),

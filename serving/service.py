@@ -59,7 +59,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
     def to_asgi(self, is_main: bool = True) -> Any:
         """Wrap the application; a middleware would not see the errors of BentoML's timeout and concurrency limits."""
         app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
-        return app if needs_middlewares() else FastPath(app, LOADER)
+        return FastPath(app, LOADER, answers=not needs_middlewares())
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.

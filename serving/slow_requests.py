@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -41,7 +42,7 @@ class SlowRequests:
     """Runs the slow requests of one route in the order of their arrival.
 
     A route runs one request at a time, so that many requests to one route leave a thread for the others. A request
-    whose client hangs up while it waits is not run.
+    whose client hangs up, or whose deadline passes, while it waits is not run.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ class SlowRequests:
         self.route, self.waiting = route, 0
         self._threads, self._turn = threads, anyio.Semaphore(1)
         self._seconds = 0.1  # of a request, as a moving average
+        self._begun: set[asyncio.Task[Any]] = set()
 
     async def run(self, request: Request, most_waiting: int, work: Callable[[], T]) -> T:
         """Run some work when it is its turn.
@@ -71,7 +73,7 @@ class SlowRequests:
         TooManyRequests
             So many are waiting already.
         ClientDisconnect
-            The client hung up before the work began.
+            The client hung up before the work was done.
         """
         if not self._turn.value and self.waiting >= most_waiting:
             raise TooManyRequests(self.route, self.waiting, math.ceil(self._seconds))
@@ -90,19 +92,30 @@ class SlowRequests:
                 await self._turn.acquire()
             finally:
                 self.waiting -= 1
+            # a thread cannot be stopped once it runs: the task goes on, and keeps the turn, if the request is cancelled
+            task = asyncio.get_running_loop().create_task(self._work(work))
+            self._begun.add(task)
+            task.add_done_callback(self._ended)
             try:
-                # once begun, a thread cannot be stopped
-                with anyio.CancelScope(shield=True):
-                    started = time.perf_counter()
-                    results.append(await anyio.to_thread.run_sync(work, limiter=self._threads))
-                    self._seconds += 0.2 * (time.perf_counter() - started - self._seconds)
+                results.append(await asyncio.shield(task))
             except Exception as error:  # noqa: BLE001 - raised below; here it would become an exception group
                 failures.append(error)
-            finally:
-                self._turn.release()
             group.cancel_scope.cancel()
         if failures:
             raise failures[0]
         if not results:
             raise ClientDisconnect
         return results[0]
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        finally:
+            self._turn.release()
+            self._seconds += 0.2 * (time.perf_counter() - started - self._seconds)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._begun.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a request that was cancelled, no one else asks for it

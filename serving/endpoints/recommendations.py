@@ -114,6 +114,8 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
         return None
     scene = SCENES[request.scene]
     user, champion = resolve_user(champions, request), champion_for_scene(champions, scene)
+    if not champion.catalogue.trained(scene.name):
+        return None
     key = scene.name, champion.catalogue.user_row(user.one_id), resolve_purchased(scene, request.purchased)
     list_json = champions.kept_lists.json(key, request.num_results)
     if list_json is None:

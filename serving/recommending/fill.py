@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.ranked import Ranked
 from models.recommend.base import Query
 from models.recommend.scene import DEFAULT_SCENE, SCENES
-from qianmian.errors import QianmianError
 from serving.champions import Champions
 from serving.recommending.kept_lists import LENGTH
 from serving.recommending.plan import JOB, RecommendationPlan
-from serving.recommending.request_options import ListOptions
+from serving.recommending.request_options import ListOptions, resolve_purchased
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +23,9 @@ PAUSE = 1.0  # seconds of pause per second of work
 
 
 def fill_kept_lists(champions: Champions, pause: Callable[[float], None] = time.sleep) -> int:
-    """Keep the lists of the default scene, as many as there is room for, and return their number.
+    """Keep lists of the default scene while there is room for more, and return how many were added.
 
-    Those of the customers with the most items in their history come first, after that of an unknown customer.
+    That of an unknown customer comes first, then those of the customers with the most items in their history.
     """
     kept, scene = champions.kept_lists, SCENES[DEFAULT_SCENE]
     if scene.job not in champions.models or not kept.most:
@@ -36,23 +34,23 @@ def fill_kept_lists(champions: Champions, pause: Callable[[float], None] = time.
     catalogue = champion.catalogue
     if not catalogue.trained(scene.name):
         return 0
+    model, purchased = catalogue.model(scene.name), resolve_purchased(scene, None)
     by_history = np.argsort(-np.diff(catalogue.history.indptr), kind="stable")
-    customers = np.append(-1, by_history)[: kept.most]
-    model = catalogue.model(scene.name)
+    customers, added = np.append(-1, by_history).astype(np.int64), 0
     for first in range(0, len(customers), BLOCK):
+        if kept.is_full:
+            break
         block_started = time.perf_counter()
-        users: NDArray[np.int64] = customers[first : first + BLOCK].astype(np.int64)
-        plan = RecommendationPlan(champion, scene, model, Query(users)).with_options(ListOptions())
-        try:
+        block = customers[first : first + BLOCK]
+        users = block[[(scene.name, user, purchased) not in kept for user in block.tolist()]]
+        if len(users):
+            plan = RecommendationPlan(champion, scene, model, Query(users)).with_options(ListOptions())
             ranked = plan.ranked(np.arange(len(users)), LENGTH)
-        except QianmianError as error:
-            logger.warning("kept_lists=unfilled reason=%s", error)
-            return first
-        for row, user in enumerate(users.tolist()):
-            kept.fill((scene.name, user, plan.purchased), one_list(ranked, row))
+            for row, user in enumerate(users.tolist()):
+                added += kept.fill((scene.name, user, purchased), one_list(ranked, row))
         pause(PAUSE * (time.perf_counter() - block_started))
-    logger.info("kept_lists=filled lists=%d seconds=%.1f", len(customers), time.perf_counter() - started)
-    return len(customers)
+    logger.info("kept_lists=filled lists=%d seconds=%.1f", added, time.perf_counter() - started)
+    return added
 
 
 def one_list(ranked: Ranked, row: int) -> Ranked:

@@ -31,7 +31,7 @@ class KeptLists:
     Parameters
     ----------
     most : int
-        Number of lists, each of about 1.5 KB, and 1 KB of JSON for 10 items; 0 keeps none.
+        Number of lists, each of about 1.5 KB, and their JSON of 1 KB for 10 items, 5 KB for `LENGTH`; 0 keeps none.
     """
 
     def __init__(self, most: int) -> None:
@@ -70,20 +70,35 @@ class KeptLists:
                     self._lists.popitem(last=False)
         return found.ranked.first(k)
 
-    def fill(self, key: Key, ranked: Ranked) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether a further list would take the place of another."""
+        return len(self._lists) >= self.most
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._lists
+
+    def fill(self, key: Key, ranked: Ranked) -> bool:
         """Keep a list of `LENGTH` items as the one used least recently, unless it is kept or there is no room."""
         with self._lock:
-            if key not in self._lists and len(self._lists) < self.most:
-                self._lists[key] = KeptList(ranked)
-                self._lists.move_to_end(key, last=False)
+            if key in self._lists or self.is_full:
+                return False
+            self._lists[key] = KeptList(ranked)
+            self._lists.move_to_end(key, last=False)
+            return True
 
     def json(self, key: Key, k: int) -> bytes | None:
         """Return the JSON of the first k items of a kept list, None if it is not kept."""
-        found = self._found(key)
+        found = self._found(key) if k <= LENGTH else None
         return found.json if found is not None and found.k == k else None
 
     def keep_json(self, key: Key, k: int, json: bytes) -> None:
-        """Keep the JSON of the first k items of a list with the list, if that is kept, in place of another length's."""
+        """Keep the JSON of the first k items of a list, at most `LENGTH`, beside the list, if that is kept.
+
+        It replaces the JSON of another length.
+        """
+        if k > LENGTH:
+            return
         with self._lock:
             if key in self._lists:
                 self._lists[key] = KeptList(self._lists[key].ranked, k, json)

@@ -376,3 +376,10 @@ def test_interactions_are_sorted_by_all_columns(rows):
         "types": types,
     }.items():
         np.testing.assert_array_equal(getattr(found, name), column[order], err_msg=name)
+
+
+def test_a_shop_that_took_back_everything_has_no_items(lake_of):
+    lines = Orders().add("a", "1", "2").add("a", "1", "2", ts=AS_OF - 5 * DAY, status="refunded")
+    rows = [{**row, "order_id": f"o{number % 2}"} for number, row in enumerate(lines.rows)]
+    with pytest.raises(DataError, match="no item has at least 1 customers"):
+        training_set(Builder(lake_of({"transactions": rows}), FEATURES), AS_OF, min_item_customers=1)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from datetime import datetime
 
 import orjson
 import pytest
 
 from qianmian.errors import NotReady
+from serving import fast_path
 from serving.endpoints import ENDPOINTS
 from serving.fast_path import SMALL_BODY, FastPath
+from serving.requests import parse_request
+from serving.server import environment, running
 from serving.service import needs_middlewares
 
-CHANGING = {"recommendation_id"}
+NUMPY = orjson.OPT_SERIALIZE_NUMPY
+NOW = datetime(2030, 1, 1)
 PADDING = b" " * SMALL_BODY  # makes a body too large for the fast path and says nothing
+
+
+def comparable(body: dict) -> dict:
+    """What two answers to the same request have in common."""
+    return {name: value for name, value in body.items() if name != "recommendation_id"}
 
 
 def requests_of(buyers, champions) -> list[tuple[str, bytes]]:
@@ -32,6 +42,9 @@ def requests_of(buyers, champions) -> list[tuple[str, bytes]]:
             {"user_id": buyers[0], "num_results": 501},
             {"user_id": buyers[0], "scene": "nowhere"},
             {"user_id": buyers[0], "scene": "similar"},
+            {"user_id": buyers[0], "scene": "replenish", "purchased": "never"},
+            {"user_id": buyers[0], "num_results": 50},
+            {"user_id": buyers[0], "num_results": 60},
             {"user_id": buyers[0], "validate_only": True},
             {"user_id": 7},
         ],
@@ -47,17 +60,19 @@ def requests_of(buyers, champions) -> list[tuple[str, bytes]]:
     return [*bodies, *((route, text) for route in asked for text in (b"{", b"", b"[]", b"\xff"))]
 
 
-def test_answers_are_those_of_bentoml(serve, buyers, champions):
+def test_answers_are_those_of_bentoml_and_of_the_handlers(serve, buyers, champions):
     for _ in range(2):  # computed, then kept
         for route, body in requests_of(buyers, champions):
             status, fast = serve(f"/v1{route}", body)
             slow_status, slow = serve(f"/v1{route}", PADDING + body)
+            if status == 200:
+                endpoint = ENDPOINTS[route]
+                handled = endpoint.respond(champions, parse_request(endpoint.request, body), NOW)
+                assert comparable(fast) == comparable(orjson.loads(orjson.dumps(handled, option=NUMPY)))
             assert status == slow_status
             if body == b"":
                 continue  # only spaces: another position of the mistake
-            left, right = (
-                {name: value for name, value in found.items() if name not in CHANGING} for found in (fast, slow)
-            )
+            left, right = comparable(fast), comparable(slow)
             if "error" in left:  # the position of a mistake in the text
                 left, right = (
                     orjson.loads(re.sub(rb"column \d+", b"", orjson.dumps(found))) for found in (left, right)
@@ -118,42 +133,129 @@ def test_the_index_page_names_the_routes_and_loads_nothing(serve):
 )
 def test_what_is_passed_on(first, passed_on):
     """BentoML's application reads the first message again, then the others."""
-    read, sent = [], []
-    messages = [first, {"type": "http.request", "body": b"}"}]
+    read, sent, app = [], [], None
 
     async def bentoml(scope, receive, send):
         read.extend([await receive(), await receive()])
         await send({"type": "http.response.start", "status": 418, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    class Loading:
-        def get(self):
-            raise NotReady("loading")
-
-        def why_not_ready(self):
-            return NotReady("loading")
-
-    class Counted:
-        def count(self, route, status, seconds):
-            sent.append((route, status))
-            assert seconds >= 0
-
-    async def receive():
-        return messages.pop(0)
-
-    async def send(message):
-        sent.append(message)
-
-    app = FastPath(bentoml, Loading())
-    app.metrics = Counted()
-    scope = {"type": "http", "method": "POST", "path": "/v1/profile"}
-    asyncio.run(app(scope, receive, send))
+    app, counted = path_of(bentoml)
+    asyncio.run(app(CALL, receiving(first, {"type": "http.request", "body": b"}"}), sending(sent)))
     assert read == ([first, {"type": "http.request", "body": b"}"}] if passed_on else [])
     assert sent[0]["status"] == (418 if passed_on else 503)
-    assert sent[-1] == ("/profile", 418 if passed_on else 503)
+    assert counted == [("/profile", 418 if passed_on else 503)]
     if not passed_on:
         assert dict(sent[0]["headers"])[b"content-length"] == str(len(sent[1]["body"])).encode()
         assert orjson.loads(sent[1]["body"])["error"]["code"] == "not_ready"
+
+
+CALL = {"type": "http", "method": "POST", "path": "/v1/profile", "raw_path": b"/v1/profile"}
+
+
+class Loading:
+    def get(self):
+        raise NotReady("loading")
+
+    def why_not_ready(self):
+        return NotReady("loading")
+
+
+def path_of(bentoml, **options) -> tuple[FastPath, list]:
+    """The fast path before an application, and what it counts."""
+    app, counted = FastPath(bentoml, Loading(), **options), []
+
+    class Counted:
+        def count(self, route, status, seconds):
+            assert seconds >= 0
+            counted.append((route, status))
+
+    app.metrics = Counted()
+    return app, counted
+
+
+def receiving(*messages):
+    left = list(messages)
+
+    async def receive():
+        return left.pop(0) if left else await asyncio.Event().wait()
+
+    return receive
+
+
+def sending(sent):
+    async def send(message):
+        sent.append(message)
+
+    return send
+
+
+def test_a_client_that_sends_no_body_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(fast_path, "BODY_SECONDS", 0.05)
+    app, counted = path_of(None)
+    sent = []
+    asyncio.run(app(CALL, receiving(), sending(sent)))
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert orjson.loads(sent[1]["body"])["error"]["code"] == "timeout"
+    assert counted == [("/profile", 408)]
+
+
+def test_an_application_that_raises_is_counted():
+    async def bentoml(scope, receive, send):
+        raise RuntimeError("broken")
+
+    app, counted = path_of(bentoml)
+    with pytest.raises(RuntimeError):
+        asyncio.run(app(CALL, receiving({"type": "http.request", "body": b"{", "more_body": True}), sending([])))
+    assert counted == [("/profile", 500)]
+
+
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
+def test_where_bentoml_has_to_see_every_request_only_unknown_paths_are_kept_from_it(method):
+    seen = []
+
+    async def bentoml(scope, receive, send):
+        seen.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    app, counted = path_of(bentoml, answers=False)
+    for path in ("/v1/profile", "/v1/profile/", "/v1/nope"):
+        asyncio.run(app({**CALL, "method": method, "path": path}, receiving(), sending([])))
+    assert seen == ["/v1/profile", "/v1/profile"]
+    assert counted == [("/profile", 200), ("/profile", 200), ("unknown", 404)]
+
+
+def test_websockets_are_closed():
+    app, counted = path_of(None)
+    sent = []
+    asyncio.run(app({"type": "websocket", "path": "/invented"}, receiving(), sending(sent)))
+    assert sent == [{"type": "websocket.close", "code": 1000}]
+    assert counted == []
+
+
+def test_a_slash_at_the_end_of_a_path_is_ignored(serve, buyers):
+    assert serve("/v1/profile/", {"user_id": buyers[0]})[0] == 200
+    assert serve("/v1/profile/", PADDING + orjson.dumps({"user_id": buyers[0]}))[0] == 200
+    assert serve("/v1/profile//", {"user_id": buyers[0]})[0] == 404
+
+
+def test_a_server_with_an_access_log_has_the_same_metrics_and_index_page(workspace, buyers, request_, monkeypatch):
+    monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", "services.qianmian.logging.access.enabled=true")
+    assert "access" in environment(workspace)["BENTOML_CONFIG_OPTIONS"]
+    with running(workspace) as url:
+
+        def ask(path, body=None):
+            return request_(url + path, body)
+
+        assert ask("/v1/profile", {"user_id": buyers[0]})[0] == 200
+        assert ask("/v1/random", {})[0] == 404
+        assert b"/v1/profile" in ask("/")[1]
+        text = ask("/metrics")[1].decode()
+    assert 'qianmian_requests_total{route="/profile",status="200"} 1.0' in text
+    assert re.search(r'bentoml_service_request_total\{endpoint="/v1/profile"', text)
+    assert "random" not in text
 
 
 def test_a_mistake_of_the_server_is_logged_and_hidden(champions, monkeypatch, caplog):

@@ -95,10 +95,21 @@ def test_lists_that_are_filled_in_the_background_are_those_that_would_be_compute
     customers = len(champions.models["recommend"].bundle.user_ids) + 1
     assert number == len(filled.kept_lists) == min(most, customers)
     assert len(pauses) == -(-number // BLOCK)
+    assert fill_kept_lists(filled, pauses.append) == 0
     assert all(seconds > 0 for seconds in pauses)
     for user in (*buyers[:5], buyers[-1], "nobody"):
         given = {"user_id": user, "num_results": LENGTH}
         assert answer(filled, **given) == answer(computed, **given)
+
+
+def test_only_the_json_of_short_lists_is_kept(champions, buyers):
+    """That of 500 items would take 20 times the memory of the list."""
+    kept = keeping(champions, 100)
+    row = champions.models["recommend"].catalogue.user_row(champions.customers.resolve(buyers[0]))
+    for k, is_kept in ((LENGTH, True), (LENGTH + 1, False), (500, False)):
+        answer(kept, user_id=buyers[0], num_results=k)
+        assert bool(kept.kept_lists.json(("home", row, "any"), k)) is is_kept
+    assert kept.kept_lists.json(("home", row, "any"), LENGTH), "longer lists leave it"
 
 
 def test_a_list_that_is_kept_already_is_not_replaced_and_those_filled_go_first():

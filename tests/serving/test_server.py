@@ -6,19 +6,26 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
+from qianmian.workspace import Workspace
 from serving.server import environment, own_home, running
 
 
-def test_each_server_has_a_home_of_its_own(monkeypatch):
+def test_each_server_has_a_home_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("BENTOML_HOME", "/home of the caller")
-    with own_home(environment(None)) as first, own_home(environment(None)) as second:
+    shop = Workspace(tmp_path)
+    with own_home(shop, environment(shop)) as first, own_home(shop, environment(shop)) as second:
         assert len({first["BENTOML_HOME"], second["BENTOML_HOME"], "/home of the caller"}) == 3
-        assert os.path.isdir(first["BENTOML_HOME"])
-    assert not os.path.exists(first["BENTOML_HOME"])
+        assert Path(first["BENTOML_HOME"]).parent == tmp_path
+        assert Path(first["BENTOML_HOME"]).is_dir()
+    assert not list(tmp_path.iterdir())
+    missing = Workspace(tmp_path / "not there")
+    with own_home(missing, environment(missing)) as elsewhere:
+        assert Path(elsewhere["BENTOML_HOME"]).is_dir()
 
 
 def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buyers, request_):

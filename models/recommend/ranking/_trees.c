@@ -55,8 +55,8 @@ static void margins(const Forest *f, float *columns, float *out)
                         }
                     }
                 }
-                const float *leaf = f->leaves + t * (inner + 1) - inner;
-                for (int j = 0; j < ROWS; j++) sum[j] += leaf[node[j]];
+                const float *leaf = f->leaves + t * (inner + 1);
+                for (int j = 0; j < ROWS; j++) sum[j] += leaf[node[j] - inner];
             }
             for (Py_ssize_t j = 0; j < here; j++) out[(first + j) * f->boosters + b] = sum[j];
         }

@@ -113,8 +113,7 @@ class Boosters:
     @cached_property
     def _flat(self) -> FlatTrees | None:
         """The trees for the few rows of a request, None if they are too deep."""
-        parts = [json.loads(booster.save_raw("json")) for booster in self.boosters]
-        starts = [_start(booster, part) for booster, part in zip(self.boosters, parts, strict=True)]
+        parts, starts = _saved(self.boosters)
         trees = [part["learner"]["gradient_booster"]["model"]["trees"] for part in parts]
         return FlatTrees.of(trees, starts, self.boosters[0].num_features())
 
@@ -164,8 +163,7 @@ def joined(boosters: Sequence[xgb.Booster]) -> xgb.Booster:
     """
     if len(boosters) == 1:
         return boosters[0]
-    parts = [json.loads(booster.save_raw("json")) for booster in boosters]
-    starts = [_start(booster, part) for booster, part in zip(boosters, parts, strict=True)]
+    parts, starts = _saved(boosters)
     whole = parts[0]
     learner = whole["learner"]
     rounds = zip(*(part["learner"]["gradient_booster"]["model"]["trees"] for part in parts), strict=True)
@@ -180,6 +178,12 @@ def joined(boosters: Sequence[xgb.Booster]) -> xgb.Booster:
     learner["learner_model_param"] |= {"num_class": str(n), "base_score": f"[{base_score}]"}
     learner["objective"] = {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(n)}}
     return _read(whole, boosters[0])
+
+
+def _saved(boosters: Sequence[xgb.Booster]) -> tuple[list[dict[str, Any]], list[float]]:
+    """Return the JSON of boosters, and their margins before the first tree."""
+    parts = [json.loads(booster.save_raw("json")) for booster in boosters]
+    return parts, [_start(booster, part) for booster, part in zip(boosters, parts, strict=True)]
 
 
 def _start(booster: xgb.Booster, saved: dict[str, Any]) -> float:

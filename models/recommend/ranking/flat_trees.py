@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 try:
     from models.recommend.ranking import _trees
-except ImportError:  # the code was copied to another platform than that of the installation
+except ImportError:  # the code was copied without being installed, or to another platform; `serve` logs it
     COMPILED = False
 else:
     COMPILED = True

@@ -10,7 +10,7 @@ import xgboost as xgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.recommend.ranking import _trees, boosters
+from models.recommend.ranking import boosters
 from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters
 from models.recommend.ranking.flat_trees import COMPILED, MAX_DEPTH, FlatTrees
 from models.recommend.ranking.spool import MISSING
@@ -113,6 +113,8 @@ def test_arrays_that_do_not_fit_are_refused():
     for wrong in (X[:, :2], X.astype(np.float64), X[0]):
         with pytest.raises(ValueError, match="rows of 3 float32 columns"):
             flat.margins(wrong)
+    from models.recommend.ranking import _trees
+
     arrays = flat.features, flat.thresholds, flat.gap_right, flat.leaves, flat.starts
     out = np.empty((50, 1), np.float32)
     beyond = np.full_like(flat.features, 3)
