@@ -60,6 +60,7 @@ class FastPath:
 
     def __init__(self, app: Application, models: ChampionsProvider, *, answers: bool = True) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
+        self._silent = SilentClients()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +91,7 @@ class FastPath:
         if not self.answers:
             return await self._pass_on(scope, receive, send)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                message = await receive()
+            message = await self._silent.first_message(receive)
         except TimeoutError:
             return await send_error(send, 408, (b"connection", b"close"))
         answer = self._answer(endpoint, message)
@@ -148,6 +148,51 @@ class FastPath:
             return await send_error(send, 405, (b"allow", b"GET, HEAD"))
         await respond(send, 200, index_page(), content_type=b"text/html; charset=utf-8")
         return 200
+
+
+class SilentClients:
+    """Ends the wait for the body of clients that send none.
+
+    A body has nearly always arrived with the head. One timer for all requests therefore looks now and then for those
+    that still wait, because `asyncio.timeout` would take a twentieth of the time of a kept list.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def first_message(self, receive: Receive) -> Message:
+        """Receive the first message of a request.
+
+        Raises
+        ------
+        TimeoutError
+            It did not arrive within `BODY_SECONDS`, or some more.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._since[task] = time.monotonic()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            if task in self._since:  # cancelled by another
+                raise
+            task.uncancel()
+            raise TimeoutError from None
+        finally:
+            self._since.pop(task, None)
+
+    def _look(self) -> None:
+        """Cancel the tasks that have waited too long, and look again later if any is left."""
+        now, self._timer = time.monotonic(), None
+        for task, since in list(self._since.items()):
+            if now - since > BODY_SECONDS:
+                del self._since[task]
+                task.cancel()
+        if self._since:
+            self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
 
 
 async def send_error(send: Send, status: int, *headers: tuple[bytes, bytes]) -> int:

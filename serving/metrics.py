@@ -1,4 +1,4 @@
-"""Prometheus metrics of the routes: requests and seconds by route and status, beside BentoML's own in `/metrics`."""
+"""Prometheus metric of the routes: the seconds of requests by route and status, beside BentoML's own in `/metrics`."""
 
 from __future__ import annotations
 
@@ -9,36 +9,29 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 
 class RequestMetrics:
-    """``qianmian_requests_total`` and ``qianmian_request_seconds``, labelled by route and status.
+    """The histogram ``qianmian_request_seconds``, labelled by route and status; its ``_count`` counts the requests.
 
     BentoML labels its metrics by path, so that every path which a client invents stays in memory; a route is one of a
-    few names. The metrics are made at the first request: `prometheus_client` may be imported only once BentoML has
+    few names. The histogram is made at the first request: `prometheus_client` may be imported only once BentoML has
     set its folder for the metrics of several processes.
     """
 
     def __init__(self) -> None:
-        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._children: dict[tuple[str, int], Any] = {}
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered after some seconds."""
-        children = self._children.get((route, status))
-        if children is None:  # looking up labels takes longer than counting
-            children = self._children[route, status] = tuple(
-                metric.labels(route=route, status=status) for metric in _metrics()
-            )
-        requests, durations = children
-        requests.inc()
-        durations.observe(seconds)
+        child = self._children.get((route, status))
+        if child is None:  # looking up labels takes longer than counting
+            child = self._children[route, status] = _histogram().labels(route=route, status=status)
+        child.observe(seconds)
 
 
 @cache
-def _metrics() -> tuple[Any, Any]:
-    """Counter and histogram; a process registers them once."""
+def _histogram() -> Any:
+    """The histogram; a process registers it once."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    client = BentoMLContainer.metrics_client.get()
-    labels = ["route", "status"]
-    return (
-        client.Counter("qianmian_requests", "Requests", labelnames=labels),
-        client.Histogram("qianmian_request_seconds", "Time to the answer", labelnames=labels, buckets=SECONDS),
+    return BentoMLContainer.metrics_client.get().Histogram(
+        "qianmian_request_seconds", "Time to the answer", labelnames=["route", "status"], buckets=SECONDS
     )

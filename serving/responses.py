@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, Field
 
 from qianmian.times import is_stale
 from serving.champions import Champion, Champions
 
+_random = random.Random()  # seeded by the system; a forked process needs another seed
+os.register_at_fork(after_in_child=_random.seed)
 PROFILES = "profiles"  # name in `model` of responses that are made from the profiles only
 ResponseBody = dict[str, Any]
 
@@ -63,11 +69,29 @@ def utc_text(moment: datetime) -> str:
 
 def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
     """Return the response fields `model`, `as_of` and `stale`."""
-    return {
-        "model": {"name": champion.name, "version": champion.version},
-        "as_of": utc_text(as_of),
-        "stale": is_stale(as_of, now, champions.settings.serving.stale_after_days),
-    }
+    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
+    return _metadata(champion.name, champion.version, as_of, stale)
+
+
+def metadata_json(champions: Champions, champion: Champion, now: datetime) -> bytes:
+    """Return `make_metadata` at the cutoff of the champion as JSON."""
+    as_of = champion.bundle.as_of
+    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
+    return _metadata_json(champion.name, champion.version, as_of, stale)
+
+
+@lru_cache
+def _metadata_json(name: str, version: str, as_of: datetime, stale: bool) -> bytes:
+    return orjson.dumps(_metadata(name, version, as_of, stale))
+
+
+def _metadata(name: str, version: str, as_of: datetime, stale: bool) -> ResponseBody:
+    return {"model": {"name": name, "version": version}, "as_of": utc_text(as_of), "stale": stale}
+
+
+def new_recommendation_id() -> str:
+    """Return 128 random bits as 32 hexadecimal digits; they are no secret, so the system is asked once per process."""
+    return f"{_random.getrandbits(128):032x}"
 
 
 def model_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
@@ -85,8 +109,5 @@ def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
 def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
     """Return the metadata of a response made from the profiles only; the version is data digest and spec hash."""
     customers = champions.customers
-    return {
-        "model": {"name": PROFILES, "version": f"{customers.data_digest}-{customers.spec.hash}"},
-        "as_of": utc_text(customers.as_of),
-        "stale": is_stale(customers.as_of, now, champions.settings.serving.stale_after_days),
-    }
+    stale = is_stale(customers.as_of, now, champions.settings.serving.stale_after_days)
+    return _metadata(PROFILES, f"{customers.data_digest}-{customers.spec.hash}", customers.as_of, stale)

@@ -127,9 +127,11 @@ class Snapshot:
         InvalidRequest
             The user id belongs to different customers in several sources, and `user_source` is missing.
         """
-        matches = [
-            (source, one_id) for source, one_id in self._by_user.get(user_id, []) if user_source in (None, source)
-        ]
+        known = self._by_user.get(user_id, [])
+        if len(known) == 1:  # nearly always
+            source, one_id = known[0]
+            return one_id if user_source in (None, source) else None
+        matches = [(source, one_id) for source, one_id in known if user_source in (None, source)]
         if len({one_id for _, one_id in matches}) > 1:
             raise InvalidRequest(
                 "the user id occurs in more than one source",

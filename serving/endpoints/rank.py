@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 
 from pydantic import Field
@@ -24,7 +23,7 @@ from serving.recommending.responses import (
 )
 from serving.recommending.rows import make_rows
 from serving.requests import AttributeValues, Identifier, UserRequest
-from serving.responses import ResponseBody, model_metadata
+from serving.responses import ResponseBody, model_metadata, new_recommendation_id
 
 MAX_ITEMS = 1_000
 MAX_INLINE_ITEMS = 100
@@ -86,7 +85,7 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Respons
     new = new_items(plan, resolved.unknown, request.attributes, request.explain)
     new_ids = {item["item_id"] for item in new or ()}
     return {
-        "recommendation_id": uuid.uuid4().hex,
+        "recommendation_id": new_recommendation_id(),
         **resolved.user.identity,
         **ranked_list,
         **({} if new is None else {"new_items": new}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 
 import orjson
@@ -18,8 +17,7 @@ from serving.recommending.request_options import ListOptions, RequestContext, re
 from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_IDS, MAX_RESULTS, Identifier, NumResults, UserRequest
-from serving.responses import ResponseBody, make_metadata, model_metadata
-from serving.users import resolve_user
+from serving.responses import ResponseBody, make_metadata, metadata_json, model_metadata, new_recommendation_id
 
 MAX_INLINE_REASONS = 20  # items with reasons; those of more take milliseconds
 KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
@@ -76,7 +74,7 @@ def resolve(champions: Champions, request: RecommendationsRequest) -> ResolvedRe
 
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> ResponseBody:
     """Return the list of one customer."""
-    resolved, recommendation_id = resolve(champions, request), uuid.uuid4().hex
+    resolved, recommendation_id = resolve(champions, request), new_recommendation_id()
     plan, k = resolved.plan, request.num_results
     slate = make_slate(plan, k, random_source(request.exploration, recommendation_id))
     rows = make_rows(plan, slate)
@@ -113,10 +111,11 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
     if not request.model_fields_set <= KEPT_FIELDS or request.validate_only:
         return None
     scene = SCENES[request.scene]
-    user, champion = resolve_user(champions, request), champion_for_scene(champions, scene)
+    champion = champion_for_scene(champions, scene)
     if not champion.catalogue.trained(scene.name):
         return None
-    key = scene.name, champion.catalogue.user_row(user.one_id), resolve_purchased(scene, request.purchased)
+    one_id = champions.customers.resolve(request.user_id, request.user_source)
+    key = scene.name, champion.catalogue.user_row(one_id), resolve_purchased(scene, request.purchased)
     list_json = champions.kept_lists.json(key, request.num_results)
     if list_json is None:
         resolved = resolve(champions, request)
@@ -126,9 +125,15 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
         rows = make_rows(resolved.plan, slate)
         list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)
         champions.kept_lists.keep_json(key, request.num_results, list_json)
-    identity = orjson.dumps({"recommendation_id": uuid.uuid4().hex, **user.identity})
-    metadata = orjson.dumps(make_metadata(champions, champion, champion.bundle.as_of, now))
-    return b",".join((identity[:-1], list_json[1:-1], metadata[1:]))
+    identity = orjson.dumps(
+        {
+            "recommendation_id": new_recommendation_id(),
+            "user_id": request.user_id,
+            "user_source": request.user_source,
+            "one_id": one_id,
+        }
+    )
+    return b",".join((identity[:-1], list_json[1:-1], metadata_json(champions, champion, now)[1:]))
 
 
 ENDPOINT = Endpoint(

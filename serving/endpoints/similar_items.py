@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from serving.recommending.responses import RecommendedItem, recommended_items
 from serving.recommending.rows import make_rows
 from serving.recommending.similar_items import plan_similar_items, similar_item_reasons
 from serving.requests import MAX_IDS, AttributeValues, Identifier, NumResults, Request
-from serving.responses import Response, ResponseBody, model_metadata
+from serving.responses import Response, ResponseBody, model_metadata, new_recommendation_id
 
 
 class SimilarItemsRequest(Request):
@@ -64,7 +63,7 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     rows = make_rows(plan, slate)
     reasons = similar_item_reasons(plan, rows) if request.explain else None
     return {
-        "recommendation_id": uuid.uuid4().hex,
+        "recommendation_id": new_recommendation_id(),
         "item_id": request.item_id,
         "items": recommended_items(plan, rows, reasons),
         "unknown": unknown,

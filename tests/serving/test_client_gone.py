@@ -19,7 +19,7 @@ def statuses(serve, route: str) -> Counter[str]:
     """Number of requests to a route by status, from /metrics."""
     counted = Counter[str]()
     for line in serve("/metrics")[1].decode().splitlines():
-        found = re.fullmatch(r'qianmian_requests_total\{route="(.*?)",status="(\d+)"\} (.*)', line)
+        found = re.fullmatch(r'qianmian_request_seconds_count\{route="(.*?)",status="(\d+)"\} (.*)', line)
         if found and f"/v1{found[1]}" == route:
             counted[found[2]] += int(float(found[3]))
     return counted

@@ -84,7 +84,7 @@ def test_answers_are_those_of_bentoml_and_of_the_handlers(serve, buyers, champio
 def counted(serve) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for line in serve("/metrics")[1].decode().splitlines():
-        if match := re.fullmatch(r'qianmian_requests_total\{route="(.*?)",status="(\d+)"\} (.*)', line):
+        if match := re.fullmatch(r'qianmian_request_seconds_count\{route="(.*?)",status="(\d+)"\} (.*)', line):
             found[match[1], match[2]] += int(float(match[3]))
     return found
 
@@ -253,7 +253,7 @@ def test_a_server_with_an_access_log_has_the_same_metrics_and_index_page(workspa
         assert ask("/v1/random", {})[0] == 404
         assert b"/v1/profile" in ask("/")[1]
         text = ask("/metrics")[1].decode()
-    assert 'qianmian_requests_total{route="/profile",status="200"} 1.0' in text
+    assert 'qianmian_request_seconds_count{route="/profile",status="200"} 1.0' in text
     assert re.search(r'bentoml_service_request_total\{endpoint="/v1/profile"', text)
     assert "random" not in text
 

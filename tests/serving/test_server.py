@@ -31,12 +31,12 @@ def test_each_server_has_a_home_of_its_own(monkeypatch, tmp_path):
 def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buyers, request_):
     def requests(url: str) -> list[str]:
         text = request_(url + "/metrics")[1].decode()
-        return [line for line in text.splitlines() if line.startswith("qianmian_requests_total")]
+        return [line for line in text.splitlines() if line.startswith("qianmian_request_seconds_count")]
 
     with running(workspace) as first:
         request_(first + "/v1/profile", {"user_id": buyers[0]})
         before = requests(first)
-        assert before == ['qianmian_requests_total{route="/profile",status="200"} 1.0']
+        assert before == ['qianmian_request_seconds_count{route="/profile",status="200"} 1.0']
         with running(workspace) as second:
             assert requests(second) == []
             assert requests(first) == before
