@@ -1,27 +1,34 @@
 """The BentoML service.
 
-Importing this module creates the service, because BentoML finds it as a module attribute. The champions come from the
-Bento that contains this file, else from the workspace (``QIANMIAN_WORKSPACE`` or ``./workspace``).
+Importing this module creates the service, because BentoML finds it as a module attribute. The process that supervises
+the workers imports it too: it gets neither models nor their libraries, which would take 200 MB and two CPU seconds.
+The champions come from the Bento that contains this file, else from the workspace (``QIANMIAN_WORKSPACE`` or
+``./workspace``).
 """
 
+from __future__ import annotations
+
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import bentoml
 
-from qianmian.config import load_settings
-from qianmian.workspace import Workspace
-from serving.champions import Champions, load_from_folder, load_from_workspace
-from serving.fast_path import FastPath
-from serving.http import UniformErrorMiddleware, make_app
-from serving.loading import BackgroundLoader
+if TYPE_CHECKING:
+    from serving.champions import Champions
+    from serving.loading import BackgroundLoader
 
 EVERY_URL = ".*"
+LOAD_SECONDS = 60.0
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
 def load() -> Champions:
     """Load the champions that this process serves."""
+    from qianmian.config import load_settings
+    from qianmian.workspace import Workspace
+    from serving.champions import load_from_folder, load_from_workspace
+
     if BENTO_FILE.exists():
         from serving.package import bento_champions
 
@@ -37,8 +44,12 @@ def loaded_once() -> Path:
     return Path(BentoMLContainer.prometheus_multiproc_dir.get(), "qianmian-loaded")
 
 
-LOADER = BackgroundLoader(load, loaded=lambda: loaded_once().touch())
-LOAD_SECONDS = 60.0
+@cache
+def loader() -> BackgroundLoader:
+    """The loader of this worker."""
+    from serving.loading import BackgroundLoader
+
+    return BackgroundLoader(load, loaded=lambda: loaded_once().touch())
 
 
 def needs_middlewares() -> bool:
@@ -57,9 +68,16 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service with uniform errors, also for errors raised by BentoML, and with the fast path."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Wrap the application; a middleware would not see the errors of BentoML's timeout and concurrency limits."""
-        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), LOADER)
-        return FastPath(app, LOADER, answers=not needs_middlewares())
+        """Return the application of a worker: BentoML's, in which `/v1` is mounted, behind the fast path.
+
+        A middleware would not see the errors of BentoML's timeout and concurrency limits.
+        """
+        from serving.fast_path import PREFIX, FastPath
+        from serving.http import UniformErrorMiddleware, make_app
+
+        self.mount_asgi_app(make_app(loader()), path=PREFIX, name=PREFIX.strip("/"))
+        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
+        return FastPath(app, loader(), answers=not needs_middlewares())
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
@@ -79,15 +97,14 @@ SINGLE_THREADED = [
     tracing={"excluded_urls": EVERY_URL},
     envs=SINGLE_THREADED,
 )
-@bentoml.asgi_app(make_app(LOADER), path="/v1", name="v1")
 class Qianmian:
     """Recommendations, churn risks, profiles and lookalikes from the models in production."""
 
     def __init__(self) -> None:
-        LOADER.start()
+        loader().start()
         # a worker that replaces another one accepts no connection before it can answer, because others can
         if loaded_once().exists():
-            LOADER.wait(LOAD_SECONDS)
+            loader().wait(LOAD_SECONDS)
 
     async def __is_ready__(self) -> bool:
-        return LOADER.why_not_ready() is None
+        return loader().why_not_ready() is None

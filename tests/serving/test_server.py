@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -75,3 +77,12 @@ def test_a_worker_that_replaces_another_accepts_only_once_it_has_loaded(workspac
         while time.monotonic() < started + 6:
             statuses.add(answer("/v1/profile", {"user_id": buyers[0]}))
         assert statuses == {200}
+
+
+def test_the_supervisor_gets_no_models_and_none_of_their_libraries():
+    code = (
+        "import sys, serving.service; heavy = ('fastapi', 'numpy', 'pandas', 'pyarrow', 'scipy', 'sklearn', 'xgboost')\n"
+        "print([name for name in (*heavy, 'serving.champions') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
