@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from qianmian.errors import InvalidRequest, MalformedRequest
 
+NUL = b"\\u0000"  # as JSON writes it; the byte itself is no valid JSON
 MAX_RESULTS = 500
 MAX_IDS = 10_000
 
@@ -59,13 +61,31 @@ def parse_request(model: type[R], body: bytes) -> R:
     MalformedRequest
         If the body is not JSON.
     InvalidRequest
-        If a field is invalid, missing or unknown; `field` names the first one.
+        If a field is invalid, missing or unknown, or a text has the character NUL; `field` names the first one.
     """
     try:
-        return model.model_validate_json(body)
+        request = model.model_validate_json(body)
+        if NUL in body and (path := _path_of_nul(orjson.loads(body))) is not None:
+            raise InvalidRequest(
+                "a text contains the character NUL", field=path or None, hint="leave it out; no id or attribute has it"
+            )
+        return request
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         raise request_error(details, model) from error
+
+
+def _path_of_nul(value: Any) -> str | None:
+    """Path of the first text with the character NUL, None if there is none. NumPy ignores it at the end of a text."""
+    if isinstance(value, str):
+        return "" if "\0" in value else None
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        found = "" if isinstance(key, str) and "\0" in key else _path_of_nul(part)
+        if found is not None:
+            name = str(key).replace("\0", "")
+            return f"{name}.{found}" if found else name
+    return None
 
 
 def request_error(details: list[ErrorDetails], model: type[BaseModel]) -> MalformedRequest | InvalidRequest:

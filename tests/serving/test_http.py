@@ -107,6 +107,16 @@ def test_invalid_input_gets_a_uniform_error(route, serve, buyers, champions):
     assert refused(serve(path, b'"' + b"x" * 1_100_000 + b'"'), 413, "body_too_large")["hint"]
 
 
+def test_the_character_nul_is_refused_wherever_it_is(serve, buyers):
+    """NumPy ignores it at the end of a text, so that a filter for another value would match."""
+    brand = {"user_id": buyers[0], "filters": {"brand": "b1\0"}}
+    refused(serve("/v1/recommendations", brand), 422, "invalid_request", "filters.brand")
+    refused(serve("/v1/profile", {"user_id": f"{buyers[0]}\0"}), 422, "invalid_request", "user_id")
+    refused(serve("/v1/churn", {"user_ids": [buyers[0], "a\0b"]}), 422, "invalid_request", "user_ids.1")
+    escaped = {"user_id": "\\u0000"}  # six characters, none of which is NUL
+    assert serve("/v1/profile", escaped)[1]["user_id"] == "\\u0000"
+
+
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/nope", "/nope", "/v1/../x"])
 def test_unknown_paths(path, serve):
     refused(serve(path, {}), 405 if path == "/" else 404, "method_not_allowed" if path == "/" else "not_found")
