@@ -10,9 +10,9 @@ import ibis.expr.types as ir
 import pyarrow as pa
 from ibis import _
 
-from features.coded_rows import read_coded
 from features.compute.builder import Builder
 from features.compute.views import Views, days_before
+from features.encoded_rows import read_encoded
 from features.interaction_types import INTERACTION_TYPES, PURCHASE
 from features.purchases import PAIR, PURCHASE_SCHEMA
 
@@ -58,4 +58,4 @@ def event_rows(
             else_=ibis.literal(0, "int8"),
         ),
     )
-    return read_coded(rows, INTERACTION_SCHEMA)
+    return read_encoded(rows, INTERACTION_SCHEMA)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.coded_rows import text_codes
+from features.encoded_rows import text_codes
 
 Ids = Sequence[str] | NDArray[np.str_]
 

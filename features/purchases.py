@@ -13,20 +13,20 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.coded_rows import CODED, concat_coded, read_coded
 from features.compute.builder import Builder
 from features.compute.views import days_before
+from features.encoded_rows import ENCODED, concat_encoded, read_encoded
 from features.id_map import IdMap
 from features.returns import MIN_REFUNDS, UNDATED, Lines, are_credit_notes, has_earlier_sale, own_sales, settle
 from qianmian.times import SECONDS_PER_DAY
 
 PURCHASE_SCHEMA = pa.schema(
     {
-        "one_id": CODED,
-        "item_id": CODED,
+        "one_id": ENCODED,
+        "item_id": ENCODED,
         "age_days": pa.float64(),
         "weight": pa.float32(),
-        "basket": CODED,
+        "basket": ENCODED,
         "quantity": pa.float32(),
         "amount": pa.float32(),
         "discount": pa.float32(),
@@ -71,15 +71,15 @@ def purchase_rows(builder: Builder, as_of: datetime, start: datetime | None = No
     )
     inside = lines if start is None else lines.filter(lines.ts >= ibis.timestamp(start.isoformat(sep=" ")))
     if not refunds.num_rows:
-        return read_coded(inside, PURCHASE_SCHEMA)
+        return read_encoded(inside, PURCHASE_SCHEMA)
     pairs = views["refunds"].select(*PAIR).distinct()
-    untouched = read_coded(inside.anti_join(pairs, PAIR), PURCHASE_SCHEMA)
+    untouched = read_encoded(inside.anti_join(pairs, PAIR), PURCHASE_SCHEMA)
     # of the other pairs, older sales are read too: a refund may name one
     declared = builder.lake.notes()["refunds"]
     touched = _net(lines, _read(lines.semi_join(pairs, PAIR), PURCHASE_SCHEMA.names), refunds, as_of, declared)
     if start is not None:
         touched = touched.filter(pc.greater_equal(touched["ts"], pa.scalar(start, touched["ts"].type)))
-    return concat_coded([untouched, touched], PURCHASE_SCHEMA)
+    return concat_encoded([untouched, touched], PURCHASE_SCHEMA)
 
 
 def _read(rows: ir.Table, more: Sequence[str] = ()) -> pa.Table:

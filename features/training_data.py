@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from ibis import _
 from numpy.typing import NDArray
 
-from features.coded_rows import CODED, concat_coded, text_codes
 from features.compute.builder import Builder
 from features.data.tables import TOLD
+from features.encoded_rows import ENCODED, concat_encoded, text_codes
 from features.event_interactions import INTERACTION_SCHEMA, event_rows
 from features.id_map import IdMap
 from features.interaction_arrays import distinct_customers
@@ -52,8 +52,8 @@ def interaction_rows(
     -------
     pyarrow.Table
         Columns one_id, item_id, age_days, weight, basket (order or visit), quantity, amount, discount, type (index in
-        `INTERACTION_TYPES`); texts are coded (`features.coded_rows`). Basket and what follows it are null where the
-        source does not have them. The weight is 1, or `EVENT_WEIGHTS` where the target is ``any``.
+        `INTERACTION_TYPES`); the texts are dictionary-encoded (`features.encoded_rows`). Basket and what follows it are
+        null where the source does not have them. The weight is 1, or `EVENT_WEIGHTS` where the target is ``any``.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _typed_rows(
         parts.append(lines.append_column("type", pa.array(np.zeros(len(lines), np.int8))))
     if "events" in tables:
         parts.append(event_rows(builder, as_of, start, types, beside_lines="transactions" in tables))
-    rows = concat_coded(parts, INTERACTION_SCHEMA)
+    rows = concat_encoded(parts, INTERACTION_SCHEMA)
     if target != ANY:
         return rows
     weights = np.array([EVENT_WEIGHTS[name] for name in INTERACTION_TYPES], np.float32)[rows["type"].to_numpy()]
@@ -216,7 +216,7 @@ def _catalogue(
     """
     kept = _not_returned(rows.select(["one_id", "item_id", "returned_days"]))
     parts = [kept] if others is None else [kept, others]
-    texts, codes = text_codes(pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], CODED))
+    texts, codes = text_codes(pa.chunked_array([chunk for part in parts for chunk in part["item_id"].chunks], ENCODED))
     names = np.asarray(texts.to_pylist(), dtype=np.str_)
     owners = np.concatenate([users.rows(part["one_id"]) for part in parts])
     of_target = np.arange(len(codes)) < len(kept)

@@ -158,7 +158,7 @@ class SilentClients:
     """
 
     def __init__(self) -> None:
-        self._since: dict[asyncio.Task[Any], float] = {}
+        self._begun: dict[asyncio.Task[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     async def first_message(self, receive: Receive) -> Message:
@@ -171,27 +171,27 @@ class SilentClients:
         """
         task = asyncio.current_task()
         assert task is not None
-        self._since[task] = time.monotonic()
+        self._begun[task] = time.monotonic()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
         try:
             return await receive()
         except asyncio.CancelledError:
-            if task in self._since:  # cancelled by another
+            if task in self._begun:  # cancelled by another
                 raise
             task.uncancel()
             raise TimeoutError from None
         finally:
-            self._since.pop(task, None)
+            self._begun.pop(task, None)
 
     def _look(self) -> None:
         """Cancel the tasks that have waited too long, and look again later if any is left."""
         now, self._timer = time.monotonic(), None
-        for task, since in list(self._since.items()):
-            if now - since > BODY_SECONDS:
-                del self._since[task]
+        for task, begun in list(self._begun.items()):
+            if now - begun > BODY_SECONDS:
+                del self._begun[task]
                 task.cancel()
-        if self._since:
+        if self._begun:
             self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from features.coded_rows import text_codes
+from features.encoded_rows import text_codes
 from features.id_map import IdMap
 from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY

@@ -96,8 +96,8 @@ class Explainer:
         evidence: Evidence = {}
         for model in self._catalogue.models:
             own = model.name == source
-            asked = model.supports_evidence and (own or model.supports_purchase_evidence)
-            if asked and (facts := self._evidence_of_model(model, column, own=own)) is not None:
+            states = model.supports_evidence and (own or model.supports_purchase_evidence)
+            if states and (facts := self._evidence_of_model(model, column, own=own)) is not None:
                 evidence = {**facts, **evidence}
         if self._recent_interactions is not None and (again := self._recent_interactions.items == column).any():
             evidence["times"] = evidence.get("times", 0) + int(again.sum())

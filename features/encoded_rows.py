@@ -1,7 +1,7 @@
-"""Rows of the lake in memory: read in batches, the texts as codes, so that a long history takes little memory.
+"""Rows of the lake in memory: read in batches, the texts dictionary-encoded, so that a long history takes little of it.
 
-In a plain Arrow column, an id takes the memory of its text at every row. In a coded column each different text is kept
-once, and a row has its 32-bit code (a *dictionary* in Arrow's words).
+In a plain Arrow column, an id takes the memory of its text at every row. In a dictionary-encoded column each different
+text is kept once, and a row has its 32-bit code.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # serving reads codes without a database
     import ibis.expr.types as ir
 
-CODED = pa.dictionary(pa.int32(), pa.string())
+ENCODED = pa.dictionary(pa.int32(), pa.string())
 BATCH_ROWS = 1_000_000
 
 
-def read_coded(rows: ir.Table, schema: pa.Schema) -> pa.Table:
-    """Read the columns of `schema`, whose text columns are `CODED`.
+def read_encoded(rows: ir.Table, schema: pa.Schema) -> pa.Table:
+    """Read the columns of `schema`, whose text columns are `ENCODED`.
 
     DuckDB never holds more than a batch of rows with their texts; Spark's reader holds them all for a moment.
 
@@ -32,18 +32,18 @@ def read_coded(rows: ir.Table, schema: pa.Schema) -> pa.Table:
         Has the columns; the numbers may be wider than in `schema`.
     """
     batches = rows.select(*schema.names).to_pyarrow_batches(chunk_size=BATCH_ROWS)
-    return concat_coded((_own_columns(batch, schema) for batch in batches), schema)
+    return concat_encoded((_own_columns(batch, schema) for batch in batches), schema)
 
 
-def concat_coded(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
-    """One table of all rows; plain text columns, and columns with codes of their own, get codes in common."""
-    coded = (table.select(schema.names).cast(schema) for table in tables)
-    whole = pa.concat_tables([schema.empty_table(), *coded])
+def concat_encoded(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """One table of all rows; plain text columns, and encoded ones with other codes, get codes in common."""
+    encoded = (table.select(schema.names).cast(schema) for table in tables)
+    whole = pa.concat_tables([schema.empty_table(), *encoded])
     return pa.table([_in_common(column) for column in whole.columns], schema=schema)
 
 
 def text_codes(column: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, NDArray[np.int32]]:
-    """The different texts of a coded column, in no order, and the code of each of its m rows, −1 for null, (m,).
+    """The different texts of an encoded column, in no order, and the code of each of its m rows, −1 for null, (m,).
 
     Examples
     --------
