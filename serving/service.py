@@ -44,12 +44,19 @@ def loaded_once() -> Path:
     return Path(BentoMLContainer.prometheus_multiproc_dir.get(), "qianmian-loaded")
 
 
+def mark_loaded() -> None:
+    """Make `loaded_once`."""
+    marker = loaded_once()
+    marker.parent.mkdir(parents=True, exist_ok=True)  # BentoML makes the folder only where it keeps metrics
+    marker.touch()
+
+
 @cache
 def loader() -> BackgroundLoader:
     """The loader of this worker."""
     from serving.loading import BackgroundLoader
 
-    return BackgroundLoader(load, loaded=lambda: loaded_once().touch())
+    return BackgroundLoader(load, loaded=mark_loaded)
 
 
 def needs_middlewares() -> bool:
