@@ -35,6 +35,7 @@ FIRST = 2048  # items with the best bounds that every user is scored on; they gi
 WIDEST = 16_384  # largest number of items per step
 TILE_CELLS = 1 << 19  # scores held in memory at a time per worker
 USERS = 512  # users per block; a block shares a pass over the items
+MASKED_SHARE = 8  # from this part of the items on, scoring all is faster than copying the vectors of those allowed
 MARGIN = 4  # positions beyond k whose scores are recomputed before the final cut
 COMPACT = 0.15  # new candidates per list position after which the lists are cut and the thresholds updated
 # the BLAS thread count is global to the process, so two callers must not set and restore it concurrently
@@ -151,7 +152,10 @@ class FactorIndex:
         if not n or not k:
             return ids, scores
         lengths = _norms(users, "user vectors")
-        catalogue = self._catalogue if allowed is None else self._catalogue.restricted(allowed, n)
+        catalogue, mask = self._catalogue, allowed
+        # for a request, the allowed items are looked up among those that are scored, unless they are few
+        if allowed is not None and (n > 1 or MASKED_SHARE * int(np.count_nonzero(allowed)) <= self.n_items):
+            catalogue, mask = catalogue.restricted(allowed, n), None
         wanted = min(k + MARGIN, catalogue.size)
 
         def store(rows: slice, found: NDArray[np.int64]) -> None:
@@ -164,7 +168,7 @@ class FactorIndex:
 
         if n == 1 and wanted:
             out_items = None if excluded is None else excluded.indices
-            store(slice(0, 1), catalogue.search_one(users[0], float(lengths[0]), wanted, out_items))
+            store(slice(0, 1), catalogue.search_one(users[0], float(lengths[0]), wanted, out_items, mask))
             return ids, scores
         workers = max(1, threads if threads is not None else thread_budget())
         # blocks of equal size, equally many per worker; long lists need blocks of fewer users
@@ -220,7 +224,7 @@ class _Catalogue:
         """Return the catalogue of the allowed items, (n_items,), for a search of n users."""
         inside = allowed[self.order]
         # for few users, copying the vectors of the allowed items costs more than scoring the others
-        if n < 64 and 8 * int(inside.sum()) > self.n_items:
+        if n < 64 and MASKED_SHARE * int(inside.sum()) > self.n_items:
             masked = np.where(inside, np.float32(0.0) if self.bias is None else self.bias, NOT_A_CANDIDATE)
             return _Catalogue(self.columns, self.order, self.norms, masked, self.n_items)
         kept = np.flatnonzero(inside)
@@ -235,9 +239,17 @@ class _Catalogue:
         return place
 
     def search_one(
-        self, user: NDArray[np.float32], length: float, k: int, excluded: NDArray[np.integer[Any]] | None
+        self,
+        user: NDArray[np.float32],
+        length: float,
+        k: int,
+        excluded: NDArray[np.integer[Any]] | None,
+        allowed: NDArray[np.bool_] | None,
     ) -> NDArray[np.int64]:
-        """Do the work of `best` for one user, (1, k), with few NumPy calls, for the latency of online requests."""
+        """Do the work of `best` for one user, (1, k), with few NumPy calls, for the latency of online requests.
+
+        Only `allowed` items, (n_items,), are found.
+        """
         scores = np.empty(self.size, dtype=np.float32)
         positions = None if excluded is None else self.place[excluded]
         start, end, least = 0, min(max(FIRST, 4 * k), self.size), MIN_FINITE
@@ -247,6 +259,8 @@ class _Catalogue:
                 scores[start:end] += self.bias[start:end]
             if positions is not None:
                 scores[positions[(positions >= start) & (positions < end)]] = NOT_A_CANDIDATE
+            if allowed is not None:
+                scores[start:end][~allowed[self.order[start:end]]] = NOT_A_CANDIDATE
             if start or end == self.size:
                 break
             least = max(MIN_FINITE, np.partition(scores[:end], end - k)[end - k])

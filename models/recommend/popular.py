@@ -23,6 +23,7 @@ class _NonPersonalizedRecommender(Recommender):
     supports_cold: ClassVar[bool] = True
     item_scores_: NDArray[np.float32]
     best_: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None  # the longest list so far
+    descending_: NDArray[np.int32] | None = None  # all items, best first, once a request has a filter
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         return np.repeat(self.item_scores_[None, :], len(query), axis=0)
@@ -47,11 +48,25 @@ class _NonPersonalizedRecommender(Recommender):
     def _best_items(self, k: int, allowed: NDArray[np.bool_] | None) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Return the k best allowed items and their scores, (1, k); kept for the next request if all are allowed."""
         if allowed is not None:
-            return top_k(ItemFilter(allowed).apply(self.item_scores_[None, :].copy()), k)
+            ids = self._first_allowed(k, allowed)
+            return ids[None, :], self.item_scores_[None, ids] + np.float32(0.0)
         best = self.best_
         if best is None or best[0].shape[1] < k:
             best = self.best_ = top_k(self.item_scores_[None, :], k)
         return best[0][:, :k], best[1][:, :k]
+
+    def _first_allowed(self, k: int, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
+        """Return the k best allowed items, (≤ k,); a request looks at as many of the best as it has to."""
+        if self.descending_ is None:
+            known = np.flatnonzero(self.item_scores_ > -np.inf).astype(np.int32)
+            self.descending_ = known[np.argsort(-self.item_scores_[known], kind="stable")]
+        end = 4 * k
+        while True:
+            found = self.descending_[:end]
+            found = found[allowed[found]]
+            if len(found) >= k or end >= len(self.descending_):
+                return found[:k]
+            end *= 4
 
     def _score_items(self, query: Query, ids: Indices) -> NDArray[np.float32]:
         return np.where(ids >= 0, self.item_scores_[ids], np.float32(-np.inf)).astype(np.float32)

@@ -536,7 +536,7 @@ def same(one, other):
 
 def test_every_flag_is_tested():
     flags = {name for name in vars(Recommender) if name.startswith("supports_")}
-    assert flags == {*FLAGS, "supports_cold", "supports_fold_in"}
+    assert flags == {*FLAGS, "supports_cold", "supports_fold_in", "supports_purchase_evidence"}
 
 
 @pytest.mark.parametrize("flag", FLAGS)
