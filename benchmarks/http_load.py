@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import common  # noqa: F401 - puts the packages in front of this folder
 import numpy as np
 import psutil
 

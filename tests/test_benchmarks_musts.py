@@ -15,6 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 HELPERS = {
     "common",
     "features_online",
+    "http_load",
     "recommenders",
     "recommenders_data",
     "recommenders_page",
