@@ -83,8 +83,8 @@ class FastPath:
             else:
                 status = await send_error(send, 405, (b"allow", b"POST"))
         finally:
-            seconds = time.perf_counter() - started
-            self.metrics.count(endpoint.route if endpoint is not None else UNKNOWN, status, seconds)
+            route = endpoint.route if endpoint is not None else "/" if scope["path"] == "/" else UNKNOWN
+            self.metrics.count(route, status, time.perf_counter() - started)
 
     async def _call(self, endpoint: Endpoint[Any], scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request to an endpoint here or by BentoML's application; returns the status."""

@@ -92,12 +92,10 @@ class BackgroundLoader:
         self._loaded()
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
-            "loading=done seconds=%.1f problems=%d trees=%s %s",
-            time.perf_counter() - started,
-            len(champions.problems),
-            "compiled" if COMPILED else "xgboost",
-            versions,
+            "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
         )
+        if not COMPILED:
+            logger.warning("trees=xgboost reason=the extension was not built on this platform: lists take longer")
 
 
 def freeze_garbage_collector() -> None:

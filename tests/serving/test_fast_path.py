@@ -99,7 +99,9 @@ def test_requests_are_counted_by_route_and_status(serve, buyers):
     for number in range(20):
         serve(f"/v1/random-{number}", {})
         serve(f"/random-{number}")
+    serve("/")
     assert counted(serve) - before == {
+        ("/", "200"): 1,
         ("/profile", "200"): 3,
         ("/profile", "422"): 2,
         ("/profile", "405"): 1,
