@@ -197,7 +197,7 @@ def _sorted_rows(first: NDArray[np.int64], others: Sequence[NDArray[Any]]) -> ND
     """``np.lexsort((*reversed(others), first))`` up to rows that are equal in all keys, (m,).
 
     Each further key sorts only the rows that are equal in all keys before it, and these lie beside each other, which a
-    stable sort uses: a fifth of the time of `lexsort` on the lines of a grocer.
+    stable sort uses: less than half of the time of `lexsort` on the lines of a grocer.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+import pytest
 
 from qianmian.workspace import Workspace
 from serving.server import environment, own_home, running
@@ -57,6 +58,7 @@ def workers_of(url: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.create_time())
 
 
+@pytest.mark.slow
 def test_a_worker_that_replaces_another_accepts_only_once_it_has_loaded(workspace, buyers, request_):
     with running(workspace, workers=2) as url:
         deadline = time.monotonic() + 60
