@@ -15,7 +15,6 @@ from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.http import (
     CLIENT_CLOSED,
-    JSON,
     Application,
     ChampionsProvider,
     Message,
@@ -26,6 +25,7 @@ from serving.http import (
     error_json,
     internal_error,
     log_error,
+    respond,
     utc_now,
 )
 from serving.index_page import index_page
@@ -199,13 +199,3 @@ async def send_error(send: Send, status: int, *headers: tuple[bytes, bytes]) -> 
     """Send the error of a status, and return the status."""
     await respond(send, status, error_json(error_for_status(status)), *headers)
     return status
-
-
-async def respond(
-    send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], content_type: bytes = JSON.encode()
-) -> None:
-    """Send a response in two messages."""
-    length = (b"content-length", b"%d" % len(body))
-    start = {"type": "http.response.start", "status": status}
-    await send({**start, "headers": [(b"content-type", content_type), length, *headers]})
-    await send({"type": "http.response.body", "body": body})

@@ -263,9 +263,17 @@ class UniformErrorMiddleware:
         if not has_error_shape(body):
             reason = self.models.why_not_ready() if status == 503 else None
             body = error_json(reason.as_dict() if reason is not None else error_for_status(status))
-        headers += [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await respond(send, status, body, *headers)
+
+
+async def respond(
+    send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], content_type: bytes = JSON.encode()
+) -> None:
+    """Send a response in two messages."""
+    length = (b"content-length", b"%d" % len(body))
+    start = {"type": "http.response.start", "status": status}
+    await send({**start, "headers": [(b"content-type", content_type), length, *headers]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def error_for_status(status: int) -> dict[str, Any]:
