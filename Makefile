@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
-C_SOURCES := models/recommend/ranking/_trees.c
+C_SOURCES := $(wildcard models/recommend/ranking/_*.[ch])
 DEMO_KEY := $(shell (pwd; cat requirements.lock pyproject.toml $(C_SOURCES)) | cksum | cut -d ' ' -f 1)
 DEV_KEY := $(shell (pwd; cat requirements.lock requirements-dev.lock pyproject.toml $(C_SOURCES)) | cksum | cut -d ' ' -f 1)
 DEV_STAMP := $(VENV)/.installed-dev-$(DEV_KEY)

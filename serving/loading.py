@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from models.recommend.ranking.flat_trees import COMPILED
+from models.recommend.ranking.compiled import COMPILED
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.recommending.fill import fill_kept_lists
@@ -95,7 +95,7 @@ class BackgroundLoader:
             "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions
         )
         if not COMPILED:
-            logger.warning("trees=xgboost reason=the extension was not built on this platform: lists take longer")
+            logger.warning("extensions=missing reason=they were not built on this platform: lists take longer")
 
 
 def freeze_garbage_collector() -> None:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from models.classify.boosting import load_booster, save_booster
 from models.persist import RETRAIN
+from models.recommend.ranking.compiled import COMPILED
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES
-from models.recommend.ranking.flat_trees import COMPILED, FlatTrees
+from models.recommend.ranking.flat_trees import FlatTrees
 from models.recommend.ranking.spool import MISSING, without_gaps
 from qianmian.errors import ArtifactError
 

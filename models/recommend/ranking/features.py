@@ -9,14 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recommend.ranking.histories import (
-    GROUP_FEATURES,
-    GROUPS,
-    PAIR_FEATURES,
-    USER_FEATURES,
-    Histories,
-    rows_of_keys,
-)
+from models.recommend.ranking.compiled import COMPILED
+from models.recommend.ranking.compiled_histories import compiled_features
+from models.recommend.ranking.histories import Histories, rows_of_keys
+from models.recommend.ranking.history_tables import GROUP_FEATURES, GROUPS, PAIR_FEATURES, USER_FEATURES
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics
 
 Floats = NDArray[np.float32]
@@ -56,6 +52,12 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
         Row of the customer in `histories`, and the item.
     """
     table = np.empty((len(ids), len(FEATURES)), dtype=np.float32)
+    (compiled_features if COMPILED else look_up_features)(histories, items, rows, ids, table)
+    return table
+
+
+def look_up_features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints, table: Floats) -> None:
+    """Fill the table of `features` by NumPy: the reference of the C extension."""
     column = dict(zip(FEATURES, table.T, strict=True))
     of_user, of_item = len(PAIR_FEATURES), len(PAIR_FEATURES) + len(USER_FEATURES)
     table[:, :of_user] = histories.pairs[histories.pair_rows(rows * len(items.table) + ids)]
@@ -63,7 +65,7 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     table[:, of_item : of_item + len(ITEM_FEATURES)] = items.table[ids]
     start = of_item + len(ITEM_FEATURES)
     codes = np.array([items.codes[name][ids] for name in GROUPS])
-    owner = np.arange(len(GROUPS))[:, None] * len(histories.users) + rows
+    owner = rows * len(GROUPS) + np.arange(len(GROUPS))[:, None]
     wanted = np.where(codes >= 0, owner * len(items.table) + codes, -1)
     own_groups = histories.groups[rows_of_keys(histories.group_keys, wanted)]
     for name, own, code, trend in zip(GROUPS, own_groups, codes, items.trends, strict=True):
@@ -82,4 +84,3 @@ def features(histories: Histories, items: ItemStatistics, rows: Ints, ids: Ints)
     column["price_against_own"][:] = column["item_unit_price_28d"] / column["unit_price"]
     column["discount_against_own"][:] = column["item_discount_28d"] - column["discount"]
     column["discount_against_user"][:] = column["item_discount_28d"] - column["user_discount"]
-    return table

@@ -13,12 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    from models.recommend.ranking import _trees
-except ImportError:  # the code was copied without being installed, or to another platform; `serve` logs it
-    COMPILED = False
-else:
-    COMPILED = True
+from models.recommend.ranking import compiled
 
 Floats = NDArray[np.float32]
 MAX_DEPTH = 8  # a complete tree has 2 ** depth leaves, whatever the tree has
@@ -85,7 +80,7 @@ class FlatTrees:
         return cls(features, thresholds, gap_right, leaves, np.array(starts, dtype=np.float32), width)
 
     def margins(self, X: Floats, missing: float = float("nan")) -> Floats:
-        """Margin of each row by each booster, (m, boosters); needs `COMPILED`.
+        """Margin of each row by each booster, (m, boosters); needs `compiled.COMPILED`.
 
         Parameters
         ----------
@@ -96,7 +91,7 @@ class FlatTrees:
         if X.dtype != np.float32 or X.ndim != 2 or X.shape[1] != self.width:
             raise ValueError(f"rows of {self.width} float32 columns are needed, not {X.dtype} of shape {X.shape}")
         out = np.empty((len(X), len(self.starts)), dtype=np.float32)
-        _trees.margins(
+        compiled._trees.margins(
             np.ascontiguousarray(X),
             self.features,
             self.thresholds,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.interactions import TrainingSet
 from models.persist import Arrays
-from models.recommend.ranking.histories import GROUPS
+from models.recommend.ranking.history_tables import GROUPS
 from models.recommend.ranking.item_sums import RECENT_DAYS, ItemSums
 from models.recommend.ranking.prices import PRICE_ITEM_FEATURES, item_prices
 

@@ -77,5 +77,6 @@ def run_lengths(starts: Ints, end: int) -> Ints:
 
 
 def run_sums(values: NDArray[Any], starts: Ints) -> NDArray[np.float64]:
-    """Sum the runs of values that begin at `starts`; without runs, nothing."""
-    return np.add.reduceat(values.astype(np.float64, copy=False), starts) if len(starts) else np.empty(0)
+    """Sum the runs of values that begin at `starts`, each in its order, from which `np.add.reduceat` would deviate."""
+    runs = np.repeat(np.arange(len(starts)), run_lengths(starts, len(values)))
+    return np.bincount(runs, values, minlength=len(starts)).astype(np.float64, copy=False)

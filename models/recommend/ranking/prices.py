@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.ranking.item_sums import BLOCK_LINES, RECENT_DAYS
+from models.recommend.ranking.order_places import run_sums
 from models.recommend.sampling import customer_blocks
 
 Floats = NDArray[np.float32]
@@ -74,7 +75,7 @@ class Payments:
 
     def runs(self, starts: Ints) -> Payments:
         """Sum runs of payments that begin at `starts`."""
-        return self._map(lambda column: np.add.reduceat(column, starts))
+        return self._map(lambda column: run_sums(column, starts))
 
     def take(self, places: Ints) -> Payments:
         """Select payments."""
@@ -108,8 +109,6 @@ def pair_prices(payments: Payments, runs: tuple[Ints, Ints], first: Ints) -> lis
     first : ndarray of int64, (n_pairs,)
         First entry of each pair.
     """
-    if not len(first):
-        return [np.empty(0)] * len(PRICE_PAIR_FEATURES)
     by, starts = runs
     orders = payments.take(by).runs(starts)
     pairs = orders.runs(first)

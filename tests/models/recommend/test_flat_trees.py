@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from models.recommend.ranking import boosters
 from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters
-from models.recommend.ranking.flat_trees import COMPILED, MAX_DEPTH, FlatTrees
+from models.recommend.ranking.compiled import COMPILED
+from models.recommend.ranking.flat_trees import MAX_DEPTH, FlatTrees
 from models.recommend.ranking.spool import MISSING
 
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "reg:squarederror")

@@ -20,7 +20,8 @@ from models.recommend.ranking import item_sums
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler, RankingExamples, sampled_negatives
 from models.recommend.ranking.features import FEATURES, features
-from models.recommend.ranking.histories import GROUP_FEATURES, PAIR_FEATURES, USER_FEATURES, Histories
+from models.recommend.ranking.histories import Histories
+from models.recommend.ranking.history_tables import GROUP_FEATURES, PAIR_FEATURES, USER_FEATURES
 from models.recommend.ranking.item_statistics import ITEM_FEATURES, ItemStatistics, item_groups, item_statistics
 from models.recommend.ranking.item_sums import ItemSums
 from models.recommend.ranking.prices import PRICE_ITEM_FEATURES
