@@ -124,8 +124,11 @@ class Interactions:
 
     def matrix_of_types(self, half_life_days: float | None, type_weights: Mapping[str, float]) -> sparse.csr_matrix:
         """`matrix` of the types with a weight > 0; the other types do not count. Needs `types`."""
-        counted = self.of_types([name for name, weight in type_weights.items() if weight > 0])
-        return counted.weighted(type_weights).matrix(half_life_days)
+        return self.counted(type_weights).matrix(half_life_days)
+
+    def counted(self, type_weights: Mapping[str, float]) -> Interactions:
+        """The entries of the types with a weight > 0, with the weights of their types. Needs `types`."""
+        return self.of_types([name for name, weight in type_weights.items() if weight > 0]).weighted(type_weights)
 
     def matrix(self, half_life_days: float | None = None) -> sparse.csr_matrix:
         """Sum the weights into a user × item matrix.
@@ -146,13 +149,18 @@ class Interactions:
         >>> float(both.matrix()[0, 0]), float(both.matrix(half_life_days=10)[0, 0])
         (2.0, 1.5)
         """
-        weights = self.weights
-        if half_life_days is not None:
-            weights = weights * np.exp2(-self.age_days / np.float32(half_life_days))
+        weights = self.decayed_weights(half_life_days)
         counts = sparse.coo_matrix((weights.astype(np.float64), (self.users, self.items)), shape=self.shape).tocsr()
         result = counts.astype(np.float32)
         result.sort_indices()
         return result
+
+    def decayed_weights(self, half_life_days: float | None) -> NDArray[np.float32]:
+        """Weights, with a half-life multiplied by ``2 ** (-age_days / half_life_days)``."""
+        if half_life_days is None:
+            return self.weights
+        decayed: NDArray[np.float32] = self.weights * np.exp2(-self.age_days / np.float32(half_life_days))
+        return decayed
 
 
 def distinct_customers(users: NDArray[Any], items: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.int64]:
