@@ -20,7 +20,7 @@ from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
-from serving.requests import parse_request
+from serving.requests import BodyTooLarge, parse_request
 from serving.responses import ErrorResponse
 from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
 
@@ -37,6 +37,7 @@ ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 # A body that is too large is read this far beyond the limit, because a client that is still sending would see a reset
 # connection instead of the 413.
 DRAIN_BYTES = 8_000_000
+MOST_CHARACTERS = 2_000  # of each text of an error
 CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
 
 
@@ -50,12 +51,6 @@ class ChampionsProvider(Protocol):
     def why_not_ready(self) -> QianmianError | None:
         """Return that error, None when ready."""
         ...
-
-
-class BodyTooLarge(QianmianError):
-    """The body of a request is longer than `serving.max_body_bytes`."""
-
-    code, http_status, exit_code = "body_too_large", 413, 2
 
 
 def make_app(models: ChampionsProvider) -> FastAPI:
@@ -187,8 +182,12 @@ def error_response(error: dict[str, Any], status: int) -> Response:
 
 
 def error_json(fields: dict[str, Any]) -> bytes:
-    """Return the body of an error response."""
-    return orjson.dumps({"error": fields})
+    """Return the body of an error response; what it repeats of the request is cut."""
+    return orjson.dumps({"error": {name: _cut(text) for name, text in fields.items()}})
+
+
+def _cut(text: Any) -> Any:
+    return text[:MOST_CHARACTERS] + "…" if isinstance(text, str) and len(text) > MOST_CHARACTERS else text
 
 
 def internal_error() -> dict[str, Any]:
