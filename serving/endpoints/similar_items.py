@@ -79,4 +79,5 @@ ENDPOINT = Endpoint(
     handle,
     model_metadata(JOB),
     check=make_plan,
+    errors={404: "the model does not know the item, and no attributes describe it"},
 )
