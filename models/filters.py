@@ -23,6 +23,7 @@ from qianmian.errors import InvalidRequest
 
 MAX_VALUES = 10_000  # values in all lists of one filter together
 MAX_PROBLEMS = 10
+MAX_TEXT = 1_000  # characters of one text
 OPERATORS: tuple[str, ...] = (*get_args(Operator), "between", "contains")
 OPERATOR_ALIASES = {
     "eq": "==",
@@ -88,7 +89,7 @@ def parse(data: Any, where: str = "filters") -> FilterExpression | None:
     reader = _FilterParser()
     found = reader.filter(data, where, 0)
     if reader.tests > MAX_COMPARISONS:
-        reader.problems.append((where, f"{reader.tests} comparisons; at most {MAX_COMPARISONS}"))
+        reader.problems.append((where, f"too many comparisons; at most {MAX_COMPARISONS}"))
     if reader.values > MAX_VALUES:
         reader.problems.append((where, f"{reader.values} values; at most {MAX_VALUES}"))
     raise_problems(reader.problems)
@@ -156,6 +157,8 @@ class _FilterParser:
             return self.add_problem(path, "the filter is empty; leave it out")
         found = []
         for name, value in data.items():
+            if self.tests > MAX_COMPARISONS:
+                break
             listed = value if isinstance(value, list | tuple) else [value]
             found.append(self.test(str(name), "in", listed, f"{path}.{name}", f"{path}.{name}"))
         conditions = tuple(condition for condition in found if condition is not None)
@@ -182,7 +185,9 @@ class _FilterParser:
             listed = [value] if op == "contains" and isinstance(value, str) else value
             if not isinstance(listed, list | tuple) or not listed or not all(map(_is_value, listed)):
                 return self.add_problem(
-                    value_path, f"'{op}' takes a list of texts, finite numbers or true/false; got {shown(value)}"
+                    value_path,
+                    f"'{op}' takes a list of texts of at most {MAX_TEXT} characters, finite numbers or true/false; "
+                    f"got {shown(value)}",
                 )
             self.values += len(listed)
             if op == "between" and (
@@ -197,14 +202,18 @@ class _FilterParser:
             return self.add_problem(value_path, f"'known' takes true or false; got {shown(value)}")
         if not _is_value(value):
             return self.add_problem(
-                value_path, f"'{op}' takes a text, a finite number or true/false; got {shown(value)}"
+                value_path,
+                f"'{op}' takes a text of at most {MAX_TEXT} characters, a finite number or true/false; "
+                f"got {shown(value)}",
             )
         return AttributeCondition(name, op, value, path)
 
 
 def _is_value(value: Any) -> bool:
-    if isinstance(value, bool | str):
+    if isinstance(value, bool):
         return True
+    if isinstance(value, str):
+        return len(value) <= MAX_TEXT
     return isinstance(value, int | float) and abs(value) < 1e300  # a JSON integer may exceed every float
 
 

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import anyio
 import orjson
 from fastapi import FastAPI
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -20,8 +19,8 @@ from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
-from serving.requests import parse_request
-from serving.responses import ErrorResponse
+from serving.openapi import JSON, operation
+from serving.requests import BodyTooLarge, parse_request
 from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
 
 logger = logging.getLogger(__name__)
@@ -32,11 +31,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-JSON = "application/json"
 ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 # A body that is too large is read this far beyond the limit, because a client that is still sending would see a reset
 # connection instead of the 413.
 DRAIN_BYTES = 8_000_000
+MOST_CHARACTERS = 2_000  # of each text of an error
 CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
 
 
@@ -52,42 +51,13 @@ class ChampionsProvider(Protocol):
         ...
 
 
-class BodyTooLarge(QianmianError):
-    """The body of a request is longer than `serving.max_body_bytes`."""
-
-    code, http_status, exit_code = "body_too_large", 413, 2
-
-
 def make_app(models: ChampionsProvider) -> FastAPI:
     """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`."""
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
     threads = anyio.CapacityLimiter(THREADS)
-    error_responses = {
-        code: {"model": ErrorResponse, "description": text}
-        for code, text in {
-            400: "the body is not JSON",
-            413: "the body is too large",
-            422: "a field is invalid, missing or unknown",
-            429: "too many slow requests to this route are waiting",
-            500: "internal server error",
-            503: "the model of this route is not loaded",
-        }.items()
-    }
     for endpoint in ENDPOINTS.values():
-        app.add_api_route(
-            endpoint.route,
-            _handler(models, endpoint, SlowRequests(endpoint.route, threads)),
-            methods=["POST"],
-            summary=endpoint.summary,
-            name=endpoint.route.strip("/"),
-            description=endpoint.request.__doc__ or "",
-            tags=["Qianmian"],
-            response_model=None,
-            responses={200: {"model": endpoint.response}, **error_responses},  # type: ignore[dict-item]
-            openapi_extra={
-                "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}
-            },
-        )
+        handler = _handler(models, endpoint, SlowRequests(endpoint.route, threads))
+        app.add_api_route(endpoint.route, handler, methods=["POST"], **operation(endpoint))
     return app
 
 
@@ -151,25 +121,6 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema of a request without references, which OpenAPI cannot resolve for a raw body."""
-    schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
-
-    def resolved(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return {
-                    **resolved(parts[node["$ref"].rsplit("/", 1)[-1]]),
-                    **{key: value for key, value in node.items() if key != "$ref"},
-                }
-            return {key: resolved(value) for key, value in node.items()}
-        return [resolved(item) for item in node] if isinstance(node, list) else node
-
-    result: dict[str, Any] = resolved(schema)
-    return result
-
-
 def utc_now() -> datetime:
     """The current moment, naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
@@ -187,8 +138,12 @@ def error_response(error: dict[str, Any], status: int) -> Response:
 
 
 def error_json(fields: dict[str, Any]) -> bytes:
-    """Return the body of an error response."""
-    return orjson.dumps({"error": fields})
+    """Return the body of an error response; what it repeats of the request is cut."""
+    return orjson.dumps({"error": {name: _cut(text) for name, text in fields.items()}})
+
+
+def _cut(text: Any) -> Any:
+    return text[:MOST_CHARACTERS] + "…" if isinstance(text, str) and len(text) > MOST_CHARACTERS else text
 
 
 def internal_error() -> dict[str, Any]:

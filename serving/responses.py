@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, Field
@@ -34,6 +34,12 @@ class Response(BaseModel):
     model: ModelVersion = Field(description="registered model and its version")
     as_of: str = Field(description="UTC; no data from this moment or later was used")
     stale: bool = Field(description="whether as_of is more than serving.stale_after_days ago")
+
+
+class ValidationResponse(Response):
+    """Response to a valid request with `validate_only`."""
+
+    valid: Literal[True]
 
 
 class ErrorBody(BaseModel):

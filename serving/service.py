@@ -8,13 +8,15 @@ The champions come from the Bento that contains this file, else from the workspa
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
 
 if TYPE_CHECKING:
+    from bentoml._internal.service.openapi.specification import OpenAPISpecification
+
     from serving.champions import Champions
     from serving.loading import BackgroundLoader
 
@@ -73,6 +75,15 @@ def needs_middlewares() -> bool:
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
     """A BentoML service with uniform errors, also for errors raised by BentoML, and with the fast path."""
+
+    @cached_property
+    def openapi_spec(self) -> OpenAPISpecification:
+        """The document at `/docs.json`; BentoML's own is not valid, and has no statuses of its paths."""
+        from serving.fast_path import PREFIX
+        from serving.http import make_app
+        from serving.openapi import document
+
+        return document(make_app(loader()).routes, PREFIX)
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return the application of a worker: BentoML's, in which `/v1` is mounted, behind the fast path.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic
 
@@ -40,6 +40,8 @@ class Endpoint(Generic[R]):
     ready_json : callable
         (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
         else None. It says what `handle` would.
+    errors : mapping of int to str
+        Statuses that only this route returns, and what they mean.
     """
 
     route: str
@@ -51,6 +53,7 @@ class Endpoint(Generic[R]):
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
     runs_in_thread: Callable[[R], bool] = lambda _: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
+    errors: Mapping[int, str] = field(default_factory=dict)
 
     def json(self, champions: Champions, request: R, now: datetime) -> bytes:
         """Return the body of the response as JSON."""

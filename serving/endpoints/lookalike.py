@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
-from serving.requests import MAX_IDS, Identifier, Request
+from serving.requests import MAX_IDS, Identifier, Identifiers, Request
 from serving.responses import Response, ResponseBody, model_metadata
 from serving.scoring.lookalike import JOB, SourcedId, audience_users, evidence_entry, find_audience, known_seeds
 
@@ -19,11 +19,11 @@ MAX_SIZE = 100_000
 class LookalikeRequest(Request):
     """Find customers similar to a seed audience. Exactly one of `size` and `ratio` is required."""
 
-    seed_user_ids: list[Identifier] = Field(min_length=1, max_length=MAX_IDS)
+    seed_user_ids: Identifiers = Field(min_length=1, max_length=MAX_IDS)
     user_source: Identifier | None = Field(None, description="source system of the ids")
     size: int | None = Field(None, ge=1, le=MAX_SIZE, description="number of customers to return")
     ratio: float | None = Field(None, gt=0, le=1, description="share of all known customers to return")
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="customer ids to leave out")
+    exclude: Identifiers = Field(default_factory=list, max_length=MAX_IDS, description="customer ids to leave out")
     with_evidence: bool = Field(
         True, description="measure how well hidden halves of the seed are found; takes most of the response time"
     )

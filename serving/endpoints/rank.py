@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import InvalidRequest
@@ -22,7 +23,7 @@ from serving.recommending.responses import (
     unknown_attributes,
 )
 from serving.recommending.rows import make_rows
-from serving.requests import AttributeValues, Identifier, UserRequest
+from serving.requests import AttributeValues, Identifier, Identifiers, UserRequest
 from serving.responses import ResponseBody, model_metadata, new_recommendation_id
 
 MAX_ITEMS = 1_000
@@ -33,10 +34,10 @@ SCENE = SCENES[DEFAULT_SCENE]
 class RankRequest(UserRequest):
     """Rank a given set of items for one customer."""
 
-    item_ids: list[Identifier] = Field(
+    item_ids: Identifiers = Field(
         min_length=1, max_length=MAX_ITEMS, description="item ids to rank; duplicates count once"
     )
-    attributes: dict[Identifier, AttributeValues] = Field(
+    attributes: Annotated[dict[Identifier, AttributeValues], FailFast()] = Field(
         default_factory=dict,
         max_length=MAX_ITEMS,
         description="attributes of items that the model may not know, by item id: "

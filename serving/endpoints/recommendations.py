@@ -16,7 +16,7 @@ from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, 
 from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
 from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
 from serving.recommending.rows import RecommendedRows, make_rows
-from serving.requests import MAX_IDS, MAX_RESULTS, Identifier, NumResults, UserRequest
+from serving.requests import MAX_IDS, MAX_RESULTS, Identifiers, NumResults, UserRequest
 from serving.responses import ResponseBody, make_metadata, metadata_json, model_metadata, new_recommendation_id
 
 MAX_INLINE_REASONS = 20  # items with reasons; those of more take milliseconds
@@ -32,7 +32,7 @@ class RecommendationsRequest(ListOptions, UserRequest):
         description="; ".join(f"{scene.name}: {scene.description}" for scene in SCENES.values()),
         json_schema_extra={"enum": list(SCENES)},
     )
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
+    exclude: Identifiers = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
     context: RequestContext = Field(default_factory=RequestContext)
     explain: bool = Field(False, description="add reasons to each item")
 

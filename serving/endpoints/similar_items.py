@@ -15,7 +15,7 @@ from serving.recommending.request_options import FILTERS
 from serving.recommending.responses import RecommendedItem, recommended_items
 from serving.recommending.rows import make_rows
 from serving.recommending.similar_items import plan_similar_items, similar_item_reasons
-from serving.requests import MAX_IDS, AttributeValues, Identifier, NumResults, Request
+from serving.requests import MAX_IDS, AttributeValues, Identifier, Identifiers, NumResults, Request
 from serving.responses import Response, ResponseBody, model_metadata, new_recommendation_id
 
 
@@ -25,13 +25,12 @@ class SimilarItemsRequest(Request):
     item_id: Identifier
     attributes: AttributeValues = Field(
         default_factory=dict,
-        max_length=50,
         description="attributes of the item, used if the model does not know it: "
         '{"category": "GROCERY/SOUP", "price": 2}',
     )
     num_results: NumResults = 10
     filters: dict[str, Any] = Field(default_factory=dict, description=FILTERS)
-    exclude: list[Identifier] = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
+    exclude: Identifiers = Field(default_factory=list, max_length=MAX_IDS, description="item ids to leave out")
     explain: bool = Field(False, description="add reasons to each item")
 
 
@@ -80,4 +79,5 @@ ENDPOINT = Endpoint(
     handle,
     model_metadata(JOB),
     check=make_plan,
+    errors={404: "the model does not know the item, and no attributes describe it"},
 )

@@ -27,7 +27,9 @@ class Event(RequestModel):
     """An event of the customer after the as_of of the model."""
 
     item_id: Identifier
-    event_type: str = Field("purchase", description="event type", json_schema_extra={"enum": list(EVENT_TYPES)})
+    event_type: str = Field(
+        "purchase", max_length=40, description="event type", json_schema_extra={"enum": list(EVENT_TYPES)}
+    )
     ts: str = Field(max_length=40, description="time of the event, ISO 8601; UTC if it has no time zone")
 
 

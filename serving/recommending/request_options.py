@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import FailFast, Field, ValidationError, field_validator
 
 from models import rerank
 from models.recommend.scene import PurchasedOption, Scene
@@ -16,7 +16,7 @@ from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
 from serving.recommending.catalogue import Catalogue, Mask, combine_masks
 from serving.recommending.recent import Event
-from serving.requests import MAX_RESULTS, Identifier, RequestModel, request_error
+from serving.requests import MAX_ATTRIBUTES, MAX_RESULTS, Identifier, Identifiers, RequestModel, Text, request_error
 
 MAX_CAPS = 10
 MAX_PROMOTIONS = 10
@@ -30,7 +30,7 @@ FILTERS = (
 class DiversityOptions(RequestModel):
     """Diversity of a list."""
 
-    max_per: dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]] = Field(
+    max_per: Annotated[dict[Identifier, Annotated[int, Field(ge=1, le=MAX_RESULTS)]], FailFast()] = Field(
         default_factory=dict,
         max_length=MAX_CAPS,
         description='maximum number of items per attribute value: {"category/2": 3, "brand": 2}; '
@@ -77,7 +77,7 @@ class ListOptions(RequestModel):
         None, description="any item, only items bought before, or never those; the default depends on the scene"
     )
     diversity: DiversityOptions | None = None
-    promotions: list[PromotionOptions] = Field(
+    promotions: Annotated[list[PromotionOptions], FailFast()] = Field(
         default_factory=list, max_length=MAX_PROMOTIONS, description="items that get a share of the slots"
     )
     exploration: ExplorationOptions | None = None
@@ -96,17 +96,17 @@ class ListOptions(RequestModel):
 class RequestContext(RequestModel):
     """What the caller knows about the customer and the moment."""
 
-    attributes: dict[Identifier, str] = Field(
+    attributes: Annotated[dict[Identifier, Text], FailFast()] = Field(
         default_factory=dict,
-        max_length=50,
+        max_length=MAX_ATTRIBUTES,
         description='profile attributes of a customer without history: {"age_band": "25-34"}',
     )
-    items: list[Identifier] = Field(
+    items: Identifiers = Field(
         default_factory=list,
         max_length=MAX_EVENTS,
         description="items the list should go with (complement, upgrade, similar): the basket, or one item",
     )
-    events: list[Event] = Field(
+    events: Annotated[list[Event], FailFast()] = Field(
         default_factory=list, max_length=MAX_EVENTS, description="events of the customer after the as_of of the model"
     )
     now: str | None = Field(
@@ -127,8 +127,7 @@ def parse_list_options(raw: Mapping[str, Any]) -> ListOptions:
     try:
         return ListOptions.model_validate(raw)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-        raise request_error(details, ListOptions) from error
+        raise request_error(error, ListOptions) from error
 
 
 def rerank_options_for(catalogue: Catalogue, options: ListOptions) -> RerankOptions:

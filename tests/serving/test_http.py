@@ -15,6 +15,7 @@ from models.recommend.scene import SCENES
 from serving.endpoints import ENDPOINTS, recommendations
 from serving.http import UniformErrorMiddleware
 from serving.recommending.pipeline import make_slate, random_source
+from serving.responses import ValidationResponse
 
 ERROR = {"code", "message", "field", "hint"}
 
@@ -95,7 +96,7 @@ def test_validate_only_runs_nothing(route, serve, buyers, champions):
 def test_invalid_input_gets_a_uniform_error(route, serve, buyers, champions):
     path, body = f"/v1{route}", minimal(route, buyers, champions)
     first = next(iter(body))
-    for text in (b"{", b"", b'{"a": 1,}', b"\xff\xfe", b'{"user_id": "\\ud800"}', b"[" * 100_000):
+    for text in (b"{", b"", b'{"a": 1,}', b"\xff\xfe", b'{"user_id": "\\ud800"}', b"[" * 900):
         refused(serve(path, text), 400, "malformed_json")
     for text in (b"[]", b"null", b'"x"', b"3"):
         refused(serve(path, text), 422, "invalid_request")
@@ -105,6 +106,9 @@ def test_invalid_input_gets_a_uniform_error(route, serve, buyers, champions):
     refused(serve(path, {**body, first: 7}), 422, "invalid_request", first)
     refused(serve(path), 405, "method_not_allowed")
     assert refused(serve(path, b'"' + b"x" * 1_100_000 + b'"'), 413, "body_too_large")["hint"]
+    assert "values" in refused(serve(path, b"[" * 200_000), 413, "body_too_large")["message"]
+    long = refused(serve(path, {"x" * 100_000: 1, **body}), 422, "invalid_request", "x" * 2_000 + "…")
+    assert len(long["message"]) == 2_001, "what an error repeats of the request is cut"
 
 
 def test_the_character_nul_is_refused_wherever_it_is(serve, buyers):
@@ -142,8 +146,10 @@ def test_docs_show_every_route_with_both_schemas(serve):
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         assert set(schema["properties"]) == set(endpoint.request.model_fields)
         assert "$ref" not in str(schema)
-        answer = operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
-        assert set(document["components"]["schemas"][answer]["properties"]) == set(endpoint.response.model_fields)
+        answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
+        for answer, model in zip(answers, (endpoint.response, ValidationResponse), strict=True):
+            name = answer["$ref"].rsplit("/", 1)[1]
+            assert set(document["components"]["schemas"][name]["properties"]) == set(model.model_fields)
         assert operation["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorResponse")
 
 

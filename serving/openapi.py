@@ -1,0 +1,126 @@
+"""The OpenAPI document in `/docs.json`: the endpoints with every status they return, and the paths of BentoML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.routing import BaseRoute
+
+from qianmian import __version__
+from serving.endpoints.base import Endpoint
+from serving.responses import ErrorResponse, ValidationResponse
+
+if TYPE_CHECKING:
+    from bentoml._internal.service.openapi.specification import OpenAPISpecification
+
+VERSION = "3.1.0"  # of OpenAPI; BentoML states 3.0.2, where Pydantic's schemas are not valid
+JSON = "application/json"
+ROUTES_TAG, OPERATION_TAG = "Qianmian", "Operation"
+ERRORS = {
+    400: "the body is not JSON",
+    408: "the body did not arrive in time",
+    413: "the body is too large, or has more values than any valid request",
+    422: "a field is invalid, missing or unknown",
+    429: "too many slow requests to this route are waiting",
+    500: "internal server error",
+    503: "the model of this route is not loaded",
+    504: "the response took too long",
+}
+RETRY_AFTER = {"Retry-After": {"description": "seconds until it is worth another try", "schema": {"type": "integer"}}}
+OTHER_PATHS = {
+    "/": ("Page that lists the routes", "text/html"),
+    "/livez": ("Whether the process is up", "text/plain"),
+    "/readyz": ("Whether the models are loaded", "text/plain"),
+    "/metrics": ("Metrics for Prometheus", "text/plain"),
+    "/docs.json": ("This document", JSON),
+}
+
+
+def operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
+    """Return what FastAPI has to know about the POST operation of an endpoint, apart from its handler."""
+    errors = {
+        status: {
+            "model": ErrorResponse,
+            "description": text,
+            **({"headers": RETRY_AFTER} if status == 429 else {}),
+        }
+        for status, text in sorted({**ERRORS, **endpoint.errors}.items())
+    }
+    answers = {"model": endpoint.response | ValidationResponse, "description": "the response, or that of validate_only"}
+    return {
+        "name": endpoint.route.strip("/"),
+        "operation_id": endpoint.route.strip("/").replace("-", "_"),
+        "summary": endpoint.summary,
+        "description": endpoint.request.__doc__ or "",
+        "tags": [ROUTES_TAG],
+        "response_model": None,
+        "responses": {200: answers, **errors},
+        "openapi_extra": {
+            "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}
+        },
+    }
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a request without references, which OpenAPI cannot resolve for a raw body."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return {
+                    **resolved(parts[node["$ref"].rsplit("/", 1)[-1]]),
+                    **{key: value for key, value in node.items() if key != "$ref"},
+                }
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(item) for item in node] if isinstance(node, list) else node
+
+    result: dict[str, Any] = resolved(schema)
+    return result
+
+
+def document(routes: list[BaseRoute], prefix: str) -> OpenAPISpecification:
+    """Return the document of the service in the form that BentoML serves and builds into a Bento.
+
+    Parameters
+    ----------
+    routes : list of route
+        Routes of the FastAPI app, described by `operation`.
+    prefix : str
+        Path where the app is mounted.
+    """
+    from bentoml._internal.service.openapi.specification import Info, OpenAPISpecification, PathItem, Tag
+
+    described = get_openapi(title="Qianmian", version=__version__, openapi_version=VERSION, routes=routes)
+    return OpenAPISpecification(
+        openapi=VERSION,
+        info=Info(
+            title="Qianmian",
+            version=__version__,
+            description="Recommendations, churn risks, profiles and lookalikes from the models in production.",
+        ),
+        servers=[{"url": "."}],
+        tags=[Tag(ROUTES_TAG, "Requests about customers and items."), Tag(OPERATION_TAG, "State of the server.")],
+        paths={
+            **{prefix + path: PathItem(**item) for path, item in described["paths"].items()},
+            **{path: PathItem(get=_read(path, summary, kind)) for path, (summary, kind) in OTHER_PATHS.items()},
+        },
+        components=described["components"],
+    )
+
+
+def _read(path: str, summary: str, kind: str) -> dict[str, Any]:
+    """Describe the GET operation of a path without parameters."""
+    responses: dict[str, Any] = {"200": {"description": summary, "content": {kind: {}}}}
+    if path == "/readyz":
+        error = {"schema": {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}}
+        responses["503"] = {"description": "they are not; the error says why", "content": {JSON: error}}
+    return {
+        "operationId": path.strip("/").replace(".", "_") or "index",
+        "summary": summary,
+        "tags": [OPERATION_TAG],
+        "responses": responses,
+    }
