@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import anyio
 import orjson
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -22,7 +21,7 @@ from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.requests import parse_request
 from serving.responses import ErrorResponse
-from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
+from serving.slow_requests import SlowRequests, TooManyRequests, slow_requests
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +57,17 @@ class BodyTooLarge(QianmianError):
     code, http_status, exit_code = "body_too_large", 413, 2
 
 
-def make_app(models: ChampionsProvider) -> FastAPI:
-    """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`."""
+def make_app(models: ChampionsProvider, slow: Mapping[str, SlowRequests] | None = None) -> FastAPI:
+    """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`.
+
+    Parameters
+    ----------
+    models : ChampionsProvider
+    slow : mapping of str to SlowRequests, optional
+        Runs the slow requests of each route; default: those of this app only.
+    """
+    slow = slow if slow is not None else slow_requests(ENDPOINTS)
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
-    threads = anyio.CapacityLimiter(THREADS)
     error_responses = {
         code: {"model": ErrorResponse, "description": text}
         for code, text in {
@@ -76,7 +82,7 @@ def make_app(models: ChampionsProvider) -> FastAPI:
     for endpoint in ENDPOINTS.values():
         app.add_api_route(
             endpoint.route,
-            _handler(models, endpoint, SlowRequests(endpoint.route, threads)),
+            _handler(models, endpoint, slow[endpoint.route]),
             methods=["POST"],
             summary=endpoint.summary,
             name=endpoint.route.strip("/"),
@@ -101,7 +107,7 @@ def _handler(
             parsed = parse_request(endpoint.request, body)
             now = utc_now()
             work = partial(endpoint.json, champions, parsed, now)
-            if endpoint.runs_in_thread(parsed):
+            if endpoint.is_slow(champions, parsed):
                 body = await slow.run(request, champions.settings.serving.most_waiting, work)
             else:
                 body = work()
