@@ -32,7 +32,7 @@ from serving.http import (
 from serving.index_page import index_page
 from serving.metrics import RequestMetrics
 from serving.requests import parse_request
-from serving.slow_requests import SlowRequests, TooManyRequests
+from serving.slow_requests import LoopState, SlowRequests, TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class FastPath:
     models : ChampionsProvider
     slow : mapping of str to SlowRequests, optional
         Runs the slow requests of each route; those that it would refuse are refused here.
+    loop : LoopState, optional
+        Told when an answer is computed.
     answers : bool
         Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
     """
@@ -68,11 +70,12 @@ class FastPath:
         app: Application,
         models: ChampionsProvider,
         slow: Mapping[str, SlowRequests] | None = None,
+        loop: LoopState | None = None,
         *,
         answers: bool = True,
     ) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
-        self.slow = slow if slow is not None else {}
+        self.slow, self.loop = slow if slow is not None else {}, loop if loop is not None else LoopState()
         self._silent = SilentClients()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
 
@@ -125,6 +128,7 @@ class FastPath:
         body = message.get("body", b"")
         if len(body) > SMALL_BODY:
             return None
+        self.loop.answering = True
         try:
             champions = self.models.get()
             if len(body) > champions.settings.serving.max_body_bytes:
@@ -143,6 +147,8 @@ class FastPath:
         except Exception:
             logger.exception("route=%s status=500", endpoint.route)
             return 500, error_json(internal_error())
+        finally:
+            self.loop.answering = False
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let BentoML's application answer a request; returns the status."""

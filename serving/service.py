@@ -83,13 +83,14 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
         from serving.http import UniformErrorMiddleware, make_app
-        from serving.slow_requests import SWITCH_SECONDS, slow_requests
+        from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
 
         sys.setswitchinterval(SWITCH_SECONDS)
-        slow = slow_requests(ENDPOINTS)
+        loop = LoopState()
+        slow = slow_requests(ENDPOINTS, loop)
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
         app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
-        return FastPath(app, loader(), slow, answers=not needs_middlewares())
+        return FastPath(app, loader(), slow, loop, answers=not needs_middlewares())
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.

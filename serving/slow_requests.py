@@ -17,8 +17,8 @@ from qianmian.interruption import checking
 
 T = TypeVar("T")
 THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
-WORK_SECONDS = 0.002  # of slow work between two pauses
-PAUSE_SECONDS = 0.002
+WORK_SECONDS = 0.001  # of slow work before it gives way again
+MOST_PAUSE_SECONDS = 0.02  # for which it gives way, so that it gets on beside an event loop that is always busy
 SWITCH_SECONDS = 0.0005  # the event loop may want the interpreter lock back several times for one answer
 
 
@@ -46,15 +46,22 @@ class Unwanted(Exception):
     """Nobody waits for the result of some work any more: its client hung up, or its deadline has passed."""
 
 
-class Turn:
-    """What slow work does at its checkpoints: it pauses now and then, and ends once it is unwanted."""
+class LoopState:
+    """What slow work knows about the event loop: whether it computes an answer at the moment."""
 
     def __init__(self) -> None:
+        self.answering = False
+
+
+class SlowWork:
+    """Work on a thread, at its checkpoints: it gives way to the event loop, and ends once it is unwanted."""
+
+    def __init__(self, loop: LoopState) -> None:
         self.unwanted = False
-        self._begun = time.perf_counter()
+        self._loop, self._begun = loop, time.perf_counter()
 
     def check(self) -> None:
-        """Pause if the work has run for `WORK_SECONDS`.
+        """Pause while the event loop computes an answer, unless the last pause has just ended.
 
         Raises
         ------
@@ -63,9 +70,11 @@ class Turn:
         """
         if self.unwanted:
             raise Unwanted
-        if time.perf_counter() - self._begun > WORK_SECONDS:
-            time.sleep(PAUSE_SECONDS)
-            self._begun = time.perf_counter()
+        if not self._loop.answering or (now := time.perf_counter()) - self._begun < WORK_SECONDS:
+            return
+        while self._loop.answering and time.perf_counter() - now < MOST_PAUSE_SECONDS:
+            time.sleep(SWITCH_SECONDS)
+        self._begun = time.perf_counter()
 
 
 class SlowRequests:
@@ -81,10 +90,13 @@ class SlowRequests:
         Name of the route, for errors.
     threads : anyio.CapacityLimiter
         Threads that all routes share.
+    loop : LoopState, optional
+        The event loop that slow work gives way to.
     """
 
-    def __init__(self, route: str, threads: anyio.CapacityLimiter) -> None:
+    def __init__(self, route: str, threads: anyio.CapacityLimiter, loop: LoopState | None = None) -> None:
         self.route, self.waiting = route, 0
+        self._loop = loop if loop is not None else LoopState()
         self._threads, self._turn = threads, anyio.Semaphore(1)
         self._seconds = 0.1  # of a request, as a moving average
         self._begun: set[asyncio.Task[Any]] = set()
@@ -134,8 +146,8 @@ class SlowRequests:
             finally:
                 self.waiting -= 1
             # the thread ends at a checkpoint: until then the task keeps the turn, even if the request is cancelled
-            turn = Turn()
-            task = asyncio.get_running_loop().create_task(self._work(work, turn))
+            running = SlowWork(self._loop)
+            task = asyncio.get_running_loop().create_task(self._work(work, running))
             self._begun.add(task)
             task.add_done_callback(self._ended)
             try:
@@ -143,7 +155,7 @@ class SlowRequests:
             except Exception as error:  # noqa: BLE001 - raised below; here it would become an exception group
                 failures.append(error)
             finally:
-                turn.unwanted = True
+                running.unwanted = True
             group.cancel_scope.cancel()
         if failures:
             raise failures[0]
@@ -151,11 +163,11 @@ class SlowRequests:
             raise ClientDisconnect
         return results[0]
 
-    async def _work(self, work: Callable[[], T], turn: Turn) -> T:
+    async def _work(self, work: Callable[[], T], running: SlowWork) -> T:
         started = time.perf_counter()
 
         def work_with_pauses() -> T:
-            with checking(turn.check):
+            with checking(running.check):
                 return work()
 
         try:
@@ -170,7 +182,7 @@ class SlowRequests:
             task.exception()  # of a request that was cancelled, no one else asks for it
 
 
-def slow_requests(routes: Iterable[str]) -> dict[str, SlowRequests]:
+def slow_requests(routes: Iterable[str], loop: LoopState | None = None) -> dict[str, SlowRequests]:
     """Return what runs the slow requests of each route, on threads that they share."""
     threads = anyio.CapacityLimiter(THREADS)
-    return {route: SlowRequests(route, threads) for route in routes}
+    return {route: SlowRequests(route, threads, loop) for route in routes}

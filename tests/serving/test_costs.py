@@ -17,8 +17,16 @@ from qianmian.interruption import checking, checkpoint
 from qianmian.settings import Settings
 from serving.costs import LIMIT_MS
 from serving.endpoints import ENDPOINTS
+from serving.fast_path import FastPath
 from serving.requests import parse_request
-from serving.slow_requests import SlowRequests, slow_requests
+from serving.slow_requests import (
+    MOST_PAUSE_SECONDS,
+    WORK_SECONDS,
+    LoopState,
+    SlowWork,
+    Unwanted,
+    slow_requests,
+)
 
 NOW = datetime(2030, 1, 1)
 EVENT = {"item_id": "x", "ts": "2024-08-02T00:00:00"}
@@ -151,6 +159,38 @@ def test_long_work_ends_at_a_checkpoint(champions, buyers, route, checks):
     checkpoint()  # outside, nothing happens
 
 
+def test_slow_work_gives_way_while_an_answer_is_computed_but_not_for_ever():
+    loop = LoopState()
+    work = SlowWork(loop)
+    time.sleep(2 * WORK_SECONDS)
+    loop.answering = True
+    ended = threading.Timer(MOST_PAUSE_SECONDS / 4, setattr, (loop, "answering", False))
+    ended.start()
+    work.check()
+    ended.join()
+    loop.answering = True
+    time.sleep(2 * WORK_SECONDS)
+    started = time.perf_counter()
+    work.check()  # returns although the answer never ends
+    assert time.perf_counter() - started >= MOST_PAUSE_SECONDS
+    work.unwanted = True
+    with pytest.raises(Unwanted):
+        work.check()
+
+
+def test_the_fast_path_says_when_it_computes_an_answer(champions):
+    class Models:
+        def get(self):
+            found.append(app.loop.answering)
+            return champions
+
+    found, app = [], None
+    app = FastPath(None, Models())
+    app._answer(app.endpoints["/v1/profile"], {"type": "http.request", "body": b"{}"})
+    assert found == [True]
+    assert app.loop.answering is False
+
+
 def test_running_work_of_a_client_that_hung_up_is_dropped():
     ended = threading.Event()
 
@@ -172,7 +212,6 @@ def test_running_work_of_a_client_that_hung_up_is_dropped():
 
     async def scenario():
         route = slow_requests(["/a"])["/a"]
-        assert isinstance(route, SlowRequests)
         with anyio.fail_after(20):
             with pytest.raises(ClientDisconnect):
                 await route.run(Client(), 9, endless)
