@@ -285,8 +285,13 @@ def score_reasons(
     reasons = []
     for i, columns in enumerate(best.tolist()):
         checkpoint()
-        found = [(int(j), float(values[i, j]), float(contributions[i, j])) for j in columns]
-        reasons.append([_reason(spec, j, given, share) for j, given, share in found if share != 0.0])
+        reasons.append(
+            [
+                _reason(spec, int(j), float(values[i, j]), float(contributions[i, j]))
+                for j in columns
+                if contributions[i, j] != 0.0
+            ]
+        )
     return reasons
 
 
