@@ -1,4 +1,4 @@
-"""Load on an HTTP server: one connection after another request, or several connections at once; and a no-op server.
+"""Load on an HTTP server: one connection after another request, or several connections at once; and the servers.
 
 The load of several connections comes from `wrk` if it is installed, else from an asyncio client, which needs a core of
 its own.
@@ -23,8 +23,10 @@ from urllib.parse import urlsplit
 import common  # noqa: F401 - puts the packages in front of this folder
 import numpy as np
 import psutil
+import yaml
 
-from serving.server import free_port, stop
+from qianmian.workspace import Workspace
+from serving.server import free_port, running, stop
 
 CONNECTIONS = 16
 PATH = "/v1/recommendations"
@@ -193,3 +195,31 @@ def no_op_server() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             stop(process)
+
+
+@contextlib.contextmanager
+def server(workspace: Workspace, *, workers: int = 1, **serving: int) -> Iterator[Target]:
+    """A server of the workspace with these settings under ``serving``, ready; its bodies are to be added."""
+    path = workspace.config_file
+    before = path.read_text() if path.exists() else None
+    settings = {**(yaml.safe_load(before or "") or {})}
+    path.write_text(yaml.safe_dump({**settings, "serving": {**settings.get("serving", {}), **serving}}))
+    try:
+        with running(workspace, workers=workers) as url:
+            yield Target(url, [])
+    finally:
+        path.write_text(before) if before is not None else path.unlink()
+
+
+@contextlib.contextmanager
+def copied_workspace(given: Path | None, *jobs: str) -> Iterator[Workspace]:
+    """A copy of the given workspace, or a temporary one with Complete Journey and the trained models of some jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "workspace")
+        if given is not None:
+            shutil.copytree(Workspace(given.absolute()).require().root, root, symlinks=True)
+        else:
+            for words in (["ingest", "completejourney"], *(["train", job, "--as-of", "2017-12-01"] for job in jobs)):
+                command = [sys.executable, "-m", "cli.main", *words, "--workspace", str(root)]
+                subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
+        yield Workspace(root)

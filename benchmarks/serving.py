@@ -15,14 +15,9 @@ and its recommender is trained in a temporary folder first (minutes).
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,13 +25,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import yaml
 from common import Must, check, finish, machine, parser, value
-from http_load import CONNECTIONS, PATH, Load, Target, ask_each, measure_sequential, no_op_server, under_load
+from http_load import (
+    CONNECTIONS,
+    PATH,
+    Load,
+    Target,
+    ask_each,
+    copied_workspace,
+    measure_sequential,
+    no_op_server,
+    server,
+    under_load,
+)
 
 from features.profiles import snapshot
 from qianmian.workspace import Workspace
-from serving.server import running
 
 ROUNDS = 5  # rounds of load for each server, in turns
 MOST_USERS = 10_000
@@ -85,20 +89,6 @@ def common_filter(workspace: Workspace) -> dict[str, Any]:
     items = Lake(workspace).connect().table("items").select("category").to_pyarrow()["category"].to_pylist()
     tops, counts = np.unique([str(path).split("/")[0] for path in items if path], return_counts=True)
     return {"category": str(tops[counts.argmax()])}
-
-
-@contextlib.contextmanager
-def server(workspace: Workspace, *, workers: int = 1, **serving: int) -> Iterator[Target]:
-    """A server of the workspace with these settings under ``serving``, ready; its bodies are to be added."""
-    path = workspace.config_file
-    before = path.read_text() if path.exists() else None
-    settings = {**(yaml.safe_load(before or "") or {})}
-    path.write_text(yaml.safe_dump({**settings, "serving": {**settings.get("serving", {}), **serving}}))
-    try:
-        with running(workspace, workers=workers) as url:
-            yield Target(url, [])
-    finally:
-        path.write_text(before) if before is not None else path.unlink()
 
 
 def worker_megabytes(target: Target) -> float:
@@ -153,27 +143,13 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
     return result | {"rps_16": result["rps_cached"], "p99_ms_16": result["p99_ms_cached"]}
 
 
-@contextlib.contextmanager
-def copied_workspace(given: Path | None) -> Iterator[Workspace]:
-    """A copy of the given workspace, or a temporary one with Complete Journey and its trained recommender."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "workspace")
-        if given is not None:
-            shutil.copytree(Workspace(given.absolute()).require().root, root, symlinks=True)
-        else:
-            for words in (["ingest", "completejourney"], ["train", "recommend", "--as-of", "2017-12-01"]):
-                command = [sys.executable, "-m", "cli.main", *words, "--workspace", str(root)]
-                subprocess.run(command, check=True, cwd=Path(__file__).parents[1])
-        yield Workspace(root)
-
-
 def main() -> None:
     """Measure the servers and print the results."""
     arguments = parser((__doc__ or "").splitlines()[0])
     arguments.add_argument("--workspace", type=Path, default=None, help="a workspace with a recommender in production")
     options = arguments.parse_args()
     print(machine())
-    with copied_workspace(options.workspace) as workspace:
+    with copied_workspace(options.workspace, "recommend") as workspace:
         found = measure(workspace, options.quick)
     print(
         f"{'one connection':>16}: p50, p99 in ms · {CONNECTIONS} connections: requests/s, p99 in ms · CPU µs a request"

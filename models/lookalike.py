@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from models.persist import load_arrays, load_json, save_arrays
 from qianmian.errors import InvalidRequest
+from qianmian.interruption import checkpoint
 from qianmian.workspace import write_json
 
 CLIP = 5.0  # limit of the standardised features, in standard deviations
@@ -130,6 +131,7 @@ class LookalikeExpander:
             # for matrices of this size, two BLAS threads are six times slower than one (280 and 45 ms per call)
             with threadpool_limits(1, "blas"):
                 for _ in range(self.bags):
+                    checkpoint()
                     negative = rng.choice(unlabelled, size=size, replace=False)
                     rows = np.concatenate([positive, negative])
                     model = LogisticRegression(C=self.regularization, class_weight="balanced", max_iter=200, tol=1e-3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from qianmian.errors import QianmianError
@@ -31,6 +32,7 @@ from serving.http import (
 from serving.index_page import index_page
 from serving.metrics import RequestMetrics
 from serving.requests import parse_request
+from serving.slow_requests import LoopState, SlowRequests, TooManyRequests
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ PREFIX = "/v1"
 SMALL_BODY = 16_384  # bytes; parsing and validating a longer body may take milliseconds
 BODY_SECONDS = 60.0  # until a body begins to arrive; BentoML's deadline is the same for the rest
 BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json"})
+Answer = tuple[int, bytes] | tuple[int, bytes, tuple[bytes, bytes]]
 UNKNOWN = "unknown"  # route of the metrics of all other paths
 
 
@@ -45,7 +48,7 @@ class FastPath:
     """ASGI application in front of BentoML's.
 
     It answers a POST request to a route of `ENDPOINTS` itself if its body is small and arrives in one piece and
-    `Endpoint.runs_in_thread` is false: such an answer takes so little time that a deadline, or a bound on concurrent
+    it is not slow (`Endpoint.is_slow`): such an answer takes so little time that a deadline, or a bound on concurrent
     requests, has nothing to do. All other requests to these routes go through BentoML's middlewares, which have both.
     A path that neither has is refused here, because BentoML's metrics would keep it as a label.
 
@@ -54,12 +57,25 @@ class FastPath:
     app : ASGI application
         That of BentoML, with uniform errors.
     models : ChampionsProvider
+    slow : mapping of str to SlowRequests, optional
+        Runs the slow requests of each route; those that it would refuse are refused here.
+    loop : LoopState, optional
+        Told when an answer is computed.
     answers : bool
         Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
     """
 
-    def __init__(self, app: Application, models: ChampionsProvider, *, answers: bool = True) -> None:
+    def __init__(
+        self,
+        app: Application,
+        models: ChampionsProvider,
+        slow: Mapping[str, SlowRequests] | None = None,
+        loop: LoopState | None = None,
+        *,
+        answers: bool = True,
+    ) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
+        self.slow, self.loop = slow if slow is not None else {}, loop if loop is not None else LoopState()
         self._silent = SilentClients()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
 
@@ -105,27 +121,34 @@ class FastPath:
         await respond(send, *answer)
         return answer[0]
 
-    def _answer(self, endpoint: Endpoint[Any], message: Message) -> tuple[int, bytes] | None:
-        """Status and body of the response; None if BentoML's application has to answer."""
+    def _answer(self, endpoint: Endpoint[Any], message: Message) -> Answer | None:
+        """Status, body and perhaps a header of the response; None if BentoML's application has to answer."""
         if message["type"] != "http.request" or message.get("more_body", False):
             return None
         body = message.get("body", b"")
         if len(body) > SMALL_BODY:
             return None
+        self.loop.answering = True
         try:
             champions = self.models.get()
             if len(body) > champions.settings.serving.max_body_bytes:
                 return None
             request = parse_request(endpoint.request, body)
-            if endpoint.runs_in_thread(request):
+            if endpoint.is_slow(champions, request):
+                if endpoint.route in self.slow:  # BentoML's application would take ten times as long to refuse it
+                    self.slow[endpoint.route].refuse(champions.settings.serving.most_waiting)
                 return None
             return 200, endpoint.json(champions, request, utc_now())
+        except TooManyRequests as error:
+            return error.http_status, error_json(error.as_dict()), (b"retry-after", b"%d" % error.retry_after)
         except QianmianError as error:
             log_error(endpoint.route, error)
             return error.http_status, error_json(error.as_dict())
         except Exception:
             logger.exception("route=%s status=500", endpoint.route)
             return 500, error_json(internal_error())
+        finally:
+            self.loop.answering = False
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let BentoML's application answer a request; returns the status."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import anyio
 import orjson
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
@@ -21,7 +20,7 @@ from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.openapi import JSON, operation
 from serving.requests import BodyTooLarge, parse_request
-from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
+from serving.slow_requests import SlowRequests, TooManyRequests, slow_requests
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +50,19 @@ class ChampionsProvider(Protocol):
         ...
 
 
-def make_app(models: ChampionsProvider) -> FastAPI:
-    """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`."""
+def make_app(models: ChampionsProvider, slow: Mapping[str, SlowRequests] | None = None) -> FastAPI:
+    """Make a FastAPI app with a POST route for every entry of `ENDPOINTS`.
+
+    Parameters
+    ----------
+    models : ChampionsProvider
+    slow : mapping of str to SlowRequests, optional
+        Runs the slow requests of each route; default: those of this app only.
+    """
+    slow = slow if slow is not None else slow_requests(ENDPOINTS)
     app = FastAPI(title="Qianmian", docs_url=None, redoc_url=None, openapi_url=None)
-    threads = anyio.CapacityLimiter(THREADS)
     for endpoint in ENDPOINTS.values():
-        handler = _handler(models, endpoint, SlowRequests(endpoint.route, threads))
+        handler = _handler(models, endpoint, slow[endpoint.route])
         app.add_api_route(endpoint.route, handler, methods=["POST"], **operation(endpoint))
     return app
 
@@ -71,7 +77,7 @@ def _handler(
             parsed = parse_request(endpoint.request, body)
             now = utc_now()
             work = partial(endpoint.json, champions, parsed, now)
-            if endpoint.runs_in_thread(parsed):
+            if endpoint.is_slow(champions, parsed):
                 body = await slow.run(request, champions.settings.serving.most_waiting, work)
             else:
                 body = work()

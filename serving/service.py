@@ -8,6 +8,7 @@ The champions come from the Bento that contains this file, else from the workspa
 
 from __future__ import annotations
 
+import sys
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +91,17 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
         A middleware would not see the errors of BentoML's timeout and concurrency limits.
         """
+        from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
         from serving.http import UniformErrorMiddleware, make_app
+        from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
 
-        self.mount_asgi_app(make_app(loader()), path=PREFIX, name=PREFIX.strip("/"))
+        sys.setswitchinterval(SWITCH_SECONDS)
+        loop = LoopState()
+        slow = slow_requests(ENDPOINTS, loop)
+        self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
         app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
-        return FastPath(app, loader(), answers=not needs_middlewares())
+        return FastPath(app, loader(), slow, loop, answers=not needs_middlewares())
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.

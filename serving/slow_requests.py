@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import anyio
@@ -13,9 +13,13 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from qianmian.errors import QianmianError
+from qianmian.interruption import checking
 
 T = TypeVar("T")
 THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
+WORK_SECONDS = 0.001  # of slow work before it gives way again
+MOST_PAUSE_SECONDS = 0.02  # for which it gives way, so that it gets on beside an event loop that is always busy
+SWITCH_SECONDS = 0.0005  # the event loop may want the interpreter lock back several times for one answer
 
 
 class TooManyRequests(QianmianError):
@@ -38,11 +42,47 @@ class TooManyRequests(QianmianError):
         self.retry_after = retry_after
 
 
+class Unwanted(Exception):
+    """Nobody waits for the result of some work any more: its client hung up, or its deadline has passed."""
+
+
+class LoopState:
+    """What slow work knows about the event loop: whether it computes an answer at the moment."""
+
+    def __init__(self) -> None:
+        self.answering = False
+
+
+class SlowWork:
+    """Work on a thread, at its checkpoints: it gives way to the event loop, and ends once it is unwanted."""
+
+    def __init__(self, loop: LoopState) -> None:
+        self.unwanted = False
+        self._loop, self._begun = loop, time.perf_counter()
+
+    def check(self) -> None:
+        """Pause while the event loop computes an answer, unless the last pause has just ended.
+
+        Raises
+        ------
+        Unwanted
+            If nobody waits for the result.
+        """
+        if self.unwanted:
+            raise Unwanted
+        if not self._loop.answering or (now := time.perf_counter()) - self._begun < WORK_SECONDS:
+            return
+        while self._loop.answering and time.perf_counter() - now < MOST_PAUSE_SECONDS:
+            time.sleep(SWITCH_SECONDS)
+        self._begun = time.perf_counter()
+
+
 class SlowRequests:
     """Runs the slow requests of one route in the order of their arrival.
 
     A route runs one request at a time, so that many requests to one route leave a thread for the others. A request
-    whose client hangs up, or whose deadline passes, while it waits is not run.
+    whose client hangs up, or whose deadline passes, while it waits is not run; one that runs ends at its next
+    checkpoint.
 
     Parameters
     ----------
@@ -50,13 +90,27 @@ class SlowRequests:
         Name of the route, for errors.
     threads : anyio.CapacityLimiter
         Threads that all routes share.
+    loop : LoopState, optional
+        The event loop that slow work gives way to.
     """
 
-    def __init__(self, route: str, threads: anyio.CapacityLimiter) -> None:
+    def __init__(self, route: str, threads: anyio.CapacityLimiter, loop: LoopState | None = None) -> None:
         self.route, self.waiting = route, 0
+        self._loop = loop if loop is not None else LoopState()
         self._threads, self._turn = threads, anyio.Semaphore(1)
         self._seconds = 0.1  # of a request, as a moving average
         self._begun: set[asyncio.Task[Any]] = set()
+
+    def refuse(self, most_waiting: int) -> None:
+        """Refuse a request if one runs and so many wait already.
+
+        Raises
+        ------
+        TooManyRequests
+            So many are waiting.
+        """
+        if not self._turn.value and self.waiting >= most_waiting:
+            raise TooManyRequests(self.route, self.waiting, math.ceil(self._seconds))
 
     async def run(self, request: Request, most_waiting: int, work: Callable[[], T]) -> T:
         """Run some work when it is its turn.
@@ -75,8 +129,7 @@ class SlowRequests:
         ClientDisconnect
             The client hung up before the work was done.
         """
-        if not self._turn.value and self.waiting >= most_waiting:
-            raise TooManyRequests(self.route, self.waiting, math.ceil(self._seconds))
+        self.refuse(most_waiting)
         results: list[T] = []
         failures: list[Exception] = []
         async with anyio.create_task_group() as group:
@@ -92,14 +145,17 @@ class SlowRequests:
                 await self._turn.acquire()
             finally:
                 self.waiting -= 1
-            # a thread cannot be stopped once it runs: the task goes on, and keeps the turn, if the request is cancelled
-            task = asyncio.get_running_loop().create_task(self._work(work))
+            # the thread ends at a checkpoint: until then the task keeps the turn, even if the request is cancelled
+            running = SlowWork(self._loop)
+            task = asyncio.get_running_loop().create_task(self._work(work, running))
             self._begun.add(task)
             task.add_done_callback(self._ended)
             try:
                 results.append(await asyncio.shield(task))
             except Exception as error:  # noqa: BLE001 - raised below; here it would become an exception group
                 failures.append(error)
+            finally:
+                running.unwanted = True
             group.cancel_scope.cancel()
         if failures:
             raise failures[0]
@@ -107,10 +163,15 @@ class SlowRequests:
             raise ClientDisconnect
         return results[0]
 
-    async def _work(self, work: Callable[[], T]) -> T:
+    async def _work(self, work: Callable[[], T], running: SlowWork) -> T:
         started = time.perf_counter()
+
+        def work_with_pauses() -> T:
+            with checking(running.check):
+                return work()
+
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+            return await anyio.to_thread.run_sync(work_with_pauses, limiter=self._threads)
         finally:
             self._turn.release()
             self._seconds += 0.2 * (time.perf_counter() - started - self._seconds)
@@ -119,3 +180,9 @@ class SlowRequests:
         self._begun.discard(task)
         if not task.cancelled():
             task.exception()  # of a request that was cancelled, no one else asks for it
+
+
+def slow_requests(routes: Iterable[str], loop: LoopState | None = None) -> dict[str, SlowRequests]:
+    """Return what runs the slow requests of each route, on threads that they share."""
+    threads = anyio.CapacityLimiter(THREADS)
+    return {route: SlowRequests(route, threads, loop) for route in routes}

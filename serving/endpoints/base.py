@@ -10,6 +10,7 @@ from typing import Generic
 import orjson
 
 from serving.champions import Champions
+from serving.costs import LIMIT_MS
 from serving.requests import R
 from serving.responses import Response, ResponseBody
 
@@ -35,8 +36,10 @@ class Endpoint(Generic[R]):
     check : callable
         (champions, request) → anything; run for `validate_only`. It raises the errors that `handle` would raise about
         the request.
-    runs_in_thread : callable
-        request → whether it takes more than about 5 ms and must not block the event loop.
+    estimated_ms : callable
+        request → CPU milliseconds that it is likely to cost, from the constants of `serving.costs`.
+    is_kept : callable
+        (champions, request) → whether the answer is kept, so that it costs next to nothing.
     ready_json : callable
         (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
         else None. It says what `handle` would.
@@ -50,10 +53,15 @@ class Endpoint(Generic[R]):
     response: type[Response]
     handle: Callable[[Champions, R, datetime], ResponseBody]
     response_metadata: Callable[[Champions, datetime], ResponseBody]
+    estimated_ms: Callable[[R], float]
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
-    runs_in_thread: Callable[[R], bool] = lambda _: False
+    is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
     errors: Mapping[int, str] = field(default_factory=dict)
+
+    def is_slow(self, champions: Champions, request: R) -> bool:
+        """Whether the request has to leave the event loop."""
+        return self.estimated_ms(request) > LIMIT_MS and not self.is_kept(champions, request)
 
     def json(self, champions: Champions, request: R, now: datetime) -> bytes:
         """Return the body of the response as JSON."""

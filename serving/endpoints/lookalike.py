@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import MAX_IDS, Identifier, Identifiers, Request
@@ -109,6 +110,12 @@ def _sourced(user_ids: list[str], request: LookalikeRequest) -> list[SourcedId]:
     return [(user_id, request.user_source) for user_id in user_ids]
 
 
+def estimated_ms(request: LookalikeRequest) -> float:
+    """Cost of a request for a few thousand customers; always slow."""
+    audiences = costs.EVIDENCE if request.with_evidence else 1
+    return audiences * (costs.AUDIENCE_MS + costs.SEED_MS * len(request.seed_user_ids))
+
+
 ENDPOINT = Endpoint(
     "/lookalike",
     "Customers similar to a seed audience",
@@ -116,6 +123,6 @@ ENDPOINT = Endpoint(
     LookalikeResponse,
     handle,
     model_metadata(JOB),
+    estimated_ms,
     check=lambda champions, request: known_seeds(champions, _sourced(request.seed_user_ids, request)),
-    runs_in_thread=lambda _: True,
 )

@@ -6,14 +6,13 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import UsersRequest
 from serving.responses import Response, ResponseBody, profile_metadata
 from serving.scoring.lifecycle import JOB, predict_rows
 from serving.users import profile_rows, resolve_users
-
-MAX_INLINE_USERS = 4  # longer lists are scored in a worker thread
 
 
 class PredictionsRequest(UsersRequest):
@@ -62,5 +61,5 @@ ENDPOINT = Endpoint(
     PredictionsResponse,
     handle,
     profile_metadata(JOB),
-    runs_in_thread=lambda request: len(request.user_ids) > MAX_INLINE_USERS,
+    lambda request: costs.PREDICTIONS_MS + costs.PREDICTION_USER_MS * len(request.user_ids),
 )

@@ -7,6 +7,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from qianmian.schema import TAG_CATEGORIES
+from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import UserRequest
@@ -63,5 +64,6 @@ ENDPOINT = Endpoint(
     ProfileResponse,
     handle,
     snapshot_metadata,
+    lambda _: costs.PROFILE_MS,
     check=resolve_user,
 )

@@ -9,6 +9,7 @@ from pydantic import FailFast, Field
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import InvalidRequest
+from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.recommending.new_items import new_items
@@ -27,8 +28,8 @@ from serving.requests import AttributeValues, Identifier, Identifiers, UserReque
 from serving.responses import ResponseBody, model_metadata, new_recommendation_id
 
 MAX_ITEMS = 1_000
-MAX_INLINE_ITEMS = 100
 SCENE = SCENES[DEFAULT_SCENE]
+SCENE_MS = costs.SCENE_MS[DEFAULT_SCENE]
 
 
 class RankRequest(UserRequest):
@@ -97,6 +98,14 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Respons
     }
 
 
+def estimated_ms(request: RankRequest) -> float:
+    """Cost of a request; the reasons of an item take longer than its rank."""
+    ms = SCENE_MS + (costs.LONG_LIST_MS if len(request.item_ids) > costs.LONG_LIST else 0.0)
+    each = costs.RANKED_ITEM_MS + (costs.REASON_MS if request.explain else 0.0)
+    described = costs.DESCRIBED_ITEM_MS * len(request.attributes)
+    return ms + each * len(request.item_ids) + described + costs.events_ms(request.context.events)
+
+
 ENDPOINT = Endpoint(
     "/rank",
     "A given set of items, ranked for one customer",
@@ -104,6 +113,6 @@ ENDPOINT = Endpoint(
     RankResponse,
     handle,
     model_metadata(JOB),
+    estimated_ms,
     check=resolve,
-    runs_in_thread=lambda request: len(request.item_ids) > MAX_INLINE_ITEMS,
 )

@@ -9,18 +9,21 @@ from pydantic import BaseModel, Field, field_validator
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from models.rerank import Slate, quotas
-from serving.champions import Champions
+from serving import costs
+from serving.champions import Champion, Champions
 from serving.endpoints.base import Endpoint
+from serving.recommending.kept_lists import LENGTH as KEPT_LENGTH
+from serving.recommending.kept_lists import Key
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
 from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, resolve_request
 from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
 from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
 from serving.recommending.rows import RecommendedRows, make_rows
-from serving.requests import MAX_IDS, MAX_RESULTS, Identifiers, NumResults, UserRequest
+from serving.requests import MAX_IDS, Identifiers, NumResults, UserRequest
 from serving.responses import ResponseBody, make_metadata, metadata_json, model_metadata, new_recommendation_id
 
-MAX_INLINE_REASONS = 20  # items with reasons; those of more take milliseconds
 KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
+PLAIN_FIELDS = KEPT_FIELDS - {"purchased"}
 
 
 class RecommendationsRequest(ListOptions, UserRequest):
@@ -106,6 +109,43 @@ def list_fields(
     }
 
 
+def estimated_ms(request: RecommendationsRequest) -> float:
+    """Cost of a request whose list is computed."""
+    k, given = request.num_results, request.model_fields_set
+    ms = costs.SCENE_MS.get(request.scene, costs.OTHER_SCENE_MS)
+    if k > costs.LONG_LIST:
+        ms += costs.LONG_LIST_MS
+    if given <= PLAIN_FIELDS:
+        return ms
+    if request.purchased is not None and request.purchased != SCENES[request.scene].purchased[0]:
+        ms += costs.PURCHASED_MS
+    if request.filters or request.exclude:
+        ms += costs.FILTER_MS
+    if request.explain:
+        ms += costs.REASONS_MS + costs.REASON_MS * k
+    if request.exploration is not None:
+        ms += costs.EXPLORATION_MS + costs.POOL_ITEM_MS * request.exploration.pool
+    if request.diversity is not None:
+        ms += costs.CAPS_MS if request.diversity.max_per else 0.0
+        ms += costs.SIMILARITY_MS + costs.SIMILAR_ITEM_MS * k if request.diversity.mmr is not None else 0.0
+    return ms + costs.PROMOTION_MS * len(request.promotions) + costs.events_ms(request.context.events)
+
+
+def is_kept(champions: Champions, request: RecommendationsRequest) -> bool:
+    """Whether the list of a request is kept."""
+    if request.num_results > KEPT_LENGTH or not request.model_fields_set <= KEPT_FIELDS:
+        return False
+    champion = champion_for_scene(champions, SCENES[request.scene])
+    one_id = champions.customers.resolve(request.user_id, request.user_source)
+    return _key(champion, one_id, request) in champions.kept_lists
+
+
+def _key(champion: Champion, one_id: str | None, request: RecommendationsRequest) -> Key:
+    """What a list that may be kept depends on."""
+    scene = SCENES[request.scene]
+    return scene.name, champion.catalogue.user_row(one_id), resolve_purchased(scene, request.purchased)
+
+
 def ready_json(champions: Champions, request: RecommendationsRequest, now: datetime) -> bytes | None:
     """Return the response to a request whose list may be kept, put together from JSON that is kept; else None."""
     if not request.model_fields_set <= KEPT_FIELDS or request.validate_only:
@@ -115,7 +155,7 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
     if not champion.catalogue.trained(scene.name):
         return None
     one_id = champions.customers.resolve(request.user_id, request.user_source)
-    key = scene.name, champion.catalogue.user_row(one_id), resolve_purchased(scene, request.purchased)
+    key = _key(champion, one_id, request)
     list_json = champions.kept_lists.json(key, request.num_results)
     if list_json is None:
         resolved = resolve(champions, request)
@@ -143,11 +183,8 @@ ENDPOINT = Endpoint(
     RecommendationsResponse,
     handle,
     model_metadata(JOB),
+    estimated_ms,
     check=resolve,
-    runs_in_thread=lambda request: (
-        request.num_results > MAX_RESULTS // 2
-        or bool(request.promotions or request.diversity or request.exploration)
-        or (request.explain and request.num_results > MAX_INLINE_REASONS)
-    ),
+    is_kept=is_kept,
     ready_json=ready_json,
 )

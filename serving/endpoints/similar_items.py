@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.recommending.pipeline import explain_short_list, make_slate
@@ -71,6 +72,13 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
     }
 
 
+def estimated_ms(request: SimilarItemsRequest) -> float:
+    """Cost of a request; reasons take longer than the list."""
+    filtered = costs.FILTER_MS if request.filters or request.exclude else 0.0
+    explained = costs.SIMILAR_REASON_MS * request.num_results if request.explain else 0.0
+    return costs.SIMILAR_ITEMS_MS + filtered + explained
+
+
 ENDPOINT = Endpoint(
     "/similar-items",
     "Items similar to one item",
@@ -78,6 +86,7 @@ ENDPOINT = Endpoint(
     SimilarItemsResponse,
     handle,
     model_metadata(JOB),
+    estimated_ms,
     check=make_plan,
     errors={404: "the model does not know the item, and no attributes describe it"},
 )

@@ -16,6 +16,7 @@ from features.interaction_types import PURCHASE, target_of
 from features.interactions import Interactions
 from models.recommend.base import Evidence, Recommender
 from models.recommend.evidence import PURCHASE_EVIDENCE
+from qianmian.interruption import checkpoint
 from serving.champions import Champion
 from serving.recommending.catalogue import Catalogue
 
@@ -83,6 +84,7 @@ class Explainer:
         promoted, explored : bool
             Whether a promotion or exploration placed it.
         """
+        checkpoint()
         if promoted:
             return ["promoted"]
         has_history = self._recent_interactions is not None or self._catalogue.has_history(self._row)
@@ -280,14 +282,17 @@ def score_reasons(
     """
     contributions = _without_missing_values(spec, values, contributions)
     best = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
-    return [
-        [
-            _reason(spec, int(j), float(values[i, j]), float(contributions[i, j]))
-            for j in columns
-            if contributions[i, j] != 0.0
-        ]
-        for i, columns in enumerate(best.tolist())
-    ]
+    reasons = []
+    for i, columns in enumerate(best.tolist()):
+        checkpoint()
+        reasons.append(
+            [
+                _reason(spec, int(j), float(values[i, j]), float(contributions[i, j]))
+                for j in columns
+                if contributions[i, j] != 0.0
+            ]
+        )
+    return reasons
 
 
 def _without_missing_values(

@@ -274,7 +274,7 @@ def test_an_endpoint(name):
     assert issubclass(endpoint.response, Response)
     assert {"model", "as_of", "stale"} <= set(endpoint.response.model_fields)
     assert own_docstring(endpoint.request)
-    for part in (endpoint.handle, endpoint.response_metadata, endpoint.check, endpoint.runs_in_thread):
+    for part in (endpoint.handle, endpoint.response_metadata, endpoint.check, endpoint.estimated_ms):
         assert callable(part)
 
 

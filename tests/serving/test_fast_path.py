@@ -17,6 +17,7 @@ from serving.fast_path import SMALL_BODY, FastPath
 from serving.requests import parse_request
 from serving.server import environment, running
 from serving.service import needs_middlewares
+from serving.slow_requests import TooManyRequests
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 NOW = datetime(2030, 1, 1)
@@ -227,6 +228,27 @@ def test_where_bentoml_has_to_see_every_request_only_unknown_paths_are_kept_from
         asyncio.run(app({**CALL, "method": method, "path": path}, receiving(), sending([])))
     assert seen == ["/v1/profile", "/v1/profile"]
     assert counted == [("/profile", 200), ("/profile", 200), ("unknown", 404)]
+
+
+def test_a_slow_request_that_would_be_refused_is_refused_here(champions, buyers):
+    class Models:
+        def get(self):
+            return champions
+
+    class Full:
+        def refuse(self, most_waiting):
+            raise TooManyRequests("/lookalike", most_waiting, 3)
+
+    body = orjson.dumps({"seed_user_ids": buyers[:30], "size": 5})
+    app, counted = path_of(None, slow={"/lookalike": Full()})
+    app.models = Models()
+    sent = []
+    call = {**CALL, "path": "/v1/lookalike", "raw_path": b"/v1/lookalike"}
+    asyncio.run(app(call, receiving({"type": "http.request", "body": body}), sending(sent)))
+    assert sent[0]["status"] == 429
+    assert (b"retry-after", b"3") in sent[0]["headers"]
+    assert orjson.loads(sent[1]["body"])["error"]["code"] == "too_many_requests"
+    assert counted == [("/lookalike", 429)]
 
 
 def test_websockets_are_closed():

@@ -1,0 +1,39 @@
+"""What requests cost, so that slow ones leave the event loop before they run.
+
+The endpoints add these constants up (`Endpoint.estimated_ms`). They are CPU milliseconds, fitted to Complete Journey's
+champions with `benchmarks/request_costs.py`, which says how far they are off; a factor of two does no harm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+LIMIT_MS = 2.0  # a request that costs more leaves the event loop, which answers nobody meanwhile
+
+# ---- a computed list, by scene
+SCENE_MS = {"home": 1.2, "replenish": 1.0, "discover": 8.0, "similar": 11.0}
+OTHER_SCENE_MS = 5.0
+LONG_LIST = 50  # items; of a longer list, a second model has to rank too
+LONG_LIST_MS = 2.0
+PURCHASED_MS = 1.0  # of an option other than the scene's own
+FILTER_MS = 0.3
+EVENTS_MS, EVENT_MS = 0.7, 0.01  # of the first, of each
+REASONS_MS, REASON_MS = 0.2, 0.035  # of the first item, of each
+CAPS_MS = 30.0  # max_per asks for candidates until the list is full
+SIMILARITY_MS, SIMILAR_ITEM_MS = 1.0, 0.07  # mmr: of the first item, of each
+PROMOTION_MS = 3.0
+EXPLORATION_MS, POOL_ITEM_MS = 0.5, 0.01
+RANKED_ITEM_MS = 0.005
+DESCRIBED_ITEM_MS = 0.02  # an item that the model does not know, with attributes
+
+# ---- other routes
+PROFILE_MS = 1.2
+SIMILAR_ITEMS_MS, SIMILAR_REASON_MS = 1.2, 0.01
+CHURN_MS, CHURN_USER_MS, CHURN_REASONS_MS = 0.4, 0.004, 0.06
+PREDICTIONS_MS, PREDICTION_USER_MS = 0.4, 0.014
+AUDIENCE_MS, SEED_MS, EVIDENCE = 50.0, 0.015, 6  # with evidence, six audiences are computed
+
+
+def events_ms(events: list[Any]) -> float:
+    """Cost of the events in the context of a request."""
+    return EVENTS_MS + EVENT_MS * len(events) if events else 0.0
