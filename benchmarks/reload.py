@@ -8,7 +8,6 @@ that it states belong together.
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import sys
 import time
@@ -20,7 +19,6 @@ from urllib.parse import urlsplit
 
 import common  # noqa: F401 - puts the packages in front of this folder
 import numpy as np
-import psutil
 from common import value
 from http_load import PATH, Target
 

@@ -6,10 +6,12 @@ All customers of a copy of the workspace are asked for one after the other, 10 i
 requests are measured: plain ones whose list is kept by the server (`serving.kept_lists`), the same of a server that
 keeps none, ones with a filter, and ones with an event since the cutoff. The CPU time of a request is that of all
 processes of the server. The start is measured until `/readyz`, and the memory of a worker, and of a second one, is the
-proportional set size after every kind of request.
+proportional set size after every kind of request. At last, requests are sent while the champion and the profiles of
+the workspace move (`reload.py`).
 
 Musts: the requests per second of plain requests at 16 connections are at least those of the server that does nothing,
-and bounds on the CPU time of a request, on the start and on memory. Without --workspace, Complete Journey is ingested
+bounds on the CPU time of a request, on the start and on memory, and no request that fails, or is answered from two
+versions, during a reload. Without --workspace, Complete Journey is ingested
 and its recommender is trained in a temporary folder first (minutes).
 """
 
@@ -33,6 +35,7 @@ import numpy as np
 import yaml
 from common import Must, check, finish, machine, parser, value
 from http_load import CONNECTIONS, PATH, Load, Target, ask_each, measure_sequential, no_op_server, under_load
+from reload import measure_reloads
 
 from features.profiles import snapshot
 from qianmian.workspace import Workspace
@@ -51,6 +54,9 @@ MUSTS = {
     "ready_cpu_s": Must("cpu_seconds", most=10),
     "worker_mb": Must("peak_mb", most=700),
     "second_worker_mb": Must("peak_mb", most=350),
+    "reload_failed": Must("metric", most=0),
+    "reload_mixed": Must("metric", most=0),
+    "reload_grown_mb": Must("peak_mb", most=30),
 }
 
 
@@ -140,6 +146,8 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
             for kind in ("cached", "filtered", "event"):
                 under_load(Target(target.url, bodies[kind]), 1 if quick else 4)
             two_workers = worker_megabytes(target)
+        with server(workspace) as target:
+            result |= measure_reloads(workspace, target, users[:1_000])
     result |= {"worker_mb": value(one_worker), "second_worker_mb": value(two_workers - one_worker)}
     for name, found in rounds.items():
         for metric in (field.name for field in fields(Load)):

@@ -17,6 +17,7 @@ from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
 from models.bundle import ModelBundle, verify
+from models.persist import is_mapped
 from models.recommend.scene import SCENES
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
@@ -333,6 +334,12 @@ def _load_bundle(folder: Path, job: str) -> ModelBundle:
             allowed=BUNDLE_KINDS[job],
             hint=RESTORE_HINT,
         )
+    if not is_mapped(bundle.item_ids):
+        logger.warning(
+            "champion=copied model=%s reason=%s fix=train it again",
+            REGISTERED_PREFIX + job,
+            "an earlier version has written its arrays so that processes cannot share their memory",
+        )
     return bundle
 
 
@@ -387,5 +394,5 @@ def _no_champion_error(job: str) -> NotReady:
     return NotReady(
         f"no {job} model is in production",
         where=REGISTERED_PREFIX + job,
-        hint=f"run `qianmian train {job}` and restart the server",
+        hint=f"run `qianmian train {job}`",
     )

@@ -5,14 +5,13 @@ What moves later is loaded in the same thread, and takes the place of what is se
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
 
+from models.parallel import return_freed_memory
 from models.recommend.ranking.flat_trees import COMPILED
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
@@ -164,10 +163,8 @@ def freeze_garbage_collector() -> None:
 def release_memory() -> None:
     """Give the memory of champions that are not served any more back to the system.
 
-    Some of their objects refer to each other, and frozen objects are never collected. glibc keeps the freed pages of
-    large arrays unless it is told to return them.
+    Some of their objects refer to each other, and frozen objects are never collected.
     """
     gc.unfreeze()
     freeze_garbage_collector()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    return_freed_memory(always=True)
