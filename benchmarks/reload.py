@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import common  # noqa: F401 - puts the packages in front of this folder
@@ -80,9 +79,9 @@ async def ask_until_followed(
         while not followed or len(into.waits) - before < LEAST_REQUESTS:
             if time.perf_counter() - started > MOST_SECONDS:
                 sys.exit(f"{path}: the server did not follow within {MOST_SECONDS:g} s")
-            asked_path, body, sent = (PATH, PROFILE_PATH)[i % 2], bodies[i % len(bodies)], time.perf_counter()
+            route, body, sent = (PATH, PROFILE_PATH)[i % 2], bodies[i % len(bodies)], time.perf_counter()
             i += CONNECTIONS + 1
-            head = f"POST {asked_path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             response = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:"))
@@ -91,9 +90,9 @@ async def ask_until_followed(
             if b" 200 " not in response.split(b"\r\n", 1)[0]:
                 into.failed += 1
                 continue
-            found = is_second(asked_path, answer, version)
+            found = is_second(route, answer, version)
             into.mixed += found is None
-            if asked_path == path and found == wanted and not followed:
+            if route == path and found == wanted and not followed:
                 followed = True
                 into.seconds.append(time.perf_counter() - started)
             await asyncio.sleep(PAUSE)
@@ -125,16 +124,15 @@ def moves(workspace: Workspace, first: str, second: str) -> list[tuple[str, bool
 
     return [
         (PATH, True, champion(second)),
-        (PROFILE_PATH, True, lambda: publish(workspace, replace(profiles, data_digest=OTHER_DIGEST, as_of=later))),
+        (
+            PROFILE_PATH,
+            True,
+            lambda: snapshot.publish(workspace, replace(profiles, data_digest=OTHER_DIGEST, as_of=later)),
+        ),
         (PATH, False, champion(first)),
-        (PROFILE_PATH, False, lambda: publish(workspace, profiles)),
+        (PROFILE_PATH, False, lambda: snapshot.publish(workspace, profiles)),
         (PATH, True, champion(second)),
     ]
-
-
-def publish(workspace: Workspace, profiles: snapshot.Snapshot) -> Path:
-    """Publish profiles."""
-    return snapshot.publish(workspace, profiles)
 
 
 def worker_megabytes(target: Target) -> float:
@@ -158,7 +156,8 @@ def measure_reloads(workspace: Workspace, target: Target, users: list[str]) -> d
         "reload_requests": value(len(waits)),
         "reload_failed": value(answers.failed, n=len(waits)),
         "reload_mixed": value(answers.mixed, n=len(waits)),
-        "reload_wait_ms": value(float(waits.max()), float(np.median(waits)), float(waits.max()), len(waits)),
+        "reload_longest_ms": value(float(waits.max()), n=len(waits)),
+        "reload_p50_ms": value(float(np.median(waits)), n=len(waits)),
         "reload_p99_ms": value(float(np.quantile(waits, 0.99)), n=len(waits)),
         "reload_seconds": value(
             float(np.median(answers.seconds)), min(answers.seconds), max(answers.seconds), len(answers.seconds)

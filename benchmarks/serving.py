@@ -11,8 +11,8 @@ the workspace move (`reload.py`).
 
 Musts: the requests per second of plain requests at 16 connections are at least those of the server that does nothing,
 bounds on the CPU time of a request, on the start and on memory, and no request that fails, or is answered from two
-versions, during a reload. Without --workspace, Complete Journey is ingested
-and its recommender is trained in a temporary folder first (minutes).
+versions, during a reload. Without --workspace, Complete Journey is ingested and its recommender is trained in a
+temporary folder first (minutes).
 """
 
 from __future__ import annotations
@@ -190,6 +190,12 @@ def main() -> None:
         keys = ("p50_ms_1", "p99_ms_1", "rps", "p99_ms", "cpu_us")
         one, one_99, rps, p99, cpu = (found[f"{key}_{name}"]["value"] for key in keys)
         print(f"{name:>16}: {one:6.2f} {one_99:7.2f} · {rps:8,.0f} {p99:7.1f} · {cpu:7,.0f}")
+    keys = ("reload_requests", "reload_p50_ms", "reload_p99_ms", "reload_longest_ms", "reload_seconds")
+    requests, p50, p99, longest, seconds = (found[key]["value"] for key in keys)
+    print(
+        f"five reloads: {requests:,.0f} requests, p50 {p50:.1f}, p99 {p99:.1f}, longest {longest:.0f} ms; "
+        f"followed after {seconds:.1f} s"
+    )
     checks = check(MUSTS, {name: found[name]["value"] for name in MUSTS})
     finish({"serving": {"qianmian": found}}, checks, options.json)
 

@@ -15,7 +15,7 @@ from serving.champions import PROFILES, RESTORE_HINT, Champions
 from serving.endpoints import ENDPOINTS
 from serving.requests import parse_request
 
-USERS = 10  # known customers of each check, or some more
+USERS = 25  # known customers of each check at least, where there are so many: more than a lookalike needs
 ITEMS = 10
 USER_ROUTES = {"churn": "/churn", "lifecycle": "/predictions"}
 Request = dict[str, Any]
@@ -44,7 +44,8 @@ def check_answers(champions: Champions, part: str) -> None:
                 continue
             raise
         except ValidationError as error:
-            raise _refused(route, str(error).splitlines()[-2].strip()) from error
+            first = error.errors()[0]
+            raise _refused(route, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         items = [item["item_id"] for item in orjson.loads(text).get("items", ())]
         if len(set(items)) < len(items):
             raise _refused(route, "an item twice in a list")
@@ -63,10 +64,8 @@ def _requests(champions: Champions, part: str) -> Iterator[tuple[str, Request]]:
         if job in champions.models and part in (job, PROFILES):
             yield from ((route, {"user_ids": [user["user_id"]], "user_source": user["user_source"]}) for user in users)
     if part == "lookalike":
-        yield (
-            "/lookalike",
-            {"seed_user_ids": [user["user_id"] for user in users], "size": ITEMS, "with_evidence": False},
-        )
+        seeds = [user["user_id"] for user in users]
+        yield "/lookalike", {"seed_user_ids": seeds, "size": ITEMS, "with_evidence": False}
     for scene in SCENES.values():
         if scene.job in champions.models and part in (scene.job, PROFILES):
             yield from (("/recommendations", {**user, "scene": scene.name, "num_results": ITEMS}) for user in users)

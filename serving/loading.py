@@ -108,7 +108,9 @@ class BackgroundLoader:
             return
         for part, pointer in moved.items():
             self._reload(source, part, pointer)
-            release_memory()  # here, where no local variable holds what is not served
+            # no local variable holds here what is not served; it is freed without the collector, also if it was frozen
+            freeze_garbage_collector()
+            return_freed_memory(always=True)
 
     def _reload(self, source: WorkspaceSource, part: str, pointer: str) -> None:
         """Serve a part that has moved, if it can be loaded and answers."""
@@ -158,13 +160,3 @@ def freeze_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
-
-
-def release_memory() -> None:
-    """Give the memory of champions that are not served any more back to the system.
-
-    Some of their objects refer to each other, and frozen objects are never collected.
-    """
-    gc.unfreeze()
-    freeze_garbage_collector()
-    return_freed_memory(always=True)

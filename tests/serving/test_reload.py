@@ -118,6 +118,30 @@ def test_only_what_has_moved_is_loaded_and_what_it_replaces_is_released(shop, fo
     assert [reference() for reference in released] == [None, None]
 
 
+def test_champions_are_freed_without_the_garbage_collector(shop):
+    """Once frozen, what only the collector could free would stay; unfreezing it all stops a server for .1 s or more."""
+
+    def load_and_answer() -> None:
+        served = WorkspaceSource(shop).load()
+        served.warm()
+        for part in (*served.models, PROFILES):
+            check_answers(served, part)
+
+    load_and_answer()  # imports and caches of libraries
+    gc.collect()
+    gc.disable()
+    try:
+        load_and_answer()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = {type(found).__module__.partition(".")[0] for found in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left.isdisjoint({"serving", "models", "features", "numpy", "pandas", "pyarrow", "scipy", "sklearn"}), left
+
+
 def test_a_broken_champion_is_reported_once_and_the_one_before_serves_on(shop, following, caplog):
     before = following.loader.get()
     with model_registry.bundle_folder(shop, JOB, "2") as folder:
