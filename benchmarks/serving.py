@@ -6,11 +6,13 @@ All customers of a copy of the workspace are asked for one after the other, 10 i
 requests are measured: plain ones whose list is kept by the server (`serving.kept_lists`), the same of a server that
 keeps none, ones with a filter, and ones with an event since the cutoff. The CPU time of a request is that of all
 processes of the server. The start is measured until `/readyz`, and the memory of a worker, and of a second one, is the
-proportional set size after every kind of request.
+proportional set size after every kind of request. At last, requests are sent while the champion and the profiles of
+the workspace move (`reload.py`).
 
 Musts: the requests per second of plain requests at 16 connections are at least those of the server that does nothing,
-and bounds on the CPU time of a request, on the start and on memory. Without --workspace, Complete Journey is ingested
-and its recommender is trained in a temporary folder first (minutes).
+bounds on the CPU time of a request, on the start and on memory, and no request that fails, or is answered from two
+versions, during a reload. Without --workspace, Complete Journey is ingested and its recommender is trained in a
+temporary folder first (minutes).
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from http_load import (
     server,
     under_load,
 )
+from reload import measure_reloads
 
 from features.profiles import snapshot
 from qianmian.workspace import Workspace
@@ -55,6 +58,9 @@ MUSTS = {
     "ready_cpu_s": Must("cpu_seconds", most=10),
     "worker_mb": Must("peak_mb", most=700),
     "second_worker_mb": Must("peak_mb", most=350),
+    "reload_failed": Must("metric", most=0),
+    "reload_mixed": Must("metric", most=0),
+    "reload_grown_mb": Must("peak_mb", most=30),
 }
 
 
@@ -130,6 +136,8 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
             for kind in ("cached", "filtered", "event"):
                 under_load(Target(target.url, bodies[kind]), 1 if quick else 4)
             two_workers = worker_megabytes(target)
+        with server(workspace) as target:
+            result |= measure_reloads(workspace, target, users[:1_000])
     result |= {"worker_mb": value(one_worker), "second_worker_mb": value(two_workers - one_worker)}
     for name, found in rounds.items():
         for metric in (field.name for field in fields(Load)):
@@ -158,6 +166,12 @@ def main() -> None:
         keys = ("p50_ms_1", "p99_ms_1", "rps", "p99_ms", "cpu_us")
         one, one_99, rps, p99, cpu = (found[f"{key}_{name}"]["value"] for key in keys)
         print(f"{name:>16}: {one:6.2f} {one_99:7.2f} · {rps:8,.0f} {p99:7.1f} · {cpu:7,.0f}")
+    keys = ("reload_requests", "reload_p50_ms", "reload_p99_ms", "reload_longest_ms", "reload_seconds")
+    requests, p50, p99, longest, seconds = (found[key]["value"] for key in keys)
+    print(
+        f"five reloads: {requests:,.0f} requests, p50 {p50:.1f}, p99 {p99:.1f}, longest {longest:.0f} ms; "
+        f"followed after {seconds:.1f} s"
+    )
     checks = check(MUSTS, {name: found[name]["value"] for name in MUSTS})
     finish({"serving": {"qianmian": found}}, checks, options.json)
 

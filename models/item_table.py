@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from typing import Any, Literal
@@ -61,8 +62,11 @@ class ItemTable:
         self._columns.setdefault(ITEM_ID, np.asarray(item_ids, dtype=np.str_))
         self._n_items = len(item_ids)
         self._texts: dict[str, tuple[NDArray[np.str_], NDArray[np.int64]]] = {}
-        self._mask = lru_cache(maxsize=int(np.clip(MASK_BYTES // max(self._n_items, 1), 4, 256)))(self._evaluated)
-        self._codes = lru_cache(maxsize=16)(self._coded)
+        # caches of bound methods would refer back to the table, so that only the garbage collector could free it
+        table: ItemTable = weakref.proxy(self)
+        n_masks = int(np.clip(MASK_BYTES // max(self._n_items, 1), 4, 256))
+        self._mask = lru_cache(maxsize=n_masks)(lambda given: table._evaluated(given))
+        self._codes = lru_cache(maxsize=16)(lambda name, depth: table._coded(name, depth))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the attributes without the lookups, which the copy computes again."""

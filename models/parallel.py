@@ -85,7 +85,7 @@ def run_parallel(work: Sequence[Callable[[], T]]) -> list[T]:
         return results
 
 
-def return_freed_memory() -> None:
+def return_freed_memory(*, always: bool = False) -> None:
     """Give memory that this process has freed back to the operating system.
 
     glibc keeps freed blocks of up to 32 MB for each thread, and Arrow keeps some as well. Measured on 12 million
@@ -93,8 +93,13 @@ def return_freed_memory() -> None:
     holds less than `KEPT_BYTES`, or a quarter of the machine's memory, nothing is returned, because the next fit would
     get the same pages from the system again: on 1.3 million interactions, returning them took 7 of 186 CPU seconds of
     `train recommend` and changed its peak by 1 %.
+
+    Parameters
+    ----------
+    always : bool
+        Return it also while the process holds little.
     """
-    if _holds_little():
+    if not always and _holds_little():
         return
     import pyarrow as pa  # which a server does not need
 

@@ -99,6 +99,14 @@ def _mapped(content: mmap.mmap, entry: zipfile.ZipInfo) -> NDArray[Any] | None:
     return flat.reshape(shape, order="F" if in_columns else "C")
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array that `load_arrays` returned is a view of the file, and no copy."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner is not None
+
+
 def load_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 

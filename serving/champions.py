@@ -6,8 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
 from models.bundle import ModelBundle, verify
+from models.persist import is_mapped
 from models.recommend.scene import SCENES
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
+from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.kept_lists import KeptLists
 from serving.recommending.planned import read_promotions
@@ -39,7 +40,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
 }
 INDEX_FILE = "index.json"
 FORMAT = 1
-PROFILE_JOBS = ("churn", "lifecycle")  # their models read the published profiles
+PROFILES = "profiles"  # in `Champions.failures`, beside the jobs
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 
 
@@ -121,7 +122,7 @@ class Champions:
             If the profiles cannot be read.
         """
         if self.snapshot is None:
-            raise self.failures.get("profiles") or NotReady(
+            raise self.failures.get(PROFILES) or NotReady(
                 "no profiles have been published", hint="run `qianmian features`"
             )
         return self.snapshot
@@ -134,8 +135,11 @@ class Champions:
         return self._encoded[job]
 
     def with_snapshot(self, snapshot: Snapshot) -> Champions:
-        """Return the same models with other profiles."""
-        return Champions(self.models, snapshot, self.settings, self.failures, self.problems)
+        """Return the same models with other profiles, and with the same kept lists, which follow from the models."""
+        failures = {part: error for part, error in self.failures.items() if part != PROFILES}
+        changed = replace(self, snapshot=snapshot, failures=failures)
+        changed.__dict__["kept_lists"] = self.kept_lists  # as `cached_property` keeps it
+        return changed
 
     def warm(self) -> None:
         """Compute the cached values and run every model once, so that the first request is not slow."""
@@ -205,12 +209,9 @@ def load_from_workspace(
     failures: dict[str, QianmianError] = {}
     problems: list[QianmianError] = []
     for job in jobs:
-        for version, folder in _candidate_versions(workspace, job):
+        for version in _candidate_versions(workspace, job):
             try:
-                with folder as path:
-                    bundle = _load_bundle(path, job)
-                planned = read_promotions(bundle, workspace, problems) if BUNDLE_KINDS[job] == "scenes" else ""
-                models[job] = Champion(job, version, bundle, planned)
+                models[job] = load_version(workspace, job, version, problems)
                 break
             except ArtifactError as error:
                 logger.warning("champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, version, error)
@@ -219,12 +220,31 @@ def load_from_workspace(
             problems.append(failures.pop(job))
     snapshot, snapshot_errors = _load_snapshot(workspace)
     if snapshot is None:
-        failures["profiles"] = snapshot_errors[0]
+        failures[PROFILES] = snapshot_errors[0]
     else:
         problems += snapshot_errors
-        _refuse_other_timezones(models, snapshot, failures)
-        _warn_of_retired_features(models, snapshot)
+        refuse_other_timezones(models, snapshot, failures)
+        warn_of_retired_features(models, snapshot)
     return _require_models(Champions(models, snapshot, settings, failures, tuple(problems)), str(workspace.root))
+
+
+def load_version(workspace: Workspace, job: str, version: str, problems: list[QianmianError]) -> Champion:
+    """Load one version of the model of a job.
+
+    Parameters
+    ----------
+    problems : list of QianmianError
+        Gets an error if the planned promotions cannot be read.
+
+    Raises
+    ------
+    ArtifactError
+        If its files cannot be loaded.
+    """
+    with model_registry.bundle_folder(workspace, job, version) as folder:
+        bundle = _load_bundle(folder, job)
+    planned = read_promotions(bundle, workspace, problems) if BUNDLE_KINDS[job] == "scenes" else ""
+    return Champion(job, version, bundle, planned)
 
 
 def load_from_folder(folder: Path) -> Champions:
@@ -251,10 +271,10 @@ def load_from_folder(folder: Path) -> Champions:
         try:
             snapshot = Snapshot.load(folder / index["snapshot"])
         except ArtifactError as error:
-            failures["profiles"] = error
+            failures[PROFILES] = error
         else:
-            _refuse_other_timezones(models, snapshot, failures)
-            _warn_of_retired_features(models, snapshot)
+            refuse_other_timezones(models, snapshot, failures)
+            warn_of_retired_features(models, snapshot)
     return _require_models(Champions(models, snapshot, index["settings"], failures), str(folder))
 
 
@@ -289,42 +309,14 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
     return folder
 
 
-def _refuse_other_timezones(
-    models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]
-) -> None:
-    """Move the models to `failures` that read days or hours of another time zone than that of the profiles."""
-    for job in PROFILE_JOBS:
-        spec = models[job].bundle.spec if job in models else None
-        try:
-            if spec is not None:
-                spec.check_timezone(snapshot.spec.timezone)
-        except ArtifactError as error:
-            logger.warning("champion=other_timezone model=%s reason=%s", models[job].name, error)
-            failures[job] = error
-            del models[job]
-
-
-def _warn_of_retired_features(models: Mapping[str, Champion], snapshot: Snapshot) -> None:
-    """Log the models that learnt from features which are no longer computed; they get the defaults of these."""
-    known = {*snapshot.spec.names, *snapshot.unsupported}
-    for job in PROFILE_JOBS:
-        spec = models[job].bundle.spec if job in models else None
-        features = spec.features if spec is not None else ()
-        retired = [feature.name for feature in features if feature.name not in known and feature.view != "profiles"]
-        if retired:
-            logger.warning(
-                "champion=retired_features model=%s features=%s fix=train it again", models[job].name, ",".join(retired)
-            )
-
-
-def _candidate_versions(workspace: Workspace, job: str) -> Iterator[tuple[str, AbstractContextManager[Path]]]:
-    """Yield the version and bundle folder of the champion, then those of the previous version."""
+def _candidate_versions(workspace: Workspace, job: str) -> Iterator[str]:
+    """Yield the version of the champion, then the previous version."""
     tried = set[str]()
     for alias in (CHAMPION, PREVIOUS):
         version = model_registry.version_of(workspace, job, alias)
         if version is not None and version not in tried:
             tried.add(version)
-            yield version, model_registry.bundle_folder(workspace, job, version)
+            yield version
 
 
 def _load_bundle(folder: Path, job: str) -> ModelBundle:
@@ -341,6 +333,12 @@ def _load_bundle(folder: Path, job: str) -> ModelBundle:
             got=bundle.kind,
             allowed=BUNDLE_KINDS[job],
             hint=RESTORE_HINT,
+        )
+    if not is_mapped(bundle.item_ids):
+        logger.warning(
+            "champion=copied model=%s reason=%s fix=train it again",
+            REGISTERED_PREFIX + job,
+            "an earlier version has written its arrays so that processes cannot share their memory",
         )
     return bundle
 
@@ -396,5 +394,5 @@ def _no_champion_error(job: str) -> NotReady:
     return NotReady(
         f"no {job} model is in production",
         where=REGISTERED_PREFIX + job,
-        hint=f"run `qianmian train {job}` and restart the server",
+        hint=f"run `qianmian train {job}`",
     )

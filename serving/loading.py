@@ -1,4 +1,7 @@
-"""Background loading: the server answers `/livez` at once, and all other routes when the models are loaded."""
+"""Background loading: the server answers `/livez` at once, and all other routes when the models are loaded.
+
+What moves later is loaded in the same thread, and takes the place of what is served when it has shown that it answers.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from models.parallel import return_freed_memory
 from models.recommend.ranking.compiled import COMPILED
 from qianmian.errors import NotReady, QianmianError
 from serving.champions import Champions
+from serving.checks import check_answers
+from serving.following import WorkspaceSource
+from serving.metrics import count_reload
 from serving.recommending.fill import fill_kept_lists
 
 logger = logging.getLogger(__name__)
@@ -20,7 +27,9 @@ GC_THRESHOLD = (50_000, 50, 50)
 
 
 class BackgroundLoader:
-    """Loads the champions in a thread.
+    """Loads the champions in a thread, and then what has moved of them.
+
+    A request calls `get` once, so that its answer is made from one set of champions, the former ones or the new ones.
 
     Parameters
     ----------
@@ -28,10 +37,17 @@ class BackgroundLoader:
         Returns the champions or raises a `QianmianError`.
     loaded : callable
         Called once the champions are there.
+    source : WorkspaceSource, optional
+        What is followed; default: nothing.
     """
 
-    def __init__(self, load: Callable[[], Champions], loaded: Callable[[], None] = lambda: None) -> None:
-        self._load, self._loaded = load, loaded
+    def __init__(
+        self,
+        load: Callable[[], Champions],
+        loaded: Callable[[], None] = lambda: None,
+        source: WorkspaceSource | None = None,
+    ) -> None:
+        self._load, self._loaded, self._source = load, loaded, source
         self._ended = threading.Event()
         self._champions: Champions | None = None
         self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
@@ -68,11 +84,52 @@ class BackgroundLoader:
             self._load_all()
         finally:
             self._ended.set()
+        self._fill()
+        while self._source is not None and self._source.seconds:
+            time.sleep(self._source.seconds)
+            try:
+                self._follow(self._source)
+            except Exception:  # the next look may succeed
+                logger.exception("following=failed")
+
+    def _fill(self) -> None:
         if self._champions is not None:
             try:
                 fill_kept_lists(self._champions)
             except Exception:  # lists that are not kept are computed
                 logger.exception("kept_lists=unfilled")
+
+    def _follow(self, source: WorkspaceSource) -> None:
+        """Load what has moved, one part after the other, so that a broken one does not keep the others back."""
+        moved = source.moved()
+        if moved and self._champions is None:
+            self._load_all()
+            self._fill()
+            return
+        for part, pointer in moved.items():
+            self._reload(source, part, pointer)
+            # no local variable holds here what is not served; it is freed without the collector, also if it was frozen
+            freeze_garbage_collector()
+            return_freed_memory(always=True)
+
+    def _reload(self, source: WorkspaceSource, part: str, pointer: str) -> None:
+        """Serve a part that has moved, if it can be loaded and answers."""
+        started, now = time.perf_counter(), self.get()
+        try:
+            changed = source.with_part(now, part, pointer)
+            if changed is now:
+                return
+            changed.warm()
+            check_answers(changed, part)
+            fill_kept_lists(changed)
+        except Exception as error:
+            known = isinstance(error, QianmianError)
+            logger.error("reload=refused part=%s moved_to=%s reason=%s", part, pointer, error, exc_info=not known)
+            count_reload(part, "refused")
+        else:
+            self._champions = changed
+            logger.info("reload=done part=%s moved_to=%s seconds=%.1f", part, pointer, time.perf_counter() - started)
+            count_reload(part, "loaded")
 
     def _load_all(self) -> None:
         started = time.perf_counter()

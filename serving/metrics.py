@@ -35,3 +35,17 @@ def _histogram() -> Any:
     return BentoMLContainer.metrics_client.get().Histogram(
         "qianmian_request_seconds", "Time to the answer", labelnames=["route", "status"], buckets=SECONDS
     )
+
+
+def count_reload(part: str, outcome: str) -> None:
+    """Count a part (a job, or the profiles) that has moved and was ``loaded`` or ``refused``."""
+    _reloads().labels(part=part, outcome=outcome).inc()
+
+
+@cache
+def _reloads() -> Any:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return BentoMLContainer.metrics_client.get().Counter(
+        "qianmian_reloads", "Champions and profiles that have moved", labelnames=["part", "outcome"]
+    )

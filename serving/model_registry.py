@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # the tables of MLflow that answer what a prediction needs, in the store of a workspace
 ALIAS_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
+ALIASES_QUERY = "SELECT name, version FROM registered_model_aliases WHERE alias = ?"
 ADDRESS_QUERY = (
     "SELECT coalesce(storage_location, source) FROM model_versions "
     "WHERE name = ? AND version = ? AND status = 'READY' AND current_stage <> 'Deleted_Internal'"
@@ -136,6 +137,19 @@ def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | 
     with _translate_errors(workspace):
         models = client.search_registered_models(f"name='{full}'")
         return _alias(models[0], alias) if models else None
+
+
+def champion_versions(workspace: Workspace) -> dict[str, str]:
+    """Return the version of each champion by job, read from the file of the store without MLflow.
+
+    Empty if the store is not a file of the workspace, or cannot be read at this moment.
+    """
+    found = model_store.rows(workspace, ALIASES_QUERY, (CHAMPION,)) or []
+    return {
+        str(name).removeprefix(REGISTERED_PREFIX): str(version)
+        for name, version in found
+        if str(name).startswith(REGISTERED_PREFIX)
+    }
 
 
 @contextlib.contextmanager

@@ -26,18 +26,12 @@ LOAD_SECONDS = 60.0
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
-def load() -> Champions:
-    """Load the champions that this process serves."""
-    from qianmian.config import load_settings
-    from qianmian.workspace import Workspace
-    from serving.champions import load_from_folder, load_from_workspace
+def load_bento() -> Champions:
+    """Load the champions of the Bento that contains this file."""
+    from serving.champions import load_from_folder
+    from serving.package import bento_champions
 
-    if BENTO_FILE.exists():
-        from serving.package import bento_champions
-
-        return load_from_folder(bento_champions(BENTO_FILE))
-    workspace = Workspace.locate()
-    return load_from_workspace(workspace, load_settings(workspace.config_file))
+    return load_from_folder(bento_champions(BENTO_FILE))
 
 
 def loaded_once() -> Path:
@@ -56,10 +50,15 @@ def mark_loaded() -> None:
 
 @cache
 def loader() -> BackgroundLoader:
-    """The loader of this worker."""
+    """The loader of this worker. It follows a workspace; a Bento never changes."""
+    from qianmian.workspace import Workspace
+    from serving.following import WorkspaceSource
     from serving.loading import BackgroundLoader
 
-    return BackgroundLoader(load, loaded=mark_loaded)
+    if BENTO_FILE.exists():
+        return BackgroundLoader(load_bento, loaded=mark_loaded)
+    source = WorkspaceSource(Workspace.locate())
+    return BackgroundLoader(source.load, loaded=mark_loaded, source=source)
 
 
 def needs_middlewares() -> bool:

@@ -21,6 +21,7 @@ HELPERS = {
     "recommenders_page",
     "recommenders_figures",
     "recommenders_peer",
+    "reload",
     "scale_data",
 }  # run or used by others
 PACKAGES = {"qianmian", "features", "models", "training", "serving", "cli", "packs"}

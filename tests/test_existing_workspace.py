@@ -112,6 +112,14 @@ def needs_refused(entry, before):
     return "recommend" in before.get("refused", ()) and entry["route"] in by_recommender and not is_content
 
 
+def test_arrays_that_processes_cannot_share_are_copied_and_this_is_said_once(made, caplog):
+    workspace, _ = made
+    load_from_workspace(workspace, load_settings(workspace.config_file), jobs=["churn", "lifecycle"])
+    said = [record.message for record in caplog.records if record.message.startswith("champion=copied")]
+    assert ["model=qianmian-churn" in said[0], "model=qianmian-lifecycle" in said[1], len(said)] == [True, True, 2]
+    assert all(line.endswith("fix=train it again") for line in said)
+
+
 def test_answers_are_the_same(champions, made):
     _, before = made
     now = datetime.fromisoformat(before["now"])

@@ -25,7 +25,7 @@ class KeptList:
 class KeptLists:
     """Lists of requests that say nothing but customer, scene and purchased option, which follow from the model alone.
 
-    The models and the availability of items do not change while a process serves them, so a list stays right. The list
+    The models and the availability of items do not change while they are served, so a list stays right. The list
     that was used least recently makes room for a new one. Threads may share an object.
 
     Parameters

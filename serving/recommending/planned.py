@@ -57,7 +57,7 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace, problems: list[Qi
             "the planned promotions cannot be read, and the recommender uses those known when it was trained",
             where=str(workspace.lake),
             got=str(error).splitlines()[0],
-            hint="delete the lake folder and ingest again, then restart the server",
+            hint="delete the lake folder and ingest again, then train again or restart the server",
         )
         logger.warning("promotions=broken reason=%s", problem)
         problems.append(problem)

@@ -1,0 +1,78 @@
+"""Requests that champions have to answer before they take the place of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import ValidationError
+
+from models.recommend.scene import DEFAULT_SCENE, SCENES
+from qianmian.errors import ArtifactError, QianmianError
+from serving.champions import PROFILES, RESTORE_HINT, Champions
+from serving.endpoints import ENDPOINTS
+from serving.requests import parse_request
+
+USERS = 25  # known customers of each check at least, where there are so many: more than a lookalike needs
+ITEMS = 10
+USER_ROUTES = {"churn": "/churn", "lifecycle": "/predictions"}
+Request = dict[str, Any]
+
+
+def check_answers(champions: Champions, part: str) -> None:
+    """Answer requests that need a part, a job or `PROFILES`, for an unknown customer and for some of the profiles.
+
+    Without profiles nothing can be answered, so that nothing is checked.
+
+    Raises
+    ------
+    QianmianError
+        If an answer is an error of the server, does not fit the schema of its route (a score that is no number, for
+        example), names an item twice, or is an empty list of the default scene.
+    """
+    if champions.snapshot is None:
+        return
+    for route, request in _requests(champions, part):
+        endpoint, body = ENDPOINTS[route], orjson.dumps(request)
+        try:
+            text = endpoint.json(champions, parse_request(endpoint.request, body), champions.customers.as_of)
+            endpoint.response.model_validate_json(text)
+        except QianmianError as error:
+            if error.http_status < 500:  # about the request: a scene that needs an item, too few known seeds
+                continue
+            raise
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise _refused(route, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        items = [item["item_id"] for item in orjson.loads(text).get("items", ())]
+        if len(set(items)) < len(items):
+            raise _refused(route, "an item twice in a list")
+        if route == "/recommendations" and request["scene"] == DEFAULT_SCENE and not items:
+            raise _refused(route, "an empty list")
+
+
+def _requests(champions: Champions, part: str) -> Iterator[tuple[str, Request]]:
+    """Routes and bodies of requests that need the part."""
+    table = champions.customers.table.select(["user_id", "user_source"])
+    known = table.take(np.arange(0, table.num_rows, max(1, table.num_rows // USERS))).to_pylist()
+    users: list[Request] = [{"user_id": "an unknown customer", "user_source": None}, *known]
+    if part == PROFILES:
+        yield from (("/profile", user) for user in users)
+    for job, route in USER_ROUTES.items():
+        if job in champions.models and part in (job, PROFILES):
+            yield from ((route, {"user_ids": [user["user_id"]], "user_source": user["user_source"]}) for user in users)
+    if part == "lookalike":
+        seeds = [user["user_id"] for user in users]
+        yield "/lookalike", {"seed_user_ids": seeds, "size": ITEMS, "with_evidence": False}
+    for scene in SCENES.values():
+        if scene.job in champions.models and part in (scene.job, PROFILES):
+            yield from (("/recommendations", {**user, "scene": scene.name, "num_results": ITEMS}) for user in users)
+    if part == "recommend":
+        items = champions.require(part).bundle.item_ids[:ITEMS].tolist()
+        yield from (("/rank", {**user, "item_ids": items}) for user in users)
+
+
+def _refused(route: str, got: str) -> ArtifactError:
+    return ArtifactError("the answers are not fit to be sent", where=route, got=got, hint=RESTORE_HINT)

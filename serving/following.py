@@ -1,0 +1,93 @@
+"""Following a workspace: what of it has moved, and loading that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from features.profiles import snapshot as snapshots
+from features.profiles.snapshot import Snapshot
+from qianmian.config import load_settings
+from qianmian.errors import ArtifactError, QianmianError
+from qianmian.settings import ServingSettings
+from qianmian.workspace import Workspace
+from serving import model_registry
+from serving.champions import BUNDLE_KINDS, PROFILES, Champion, Champions, load_from_workspace, load_version
+from serving.profile_models import refuse_other_timezones, warn_of_retired_features
+
+Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
+
+
+class WorkspaceSource:
+    """The champions and profiles of a workspace, which other processes change while this one serves them.
+
+    A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
+    example because another process writes it, has not moved. Each part is loaded once when it moves: if that fails, it
+    is tried again when it moves again. Settings are read by `load` only.
+
+    Attributes
+    ----------
+    seconds : float
+        Time between two looks; 0 if there is no further one.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.seconds = ServingSettings().reload_seconds
+        self._seen: Pointers = {}
+
+    def load(self) -> Champions:
+        """Load the champions and the profiles; see `load_from_workspace`."""
+        self.moved()  # what moves from now on is loaded again
+        settings = load_settings(self.workspace.config_file)
+        self.seconds = settings.serving.reload_seconds
+        return load_from_workspace(self.workspace, settings)
+
+    def moved(self) -> Pointers:
+        """Return what has moved since the last look, the profiles first, because new models may read new features."""
+        now = {**_pointer_of_profiles(self.workspace), **_pointers_of_jobs(self.workspace)}
+        moved = {part: pointer for part, pointer in now.items() if self._seen.get(part) != pointer}
+        self._seen |= now
+        return moved
+
+    def with_part(self, champions: Champions, part: str, pointer: str) -> Champions:
+        """Load the profiles, or a version of the model of a job, and return the champions with it.
+
+        Raises
+        ------
+        QianmianError
+            If it cannot be loaded, or does not fit what is served.
+        """
+        if part == PROFILES:
+            snapshot = snapshots.load_current(self.workspace)
+            _check_fit(champions.models, snapshot)
+            return champions.with_snapshot(snapshot)
+        if part in champions.models and champions.models[part].version == pointer:
+            return champions
+        champion = load_version(self.workspace, part, pointer, [])
+        if champions.snapshot is not None:
+            _check_fit({part: champion}, champions.snapshot)
+        failures = {other: error for other, error in champions.failures.items() if other != part}
+        return replace(champions, models={**champions.models, part: champion}, failures=failures)
+
+
+def _pointers_of_jobs(workspace: Workspace) -> Pointers:
+    versions = model_registry.champion_versions(workspace)
+    return {job: versions[job] for job in BUNDLE_KINDS if job in versions}
+
+
+def _pointer_of_profiles(workspace: Workspace) -> Pointers:
+    try:
+        name = snapshots.current_snapshot_name(workspace)
+    except (ArtifactError, OSError):
+        return {}
+    return {} if name is None else {PROFILES: name}
+
+
+def _check_fit(models: Mapping[str, Champion], snapshot: Snapshot) -> None:
+    """Raise the error of a model that cannot read the profiles."""
+    failures: dict[str, QianmianError] = {}
+    refuse_other_timezones(dict(models), snapshot, failures)
+    for error in failures.values():
+        raise error
+    warn_of_retired_features(models, snapshot)
