@@ -250,6 +250,12 @@ class ServingSettings(Section):
     kept_lists: int = Field(
         20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )
+    drain_seconds: float = Field(
+        1.0, ge=0, description="after SIGTERM, connections are still accepted for so long; /readyz says 503"
+    )
+    shutdown_seconds: float = Field(
+        20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
+    )
 
 
 class Settings(Section):
