@@ -187,7 +187,7 @@ class Server(uvicorn.Server):
         for connection in self.http_connections():
             connection.close_after_response()
         if not self.abandoned():
-            await asyncio.sleep(settings.drain_seconds)
+            await asyncio.sleep(min(settings.drain_seconds, settings.shutdown_seconds))
         await self.stop_accepting(sockets or [])
         # the request of a connection that was made a moment ago is on its way
         await self.until_closed(min(time.monotonic() + settings.drain_seconds, end))
