@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 HEAD_SECONDS = 10.0  # until the head of a request is complete; also until a new connection sends its first one
 HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
 TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
-LINGER_SECONDS = 2.0
-STRAGGLER_SECONDS = 1  # for requests that were cut
+LINGER_SECONDS = 2.0  # that a refused connection is read on
+STRAGGLER_SECONDS = 1  # until requests that were cut have noticed
 
 
 class WorkerState(ServerState):
@@ -87,8 +87,8 @@ class BoundedHttp(HttpToolsProtocol):
 
         What still arrives is read for a moment, because a client that is sending would see a reset connection instead.
         """
-        if self.has_request and self.cycle.response_started:
-            self.transport.abort()
+        if self.transport.is_closing() or (self.has_request and self.cycle.response_started):
+            self.transport.abort()  # a response is on its way, which the client does not read
             return
         body = error_json(error or error_for_status(status))
         head = (
@@ -140,6 +140,7 @@ class Server(uvicorn.Server):
             self.close_headless(time.monotonic())
             if self.abandoned():
                 logger.warning("shutdown=abandoned reason=the supervisor has ended")
+                self.loader.shut_down()
                 self.should_exit = True
         return bool(await super().on_tick(counter))
 

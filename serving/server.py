@@ -58,7 +58,7 @@ def own_home(workspace: Workspace, environment: Mapping[str, str]) -> Iterator[t
     folder = workspace.root if os.access(workspace.root, os.W_OK) else None
     if folder is not None:
         remove_leftovers(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=HOME_PREFIX) as home:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=HOME_PREFIX, ignore_cleanup_errors=True) as home:
         new = Path(home, f"{LOCK}.new")
         with new.open("w") as handle:
             try_lock(handle)

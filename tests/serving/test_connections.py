@@ -193,6 +193,9 @@ def test_sigterm_cuts_no_request(workspace, buyers, workers, tmp_path, request_)
             threading.Thread(target=hammer, args=(url, path, body, found, first))
             for path, body in (slow, slow, explain, explain, *plain)
         ]
+        while log.read_text().count("Service qianmian initialized") < workers:  # each then begins to accept
+            time.sleep(0.1)
+        time.sleep(0.5)
         while any(request_(url + "/readyz")[0] != 200 for _ in range(30)):  # connections go to either worker
             time.sleep(0.1)
         for thread in threads:

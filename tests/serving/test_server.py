@@ -57,8 +57,11 @@ def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_stays
 @pytest.mark.slow
 def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
     port, before = free_port(), set(workspace.root.glob(".serve-*"))
-    code = f"from serving.run import serve; from qianmian.workspace import Workspace; serve(Workspace({workspace.root!r}), port={port}, workers=2)"
-    started = subprocess.Popen([sys.executable, "-c", f"from pathlib import PosixPath; {code}"])
+    code = (
+        "import sys; from pathlib import Path; from qianmian.workspace import Workspace; from serving.run import serve; "
+        "serve(Workspace(Path(sys.argv[1])), port=int(sys.argv[2]), workers=2)"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
     wait_ready(f"http://127.0.0.1:{port}", started)
     (supervisor,) = psutil.Process(started.pid).children()
     workers = supervisor.children()
@@ -71,7 +74,7 @@ def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(wo
     assert request_(f"http://127.0.0.1:{port}/livez")[0] == 200
 
     supervisor.kill()
-    gone, alive = psutil.wait_procs([supervisor, *workers], timeout=20)
+    _, alive = psutil.wait_procs([supervisor, *workers], timeout=20)
     assert not alive
     with own_home(workspace, environment(workspace)):
         assert not home.exists()
