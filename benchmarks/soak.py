@@ -165,11 +165,11 @@ def main() -> None:
     print(machine())
     with copied_workspace(options.workspace, "recommend", "churn") as workspace:
         found = measure(workspace, options.quick)
-    slope = found["slope_kb"]
+    slope, errors = found["slope_kb"], found["errors"]
+    print(f"{errors['n']:,} requests, {errors['value']:.0f} with another status than theirs")
     print(
-        f"{found['errors']['n']:,} requests, {found['errors']['value']:.0f} errors · worker {found['first_mb']['value']:.0f}"
-        f" → {found['last_mb']['value']:.0f} MB · slope {slope['value']:+.1f} [{slope['low']:+.1f}, {slope['high']:+.1f}]"
-        f" kB per {STEP:,} requests"
+        f"memory of the worker {found['first_mb']['value']:.0f} → {found['last_mb']['value']:.0f} MB, slope"
+        f" {slope['value']:+.1f} [{slope['low']:+.1f}, {slope['high']:+.1f}] kB per {STEP:,} requests"
     )
     checks = check(MUSTS, {name: found[name]["value"] for name in MUSTS})
     finish({"soak": {"qianmian": found}}, checks, options.json)

@@ -22,12 +22,14 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the champions over HTTP with BentoML; Ctrl-C stops the server."""
+    from qianmian.config import load_settings
     from serving.model_registry import list_models
     from serving.run import serve as run_server
     from serving.server import check_port
 
     output = Output(as_json)
     located = Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file).serving
     check_port(host, port)
     champions = {
         str(model["name"]): str(model["champion"]) for model in list_models(located) if model["champion"] is not None
@@ -38,7 +40,7 @@ def serve(
     output.result({"workspace": located.root, "url": url, "workers": workers, "champions": champions})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
     output.say(f"{url} is ready when {url}/readyz returns 200; routes: {url}/docs.json; Ctrl-C stops the server")
-    code = run_server(located, host, port, workers)
+    code = run_server(located, host, port, workers, shutdown_seconds=settings.shutdown_seconds)
     if code:
         raise NotReady(
             f"the server ended with exit code {code}",

@@ -253,6 +253,12 @@ class ServingSettings(Section):
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"
     )
+    drain_seconds: float = Field(
+        1.0, ge=0, description="after SIGTERM, connections are still accepted for so long; /readyz says 503"
+    )
+    shutdown_seconds: float = Field(
+        20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
+    )
 
 
 class Settings(Section):

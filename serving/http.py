@@ -170,6 +170,7 @@ STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     408: ("timeout", "the request took too long to arrive", "send it again"),
     413: ("body_too_large", "the body is too large", "send fewer ids at a time"),
     429: ("too_many_requests", "the server has too many requests", "try again later"),
+    431: ("head_too_large", "the head of the request is too large", "send fewer or shorter headers"),
     CLIENT_CLOSED: ("client_closed", "the client hung up before it had sent the body", None),
     500: ("internal", "internal server error", "the log of the server has the details"),
     503: ("not_ready", "the server is not ready", "try again when /readyz returns 200"),

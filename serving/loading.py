@@ -52,6 +52,7 @@ class BackgroundLoader:
         self._champions: Champions | None = None
         self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
         self._thread: threading.Thread | None = None
+        self._shut_down: NotReady | None = None
 
     def start(self) -> None:
         """Start loading; further calls have no effect."""
@@ -76,8 +77,12 @@ class BackgroundLoader:
         return self._champions
 
     def why_not_ready(self) -> QianmianError | None:
-        """Return the error that `get` would raise, None if it would not."""
-        return self._error if self._champions is None else None
+        """Return the error that `get` would raise, or that the server shuts down; else None."""
+        return self._shut_down or (self._error if self._champions is None else None)
+
+    def shut_down(self) -> None:
+        """Be ready no more; requests that still arrive get the champions."""
+        self._shut_down = NotReady("the server is shutting down", hint="send the request to another server")
 
     def _run(self) -> None:
         try:

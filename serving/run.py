@@ -8,11 +8,20 @@ from collections.abc import Mapping
 from types import FrameType
 
 from qianmian.workspace import Workspace
-from serving.server import check_port, command, environment, own_home, stop
+from serving.server import STOP_SECONDS, check_port, command, environment, own_home, stop
 
 
-def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, workers: int = 1) -> int:
-    """Run the server until it exits or SIGINT or SIGTERM arrives; then stop it and its workers.
+def serve(
+    workspace: Workspace,
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    workers: int = 1,
+    *,
+    shutdown_seconds: float = 20.0,
+) -> int:
+    """Run the server until it exits or SIGINT or SIGTERM arrives; then let it answer what it has, and stop it.
+
+    A second SIGINT ends it at once.
 
     Parameters
     ----------
@@ -24,6 +33,8 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, worke
         Port to listen on.
     workers : int
         Number of worker processes.
+    shutdown_seconds : float
+        Seconds after which the workers end by themselves (`serving.shutdown_seconds`); soon after, they are killed.
 
     Returns
     -------
@@ -36,24 +47,31 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 3000, worke
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
-    with own_home(workspace, environment(workspace, workers)) as env:
-        return _serve(command(host, port), env)
+    with own_home(workspace, environment(workspace, workers)) as (env, lock):
+        return _serve(command(host, port), env, lock, shutdown_seconds + STOP_SECONDS)
 
 
-def _serve(arguments: list[str], env: Mapping[str, str]) -> int:
+def _serve(arguments: list[str], env: Mapping[str, str], lock: int, most_seconds: float) -> int:
     stopping = False
     # in its own session, Ctrl-C reaches only this process, which then stops the server and all its workers
-    process = subprocess.Popen(arguments, env=env, start_new_session=True)
+    process = subprocess.Popen(arguments, env=env, start_new_session=True, pass_fds=[lock])
 
-    def end(_number: int, _frame: FrameType | None) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         nonlocal stopping
-        stopping = True
-        process.terminate()
+        if number == signal.SIGALRM or (stopping and number == signal.SIGINT):
+            process.kill()  # its workers notice, and end
+        elif not stopping:
+            stopping = True
+            process.terminate()
+            signal.setitimer(signal.ITIMER_REAL, most_seconds)
 
-    previous_handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {
+        number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    }
     try:
         code = process.wait()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in previous_handlers.items():
             signal.signal(number, handler)
         stop(process)

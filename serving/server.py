@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,12 +19,15 @@ from typing import IO
 
 import orjson
 
+from features.data.locking import try_lock
 from qianmian.errors import NotReady, UsageError
 from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace
 
 SERVICE = "serving.service:Qianmian"
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
+HOME_PREFIX = ".serve-"
+LOCK = "lock"
 
 
 def command(host: str = "127.0.0.1", port: int = 3000, target: str = SERVICE) -> list[str]:
@@ -42,15 +46,32 @@ def environment(workspace: Workspace | None, workers: int = 1) -> dict[str, str]
 
 
 @contextlib.contextmanager
-def own_home(workspace: Workspace, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def own_home(workspace: Workspace, environment: Mapping[str, str]) -> Iterator[tuple[dict[str, str], int]]:
     """Context manager of the environment of a server with a ``BENTOML_HOME`` of its own, in the workspace.
 
     BentoML keeps the metrics of its processes there and empties the folder at its start, so that two servers with the
     same one would lose theirs. In a workspace that cannot be written it is a temporary folder.
+
+    The second value is a file descriptor that the server has to inherit: the folder is locked as long as a process has
+    it open. Folders that nobody has locked are those of servers that were killed, and are removed.
     """
     folder = workspace.root if os.access(workspace.root, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".serve-") as home:
-        yield {**environment, "BENTOML_HOME": home}
+    if folder is not None:
+        remove_leftovers(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=HOME_PREFIX, ignore_cleanup_errors=True) as home:
+        new = Path(home, f"{LOCK}.new")
+        with new.open("w") as handle:
+            try_lock(handle)
+            new.rename(Path(home, LOCK))  # now only, so that no other server finds it unlocked
+            yield {**environment, "BENTOML_HOME": home}, handle.fileno()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the homes of servers of which no process is left."""
+    for lock in folder.glob(f"{HOME_PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError), lock.open("r+") as handle:  # another server may be removing it
+            if try_lock(handle):
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def check_port(host: str, port: int) -> None:
@@ -119,10 +140,12 @@ def running(
     chosen = port if port is not None else free_port(host)
     check_port(host, chosen)
     with contextlib.ExitStack() as stack:
+        locks = []
         if env is None:
             env = environment(workspace, workers)
             if workspace is not None:  # a Bento is looked up in the home of the caller
-                env = stack.enter_context(own_home(workspace, env))
+                env, lock = stack.enter_context(own_home(workspace, env))
+                locks.append(lock)
         process = subprocess.Popen(
             command(host, chosen, target),
             env=dict(env),
@@ -130,6 +153,7 @@ def running(
             stdout=log or subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=locks,
         )
         stack.callback(stop, process)
         url = f"http://{host}:{chosen}"

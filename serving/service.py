@@ -9,7 +9,7 @@ The champions come from the Bento that contains this file, else from the workspa
 from __future__ import annotations
 
 import sys
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +88,18 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return the application of a worker: BentoML's, in which `/v1` is mounted, behind the fast path.
 
-        A middleware would not see the errors of BentoML's timeout and concurrency limits.
+        A middleware would not see the errors of BentoML's timeout and concurrency limits. The worker that calls this
+        then runs `uvicorn.Server`.
         """
+        import uvicorn
+
+        from serving.connections import Server
         from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
         from serving.http import UniformErrorMiddleware, make_app
         from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
 
+        uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)
@@ -128,6 +133,22 @@ class Qianmian:
         # a worker that replaces another one accepts no connection before it can answer, because others can
         if loaded_once().exists():
             loader().wait(LOAD_SECONDS)
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def close_sockets_early() -> None:
+        """Let the supervisor, in which this runs, close the listening sockets before it stops the workers.
+
+        Otherwise clients could connect until it has ended, with nobody to accept them, and would be reset then.
+        """
+        from bentoml._internal.utils import circus
+
+        class Supervisor(circus.Arbiter):
+            def stop(self) -> Any:
+                self.sockets.close_all()
+                return super().stop()
+
+        circus.Arbiter = Supervisor  # type: ignore[misc]
 
     async def __is_ready__(self) -> bool:
         return loader().why_not_ready() is None

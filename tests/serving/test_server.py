@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,20 +16,69 @@ import psutil
 import pytest
 
 from qianmian.workspace import Workspace
-from serving.server import environment, own_home, running
+from serving.server import check_port, environment, free_port, own_home, remove_leftovers, running, wait_ready
 
 
 def test_each_server_has_a_home_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setenv("BENTOML_HOME", "/home of the caller")
     shop = Workspace(tmp_path)
-    with own_home(shop, environment(shop)) as first, own_home(shop, environment(shop)) as second:
+    with own_home(shop, environment(shop)) as (first, _), own_home(shop, environment(shop)) as (second, _):
         assert len({first["BENTOML_HOME"], second["BENTOML_HOME"], "/home of the caller"}) == 3
         assert Path(first["BENTOML_HOME"]).parent == tmp_path
         assert Path(first["BENTOML_HOME"]).is_dir()
     assert not list(tmp_path.iterdir())
     missing = Workspace(tmp_path / "not there")
-    with own_home(missing, environment(missing)) as elsewhere:
+    with own_home(missing, environment(missing)) as (elsewhere, _):
         assert Path(elsewhere["BENTOML_HOME"]).is_dir()
+
+
+def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_stays(tmp_path):
+    shop = Workspace(tmp_path)
+    (tmp_path / ".serve-unknown").mkdir()  # no one says whose it is
+    with own_home(shop, environment(shop)) as (living, lock):
+        server = subprocess.Popen(["sleep", "60"], pass_fds=[lock])
+        dead = tmp_path / ".serve-dead"
+        shutil.copytree(living["BENTOML_HOME"], dead)
+        remove_leftovers(tmp_path)
+        assert not dead.exists()
+        assert Path(living["BENTOML_HOME"]).exists()
+        kept = tmp_path / ".serve-kept"
+        Path(living["BENTOML_HOME"]).rename(kept)  # as if its process had been killed
+    try:
+        remove_leftovers(tmp_path)
+        assert kept.exists(), "the server lives, although the process that started it does not"
+    finally:
+        server.kill()
+        server.wait()
+    remove_leftovers(tmp_path)
+    assert [folder.name for folder in tmp_path.iterdir()] == [".serve-unknown"]
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
+    port, before = free_port(), set(workspace.root.glob(".serve-*"))
+    code = (
+        "import sys; from pathlib import Path; from qianmian.workspace import Workspace; from serving.run import serve; "
+        "serve(Workspace(Path(sys.argv[1])), port=int(sys.argv[2]), workers=2)"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
+    wait_ready(f"http://127.0.0.1:{port}", started)
+    (supervisor,) = psutil.Process(started.pid).children()
+    workers = supervisor.children()
+    (home,) = set(workspace.root.glob(".serve-*")) - before
+
+    started.kill()
+    started.wait()
+    remove_leftovers(workspace.root)
+    assert home.exists(), "the server still runs"
+    assert request_(f"http://127.0.0.1:{port}/livez")[0] == 200
+
+    supervisor.kill()
+    _, alive = psutil.wait_procs([supervisor, *workers], timeout=20)
+    assert not alive
+    with own_home(workspace, environment(workspace)):
+        assert not home.exists()
+    check_port("127.0.0.1", port)
 
 
 def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buyers, request_):

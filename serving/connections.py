@@ -1,0 +1,237 @@
+"""The connections of a worker: heads of requests are bounded, and a server that has to end answers what it was sent.
+
+BentoML's worker runs `uvicorn.Server` and has no option for either; `UniformService.to_asgi` replaces it by `Server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from qianmian.errors import QianmianError
+from qianmian.settings import ServingSettings
+from serving.http import error_for_status, error_json
+from serving.loading import BackgroundLoader
+from serving.openapi import JSON
+
+logger = logging.getLogger(__name__)
+
+HEAD_SECONDS = 10.0  # until the head of a request is complete; also until a new connection sends its first one
+HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
+TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
+LINGER_SECONDS = 2.0  # that a refused connection is read on
+STRAGGLER_SECONDS = 1  # until requests that were cut have noticed
+
+
+class WorkerState(ServerState):
+    """What the connections of a worker share."""
+
+    draining = False
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with a bound on the size of heads, and with errors in the uniform format.
+
+    `Server` bounds their time: one look at all connections now and then is cheaper than a timer for each request.
+    """
+
+    server_state: WorkerState
+    head_bytes = 0  # that have arrived of an incomplete head
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether a head has begun and is not complete."""
+        return self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a request waits for its response."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        if len(data) > HEAD_BYTES:  # in parts, so that a long head is not parsed before it is counted
+            for start in range(0, len(data), HEAD_BYTES):
+                if self in self.connections:
+                    self.data_received(data[start : start + HEAD_BYTES])
+            return
+        super().data_received(data)
+        if self.cycle is not None and self.cycle.scope is self.scope:  # the last head is complete
+            self.head_bytes = 0
+            if self.server_state.draining:
+                self.close_after_response()
+        elif self in self.connections:  # it is neither closed nor a websocket now
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_BYTES:
+                self.refuse(431)
+
+    def close_after_response(self) -> None:
+        """Let the response to the last request, if it has not begun, announce the end of the connection."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(400, {**error_for_status(400), "message": "the request is not valid HTTP"})
+
+    def refuse(self, status: int, error: dict[str, Any] | None = None) -> None:
+        """Send an error instead of a response, and close the connection.
+
+        What still arrives is read for a moment, because a client that is sending would see a reset connection instead.
+        """
+        if self.transport.is_closing() or (self.has_request and self.cycle.response_started):
+            self.transport.abort()  # a response is on its way, which the client does not read
+            return
+        body = error_json(error or error_for_status(status))
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON}\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self.transport.set_protocol(asyncio.Protocol())  # reads and forgets; closes once the client has closed
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.connection_lost(ConnectionAbortedError())  # tells the request, if there is one
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server of a worker, which drains before it ends and closes connections without a complete head.
+
+    After SIGTERM or SIGINT, `/readyz` returns 503, and every response announces the end of its connection. Connections
+    are accepted for `drain_seconds` more, so that a load balancer finds out before the server refuses them. Then the
+    server waits for the requests that it has; those that are left `shutdown_seconds` after the signal get a 503. A
+    worker whose supervisor was killed, which can send no signal, ends without waiting.
+
+    Parameters
+    ----------
+    config : uvicorn.Config
+    loader : BackgroundLoader
+        Is told of the shutdown, and has the settings.
+    """
+
+    server_state: WorkerState
+
+    def __init__(self, config: uvicorn.Config, loader: BackgroundLoader) -> None:
+        config.http = BoundedHttp
+        super().__init__(config)
+        self.server_state = WorkerState()
+        self.loader = loader
+        self._supervisor = os.getppid()
+        self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
+
+    def http_connections(self) -> list[BoundedHttp]:
+        """The open connections that are no websockets."""
+        return [connection for connection in self.server_state.connections if isinstance(connection, BoundedHttp)]
+
+    # ---- time of heads -----------------------------------------------------------------------------------------------
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS == 0:
+            self.close_headless(time.monotonic())
+            if self.abandoned():
+                logger.warning("shutdown=abandoned reason=the supervisor has ended")
+                self.loader.shut_down()
+                self.should_exit = True
+        return bool(await super().on_tick(counter))
+
+    def close_headless(self, now: float) -> None:
+        """Close the connections that have sent no complete head for `HEAD_SECONDS`.
+
+        Those that are idle after a response have a timer of uvicorn's, which the next byte stops.
+        """
+        noticed, self._headless = self._headless, {}
+        for connection in self.http_connections():
+            if connection.has_request or connection.timeout_keep_alive_task is not None:
+                continue
+            last, begun = noticed.get(connection, (connection.cycle, now))
+            if last is not connection.cycle:  # it has had a request meanwhile
+                begun = now
+            if now - begun < HEAD_SECONDS:
+                self._headless[connection] = connection.cycle, begun
+            elif connection.reads_head:
+                connection.refuse(408)
+            else:  # browsers open connections in advance, and expect no response on them
+                connection.transport.close()
+
+    # ---- draining ----------------------------------------------------------------------------------------------------
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.loader.shut_down()
+        super().handle_exit(sig, frame)
+
+    def abandoned(self) -> bool:
+        """Whether the supervisor has ended before the worker."""
+        return os.getppid() != self._supervisor
+
+    def settings(self) -> ServingSettings:
+        """The settings of the champions; the defaults if there are none."""
+        try:
+            return self.loader.get().settings.serving
+        except QianmianError:
+            return ServingSettings()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        settings, started = self.settings(), time.monotonic()
+        end = started + settings.shutdown_seconds
+        logger.info("shutdown=draining seconds=%g most_seconds=%g", settings.drain_seconds, settings.shutdown_seconds)
+        self.server_state.draining = True
+        for connection in self.http_connections():
+            connection.close_after_response()
+        if not self.abandoned():
+            await asyncio.sleep(min(settings.drain_seconds, settings.shutdown_seconds))
+        await self.stop_accepting(sockets or [])
+        # the request of a connection that was made a moment ago is on its way
+        await self.until_closed(min(time.monotonic() + settings.drain_seconds, end))
+        for connection in self.http_connections():
+            if not connection.has_request:
+                connection.transport.close()
+        await self.until_closed(end)
+        if cut := self.http_connections():
+            logger.warning("shutdown=cut connections=%d seconds=%.1f", len(cut), time.monotonic() - started)
+        for connection in cut:
+            reason = self.loader.why_not_ready()
+            connection.refuse(503, reason.as_dict() if reason is not None else None)
+        self.config.timeout_graceful_shutdown = STRAGGLER_SECONDS
+        await super().shutdown(sockets)
+
+    async def stop_accepting(self, sockets: list[socket.socket]) -> None:
+        """Accept the connections that clients have made, and no more; closing a listening socket would reset them.
+
+        All workers and the supervisor have the same socket, and clients are refused once the last of them closes it.
+        """
+        waiting = [connection for listening in sockets for connection in accepted(listening)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self.make_protocol, connection, ssl=self.config.ssl)
+
+    def make_protocol(self) -> BoundedHttp:
+        """Return the protocol of a new connection, as `uvicorn.Server.startup` does."""
+        return BoundedHttp(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def until_closed(self, end: float) -> None:
+        """Wait until all connections are closed, at most until a moment of the monotonic clock."""
+        while self.server_state.connections and time.monotonic() < end and not self.abandoned():
+            await asyncio.sleep(0.02)
+
+
+def accepted(listening: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait at a listening socket."""
+    listening.setblocking(False)
+    while True:
+        try:
+            yield listening.accept()[0]
+        except OSError:  # there is none, or it is gone
+            return
