@@ -9,6 +9,7 @@ The champions come from the Bento that contains this file, else from the workspa
 from __future__ import annotations
 
 import sys
+import time
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from serving.loading import BackgroundLoader
 
 EVERY_URL = ".*"
-LOAD_SECONDS = 60.0
+LOAD_SECONDS = 600.0  # that a worker waits for models before it accepts connections; two or three are usual
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
@@ -42,10 +43,33 @@ def loaded_once() -> Path:
 
 
 def mark_loaded() -> None:
-    """Make `loaded_once`."""
+    """Make `loaded_once`; at the first start, only the first worker does."""
+    if not is_first_worker() and not loaded_once().exists():
+        return
     marker = loaded_once()
     marker.parent.mkdir(parents=True, exist_ok=True)  # BentoML makes the folder only where it keeps metrics
     marker.touch()
+
+
+def is_first_worker() -> bool:
+    """Whether this is the worker that accepts connections while it loads its models."""
+    return bool(bentoml.server_context.worker_index == 1)
+
+
+def wait_for_others() -> None:
+    """Let a worker accept no connection before it can answer, where there are others that can, or will soon.
+
+    All workers share the port, and a client cannot choose. At the first start one worker answers `/livez` and `/readyz`
+    while all load; the others wait until they have loaded, and it has. A worker that replaces another one waits until
+    it has loaded.
+    """
+    if loaded_once().exists():
+        loader().wait(LOAD_SECONDS)
+    elif not is_first_worker():
+        loader().wait(LOAD_SECONDS)
+        end = time.monotonic() + LOAD_SECONDS
+        while loader().why_not_ready() is None and not loaded_once().exists() and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 @cache
@@ -130,9 +154,7 @@ class Qianmian:
 
     def __init__(self) -> None:
         loader().start()
-        # a worker that replaces another one accepts no connection before it can answer, because others can
-        if loaded_once().exists():
-            loader().wait(LOAD_SECONDS)
+        wait_for_others()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod

@@ -194,10 +194,11 @@ def test_sigterm_cuts_no_request(workspace, buyers, workers, tmp_path, request_)
             for path, body in (slow, slow, explain, explain, *plain)
         ]
         while log.read_text().count("Service qianmian initialized") < workers:  # each then begins to accept
+            # connections go to either worker, and none of them accepts one before both have loaded
+            assert all(request_(url + "/readyz")[0] == 200 for _ in range(10))
             time.sleep(0.1)
         time.sleep(0.5)
-        while any(request_(url + "/readyz")[0] != 200 for _ in range(30)):  # connections go to either worker
-            time.sleep(0.1)
+        assert all(request_(url + "/readyz")[0] == 200 for _ in range(30))
         for thread in threads:
             thread.start()
         first.wait(60)
