@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
@@ -119,7 +119,7 @@ def _holds_little() -> bool:
 
 
 _blas_lock = threading.Lock()
-_blas_limits: list[threadpool_limits] = []  # one for each caller inside `one_blas_thread`; the first one restores
+_blas_limits: list[Any] = []  # one for each caller inside `one_blas_thread`; the first one restores
 
 
 @contextmanager
@@ -129,10 +129,8 @@ def one_blas_thread() -> Iterator[None]:
     Its threads wait for work in a loop that uses their core. BLAS has one thread count per process, so the count before
     returns when the last of several callers, also in other threads, has left.
     """
-    import scipy.linalg  # noqa: F401  the limit applies only to libraries that are already loaded
-
     with _blas_lock:
-        _blas_limits.append(threadpool_limits(1, "blas"))
+        _blas_limits.append(blas().limit(limits=1, user_api="blas"))
     try:
         yield
     finally:
@@ -149,6 +147,8 @@ def one_blas_thread() -> Iterator[None]:
 def blas() -> ThreadpoolController:
     """Return the controller of the BLAS thread count.
 
-    The count applies to the whole process, so threads must not set and restore it concurrently.
+    The count applies to the whole process, so threads must not set and restore it concurrently (`one_blas_thread`).
     """
-    return ThreadpoolController()  # inspects every loaded library, so it is created once
+    import scipy.linalg  # noqa: F401  the controller knows only libraries that are already loaded
+
+    return ThreadpoolController()  # it takes 3 ms to inspect every loaded library, so it is created once

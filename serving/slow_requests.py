@@ -19,7 +19,10 @@ T = TypeVar("T")
 THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
 WORK_SECONDS = 0.001  # of slow work before it gives way again
 MOST_PAUSE_SECONDS = 0.02  # for which it gives way, so that it gets on beside an event loop that is always busy
-SWITCH_SECONDS = 0.0005  # the event loop may want the interpreter lock back several times for one answer
+LOOK_SECONDS = 0.0005  # from one look to the next whether it may go on
+# The event loop may want the interpreter lock back several times for one answer. It waits for so long, and again from
+# the start if slow work has given the lock up for a moment and taken it back, as matrix operations do all the time.
+SWITCH_SECONDS = 0.0002
 
 
 class TooManyRequests(QianmianError):
@@ -28,7 +31,8 @@ class TooManyRequests(QianmianError):
     Attributes
     ----------
     retry_after : int
-        Seconds until one of those waiting is likely to be done.
+        Seconds until it may be sent again. Clients that are refused at the same time are told different ones, within
+        the time that those waiting are likely to take, so that they do not come back at once.
     """
 
     code, http_status, exit_code = "too_many_requests", 429, 1
@@ -73,7 +77,7 @@ class SlowWork:
         if not self._loop.answering or (now := time.perf_counter()) - self._begun < WORK_SECONDS:
             return
         while self._loop.answering and time.perf_counter() - now < MOST_PAUSE_SECONDS:
-            time.sleep(SWITCH_SECONDS)
+            time.sleep(LOOK_SECONDS)
         self._begun = time.perf_counter()
 
 
@@ -99,6 +103,7 @@ class SlowRequests:
         self._loop = loop if loop is not None else LoopState()
         self._threads, self._turn = threads, anyio.Semaphore(1)
         self._seconds = 0.1  # of a request, as a moving average
+        self._refused = 0
         self._begun: set[asyncio.Task[Any]] = set()
 
     def refuse(self, most_waiting: int) -> None:
@@ -110,7 +115,9 @@ class SlowRequests:
             So many are waiting.
         """
         if not self._turn.value and self.waiting >= most_waiting:
-            raise TooManyRequests(self.route, self.waiting, math.ceil(self._seconds))
+            self._refused += 1
+            until_empty = math.ceil(self._seconds * (self.waiting + 1))
+            raise TooManyRequests(self.route, self.waiting, 1 + self._refused % until_empty)
 
     async def run(self, request: Request, most_waiting: int, work: Callable[[], T]) -> T:
         """Run some work when it is its turn.

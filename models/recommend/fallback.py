@@ -15,6 +15,7 @@ from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import ItemFilter, Query, Recommender
 from models.recommend.single_stage import SINGLE_STAGE
 from models.recommend.submodels import load_submodels, save_submodels
+from qianmian.interruption import checkpoint
 
 DEFAULT_STAGES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("repeat", {}),
@@ -79,6 +80,7 @@ class FallbackChain(Recommender):
             rows = np.flatnonzero(filled < k)
             if not len(rows):
                 break
+            checkpoint()
             subquery, left = (query, item_filter) if len(rows) == n else (query.take(rows), item_filter.take(rows))
             if level:  # items placed by earlier stages must not be ranked again
                 left = left.without(ids[rows], self.n_items_)

@@ -68,7 +68,8 @@ class SegmentPopularRecommender(Recommender):
             np.asarray((attributes.T @ interacted).todense()) if attributes.shape[1] else np.empty((0, train.n_items))
         )
         expected = members[:, None] * share
-        self.lift_ = np.log((counts + self.prior_events) / (expected + self.prior_events)).astype(np.float32)
+        lift = np.log((counts + self.prior_events) / (expected + self.prior_events)).astype(np.float32)
+        self.lift_ = np.ascontiguousarray(lift)  # SciPy copies another order for every product
         self.prior_ = np.log(recent_customers(train, self.window_days) + np.float32(0.5)).astype(np.float32)
 
     @property
@@ -116,5 +117,6 @@ class SegmentPopularRecommender(Recommender):
         }
 
     def _restore(self, state: Arrays) -> None:
-        self.lift_, self.prior_, self.attribute_names_ = state["lift"], state["prior"], state["attribute_names"]
+        self.lift_ = np.ascontiguousarray(state["lift"])  # earlier versions saved another order
+        self.prior_, self.attribute_names_ = state["prior"], state["attribute_names"]
         self.user_attributes_ = unpack_csr("traits", state)

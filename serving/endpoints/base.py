@@ -38,6 +38,8 @@ class Endpoint(Generic[R]):
         the request.
     estimated_ms : callable
         request → CPU milliseconds that it is likely to cost, from the constants of `serving.costs`.
+    is_always_slow : bool
+        Whether every request costs so much that it leaves the event loop.
     is_kept : callable
         (champions, request) → whether the answer is kept, so that it costs next to nothing.
     ready_json : callable
@@ -55,6 +57,7 @@ class Endpoint(Generic[R]):
     response_metadata: Callable[[Champions, datetime], ResponseBody]
     estimated_ms: Callable[[R], float]
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
+    is_always_slow: bool = False
     is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
     errors: Mapping[int, str] = field(default_factory=dict)

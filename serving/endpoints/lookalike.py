@@ -124,5 +124,6 @@ ENDPOINT = Endpoint(
     handle,
     model_metadata(JOB),
     estimated_ms,
+    is_always_slow=True,
     check=lambda champions, request: known_seeds(champions, _sourced(request.seed_user_ids, request)),
 )

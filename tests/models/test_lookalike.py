@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from models.lookalike import LookalikeExpander
+from models.lookalike import LookalikeExpander, separate
 from qianmian.errors import InvalidRequest
+from qianmian.interruption import checking
 
 N, SEGMENT = 800, 120
 
@@ -159,3 +161,28 @@ def test_odd_populations(profile, interactions):
     rows, scores = model.expand(np.arange(5), 10)
     assert len(rows) == 10
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("regularization", [0.02, 1.0])
+def test_the_classifier_is_that_of_scikit_learn(data, seeds, regularization):
+    X = np.log1p(data[0])
+    positive = np.isin(np.arange(N), seeds)
+    reference = LogisticRegression(C=regularization, class_weight="balanced", max_iter=200, tol=1e-6).fit(X, positive)
+    weights, intercept = separate(X, positive, regularization, tolerance=1e-6)
+    np.testing.assert_allclose(X @ weights + intercept, reference.decision_function(X), atol=1e-3)
+
+
+def test_the_work_can_end_between_two_steps(model, seeds):
+    class Unwanted(Exception):
+        pass
+
+    checks = 0
+
+    def check():
+        nonlocal checks
+        checks += 1
+        if checks == 30:
+            raise Unwanted
+
+    with checking(check), pytest.raises(Unwanted):
+        model.score(seeds)

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
-from threadpoolctl import threadpool_limits
 
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.id_map import IdMap
 from features.training_data import interaction_rows
 from models.bundle import ModelBundle
 from models.lookalike import LookalikeExpander
+from models.parallel import one_blas_thread
 from qianmian.errors import DataError
 from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled
@@ -242,7 +242,7 @@ def _evaluate(
     def random_negatives(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         others = np.setdiff1d(np.arange(n), seeds)
         rows = np.concatenate([seeds, rng.choice(others, min(len(others), 4 * len(seeds)), replace=False)])
-        with threadpool_limits(1, "blas"):  # as in `LookalikeExpander.score`
+        with one_blas_thread():  # as in `LookalikeExpander.score`
             classifier = LogisticRegression(C=1.0, max_iter=300).fit(model.space_[rows], np.isin(rows, seeds))
         return np.asarray(classifier.decision_function(model.space_))
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Indices, ItemFilter, Query, Recommender
+from qianmian.interruption import checkpoint
 
 # ids and scores of each stage, (n, ≤ width); scores are −inf past the end
 StageLists = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
@@ -36,7 +37,11 @@ def stage_lists(
     stages: Sequence[Recommender], widths: Sequence[int], query: Query, item_filter: ItemFilter
 ) -> StageLists:
     """Return the best `widths[s]` items of each stage s that pass the filter."""
-    return [model._top_k(query, width, item_filter) for model, width in zip(stages, widths, strict=True)]
+    lists = []
+    for model, width in zip(stages, widths, strict=True):
+        checkpoint()
+        lists.append(model._top_k(query, width, item_filter))
+    return lists
 
 
 def list_ranks(scores: NDArray[np.float32]) -> NDArray[np.float32]:
