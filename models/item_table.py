@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from models.filters import (
     raise_problems,
     shown,
 )
+from models.text_index import TextIndex, levels
 
 KEPT_VALUES = 200  # a filter with more values is not cached, because its key may take a megabyte
 MASK_BYTES = 64_000_000  # memory limit of the cached masks
@@ -62,6 +63,7 @@ class ItemTable:
         self._columns.setdefault(ITEM_ID, np.asarray(item_ids, dtype=np.str_))
         self._n_items = len(item_ids)
         self._texts: dict[str, tuple[NDArray[np.str_], NDArray[np.int64]]] = {}
+        self._indices: dict[tuple[str, bool], TextIndex] = {}
         # caches of bound methods would refer back to the table, so that only the garbage collector could free it
         table: ItemTable = weakref.proxy(self)
         n_masks = int(np.clip(MASK_BYTES // max(self._n_items, 1), 4, 256))
@@ -86,7 +88,8 @@ class ItemTable:
         """Compute the lookups of all text attributes now instead of at their first use."""
         for name in self._columns:
             if self.kind(name) == "text":
-                self.distinct(name)
+                for by_part in (False, True):
+                    self._index(name, by_part=by_part)
 
     def distinct(self, name: str) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """Return the distinct values of a text attribute, and the index of the value of each item, (n_items,)."""
@@ -165,32 +168,38 @@ class ItemTable:
             else:
                 found = reduce(operator.and_ if given.how == "all" else operator.or_, parts)
         elif self.kind(given.attribute) == "text":
-            values, codes = self.distinct(given.attribute)
-            found = _text_mask(values, given)[codes]
+            found = self._text_mask(given)[self.distinct(given.attribute)[1]]
         else:
             found = _number_mask(self._columns[given.attribute], given)
         found.flags.writeable = False
         return found
 
+    def _text_mask(self, condition: AttributeCondition) -> Mask:
+        """Return which of the distinct texts pass; '' is a missing value."""
+        op, name = condition.operator, condition.attribute
+        values = self.distinct(name)[0]
+        known = values != ""
+        if op == "known":
+            return np.asarray(known == condition.value)
+        operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+        wanted = [str(value) for value in operands]
+        if op not in ("==", "!=", "in", "contains"):
+            return np.asarray(known & _compare(op, values, np.asarray(wanted, dtype=np.str_)))
+        found = self._index(name, by_part=op == "contains").having(wanted)
+        return np.asarray(known & (~found if op == "!=" else found))
 
-def _text_mask(values: NDArray[np.str_], condition: AttributeCondition) -> Mask:
-    """Return which of the distinct texts pass; '' is a missing value."""
-    op, known = condition.operator, values != ""
-    if op == "known":
-        return np.asarray(known == condition.value)
-    operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-    wanted = np.asarray([str(value) for value in operands], dtype=np.str_)
-    if op == "contains":
-        joined = np.char.add(np.char.add(SEPARATOR, values), SEPARATOR)
-        passing = reduce(
-            operator.or_, [np.char.find(joined, f"{SEPARATOR}{value}{SEPARATOR}") >= 0 for value in wanted.tolist()]
-        )
-    else:
-        passing = _compare(op, values, wanted)
-        if condition.attribute in PATH_ATTRIBUTES and op in ("==", "!=", "in"):
-            below = reduce(operator.or_, [np.char.startswith(values, value + "/") for value in wanted.tolist()])
-            passing = passing & ~below if op == "!=" else passing | below
-    return np.asarray(known & passing)
+    def _index(self, name: str, *, by_part: bool) -> TextIndex:
+        """The distinct texts of an attribute by their parts, or else whole; paths by themselves and those above."""
+        if (name, by_part) not in self._indices:
+            texts = self.distinct(name)[0]
+            parts_of = levels if name in PATH_ATTRIBUTES and not by_part else None
+            if by_part and np.any(np.char.find(texts, SEPARATOR) >= 0):
+                parts_of = partial(str.split, sep=SEPARATOR)
+            if by_part and parts_of is None and name not in PATH_ATTRIBUTES:  # every text is its only part
+                self._indices[name, by_part] = self._index(name, by_part=False)
+            else:
+                self._indices[name, by_part] = TextIndex.of(texts, parts_of)
+        return self._indices[name, by_part]
 
 
 def _number_mask(values: NDArray[Any], condition: AttributeCondition) -> Mask:
