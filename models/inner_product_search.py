@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from models.parallel import blas, thread_budget
+from models.parallel import one_blas_thread, thread_budget
 from models.topk import (
     LOW_HALF,
     MIN_FINITE,
@@ -189,7 +189,7 @@ class FactorIndex:
             work(0)
         else:
             try:
-                with blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
                     list(pool.map(work, range(workers)))
             finally:
                 _parallel_search_lock.release()

@@ -64,6 +64,7 @@ class ItemTable:
         self._n_items = len(item_ids)
         self._texts: dict[str, tuple[NDArray[np.str_], NDArray[np.int64]]] = {}
         self._indices: dict[tuple[str, bool], TextIndex] = {}
+        self._given: dict[str, Mask] = {}
         # caches of bound methods would refer back to the table, so that only the garbage collector could free it
         table: ItemTable = weakref.proxy(self)
         n_masks = int(np.clip(MASK_BYTES // max(self._n_items, 1), 4, 256))
@@ -177,8 +178,7 @@ class ItemTable:
     def _text_mask(self, condition: AttributeCondition) -> Mask:
         """Return which of the distinct texts pass; '' is a missing value."""
         op, name = condition.operator, condition.attribute
-        values = self.distinct(name)[0]
-        known = values != ""
+        values, known = self.distinct(name)[0], self._known(name)
         if op == "known":
             return np.asarray(known == condition.value)
         operands = condition.value if isinstance(condition.value, tuple) else (condition.value,)
@@ -187,6 +187,12 @@ class ItemTable:
             return np.asarray(known & _compare(op, values, np.asarray(wanted, dtype=np.str_)))
         found = self._index(name, by_part=op == "contains").having(wanted)
         return np.asarray(known & (~found if op == "!=" else found))
+
+    def _known(self, name: str) -> Mask:
+        """Return which distinct texts of an attribute are not missing."""
+        if name not in self._given:
+            self._given[name] = np.asarray(self.distinct(name)[0] != "")
+        return self._given[name]
 
     def _index(self, name: str, *, by_part: bool) -> TextIndex:
         """The distinct texts of an attribute by their parts, or else whole; paths by themselves and those above."""

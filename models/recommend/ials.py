@@ -11,7 +11,7 @@ from scipy import sparse
 
 from features.interactions import TrainingSet
 from models.inner_product_search import FactorIndex
-from models.parallel import thread_budget
+from models.parallel import one_blas_thread, thread_budget
 from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range
 from models.recommend.cost import n_learnt_lines, n_lines
@@ -92,14 +92,13 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
     def _fit(self, train: TrainingSet) -> None:
         from implicit.cpu.als import AlternatingLeastSquares
         from implicit.recommender_base import ModelFitError
-        from threadpoolctl import threadpool_limits
 
         self._count(train)
         weights, sample = self.counts_, learning_sample(train)
         learnt = self._learnt_counts(train)
         self.ridge_ = self.regularization * noise_level(learnt)
         try:
-            with threadpool_limits(1, "blas"):
+            with one_blas_thread():
                 model = AlternatingLeastSquares(
                     factors=self.factors,
                     iterations=self.iterations,

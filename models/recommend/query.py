@@ -344,26 +344,27 @@ def fold_in(
     parts = [] if query.recent_interactions is None else [query.recent_interactions.weighted(weights)]
     if query.recent_auxiliary is not None and type_weights is not None:
         parts.append(query.recent_auxiliary.counted(type_weights))
+    if not parts:
+        now = rows_of(counts, query.users).astype(np.float32, copy=False)
+        now.sort_indices()
+        return now
     rows, columns, values = entries_of(counts, query.users)
     n, n_items = len(query), counts.shape[1]
-    if parts:
-        if half_life_days is not None:
-            values = values * np.float32(2.0 ** (-query.elapsed_days / half_life_days))
-        # SciPy's sum of matrices, which are made from the parts first, takes four times as long for one user
-        keys = np.concatenate(
-            [rows * n_items + columns, *(p.users.astype(np.int64) * n_items + p.items for p in parts)]
-        )
-        values = np.concatenate([values, *(part.decayed_weights(half_life_days) for part in parts)])
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        first = np.ones(len(keys), dtype=bool)
-        np.not_equal(keys[1:], keys[:-1], out=first[1:])
-        values = np.bincount(np.cumsum(first) - 1, values[order]).astype(np.float32)
-        keys = keys[first]
-        if not values.all():
-            keys, values = keys[values != 0], values[values != 0]
-        rows = keys // n_items
-        columns = (keys - rows * n_items).astype(counts.indices.dtype)
+    if half_life_days is not None:
+        values = values * np.float32(2.0 ** (-query.elapsed_days / half_life_days))
+    # SciPy's sum of matrices, which are made from the parts first, takes four times as long for one user
+    keys = np.concatenate([rows * n_items + columns, *(p.users.astype(np.int64) * n_items + p.items for p in parts)])
+    values = np.concatenate([values, *(part.decayed_weights(half_life_days) for part in parts)])
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    values = np.bincount(np.cumsum(first) - 1, values[order]).astype(np.float32)
+    keys = keys[first]
+    if not values.all():
+        keys, values = keys[values != 0], values[values != 0]
+    rows = keys // n_items
+    columns = (keys - rows * n_items).astype(counts.indices.dtype)
     starts = np.array([0, len(rows)]) if n == 1 else np.searchsorted(rows, np.arange(n + 1))
     return sparse.csr_matrix((values.astype(np.float32, copy=False), columns, starts), shape=(n, n_items))
 

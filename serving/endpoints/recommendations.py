@@ -119,8 +119,7 @@ def estimated_ms(request: RecommendationsRequest) -> float:
         return ms
     if request.purchased is not None and request.purchased != SCENES[request.scene].purchased[0]:
         ms += costs.PURCHASED_MS
-    if request.filters or request.exclude:
-        ms += costs.FILTER_MS
+    ms += costs.filter_ms(request.filters, request.exclude)
     if request.explain:
         ms += costs.REASONS_MS + costs.REASON_MS * k
     if request.exploration is not None:

@@ -74,7 +74,7 @@ def handle(champions: Champions, request: SimilarItemsRequest, now: datetime) ->
 
 def estimated_ms(request: SimilarItemsRequest) -> float:
     """Cost of a request; reasons take longer than the list."""
-    filtered = costs.FILTER_MS if request.filters or request.exclude else 0.0
+    filtered = costs.filter_ms(request.filters, request.exclude)
     explained = costs.SIMILAR_REASON_MS * request.num_results if request.explain else 0.0
     return costs.SIMILAR_ITEMS_MS + filtered + explained
 

@@ -42,6 +42,10 @@ def parsed(route, body):
     [
         ("/recommendations", LIST, True),
         ("/recommendations", {**LIST, "filters": {"brand": "A"}}, True),
+        ("/recommendations", {**LIST, "filters": {"brand": [f"b{i}" for i in range(1_000)]}}, False),
+        ("/recommendations", {**LIST, "filters": {"any": [{"price": i} for i in range(50)]}}, False),
+        ("/recommendations", {**LIST, "exclude": [f"i{i}" for i in range(2_000)]}, False),
+        ("/similar-items", {"item_id": "i1", "filters": {"any": [{"price": i} for i in range(50)]}}, False),
         ("/recommendations", {**LIST, "explain": True}, True),
         ("/recommendations", {**LIST, "scene": "replenish"}, True),
         ("/recommendations", {**LIST, "num_results": 500}, False),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interactions import TrainingSet
+from models.parallel import one_blas_thread
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Choice, Evidence, ItemFilter, Query, Range, Recommender
@@ -250,7 +251,6 @@ def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> 
     See the parameter `factors` of `SimilarRecommender`.
     """
     from sklearn.utils.extmath import randomized_svd
-    from threadpoolctl import threadpool_limits
 
     n_users, n_items = interacted.shape
     pairs = interacted.copy()
@@ -261,9 +261,7 @@ def customer_vectors(interacted: sparse.csr_matrix, factors: int, seed: int) -> 
     rank = min(factors, n_users - 1, n_items - 1)
     if rank < 1 or not interacted.nnz:
         return np.asarray(lengths[:, None] > 0, dtype=np.float32)
-    with threadpool_limits(
-        1, "blas"
-    ):  # one thread fixes the order of the sums, so the same seed gives the same vectors
+    with one_blas_thread():  # it fixes the order of the sums, so the same seed gives the same vectors
         left, values, _ = randomized_svd(by_item, rank, n_iter=2, random_state=seed)
     return np.asarray(left * values, dtype=np.float32)
 

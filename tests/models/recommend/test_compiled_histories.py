@@ -51,6 +51,7 @@ def statistics(rng, items, codes):
 def assert_same_bits(one, other):
     assert (one.dtype, one.shape) == (other.dtype, other.shape)
     np.testing.assert_array_equal(one, other)  # NaN in the same places, all other numbers equal
+    np.testing.assert_array_equal(np.signbit(one) & (one == 0), np.signbit(other) & (other == 0))
 
 
 @settings(max_examples=150, deadline=None)
