@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -156,3 +161,66 @@ def test_the_cost_of_a_call(common):
     assert cost.peak_mb > 10
     assert set(cost.metrics()) == {"seconds", "cpu_seconds", "peak_mb"}
     assert common.Cost(**json.loads(cost.json())) == cost
+
+
+@contextmanager
+def answering(*statuses):
+    """URL of a server that answers with these statuses, one after the other, and then closes its connections."""
+    left = iter(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = next(left, None)
+            if status is None:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.send_header("Retry-After", "0.001")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "error", "counts"),
+    [
+        ((200, 429, 200, 500), SystemExit, [2, 1, 1]),
+        ((200, 429, 422), SystemExit, [1, 1, 1]),
+        ((200, 429, 200), asyncio.IncompleteReadError, [2, 1, 0]),
+    ],
+)
+def test_a_client_of_a_load_ends_at_a_status_that_is_no_refusal_and_at_a_closed_connection(
+    load, statuses, error, counts
+):
+    starvation, found = load("starvation"), [0, 0, 0]
+    with answering(*statuses) as url, pytest.raises(error):
+        asyncio.run(starvation.client(url, "explain", ["a"], 0, found))
+    assert found == counts
+
+
+def test_a_load_whose_clients_end_during_the_measurement_fails(load):
+    load("pipeline")  # for the path; a process of its own imports the module by its name
+    starvation = importlib.import_module("starvation")
+    with answering(200) as url, pytest.raises(SystemExit, match="explain have ended"):
+        with starvation.loaded(url, "explain", ["a"]) as counts:
+            assert counts[:] == [1, 0, 0]
+            for process in multiprocessing.active_children():
+                process.join(30)
+
+
+def test_a_load_without_an_answer_fails_its_must(load):
+    starvation = load("starvation")
+    assert {name for name in starvation.MUSTS if name.startswith("answered_")} == {
+        f"answered_{load}{kind}" for load in starvation.LOADS for kind in starvation.KINDS
+    }
+    assert all(must.least == 1 for name, must in starvation.MUSTS.items() if name.startswith("answered_"))
