@@ -174,7 +174,8 @@ def main() -> None:
     with copied_workspace(options.workspace, "recommend", "lookalike") as workspace:
         found = measure(workspace, options.quick)
     print(
-        f"{'ms':>16}: alone median, p99, longest, beside the load the same · p99, longest / median alone · answered/s, refused/s"
+        f"{'ms':>16}: alone median, p99, longest, beside the load the same · p99, longest / median alone"
+        " · answered/s, refused/s"
     )
     for name in (load + kind for kind in KINDS for load in LOADS):
         times = [f"{time}_ms_{where}" for where in ("alone", "beside") for time in ("median", "p99", "longest")]

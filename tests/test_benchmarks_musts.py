@@ -8,11 +8,15 @@ import importlib
 import importlib.util
 import json
 import multiprocessing
+import random
 import sys
 import threading
+from collections import Counter
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -211,11 +215,15 @@ def test_a_client_of_a_load_ends_at_a_status_that_is_no_refusal_and_at_a_closed_
 def test_a_load_whose_clients_end_during_the_measurement_fails(load):
     load("pipeline")  # for the path; a process of its own imports the module by its name
     starvation = importlib.import_module("starvation")
-    with answering(200) as url, pytest.raises(SystemExit, match="explain have ended"):
+
+    def wait_for_the_end(url):
         with starvation.loaded(url, "explain", ["a"]) as counts:
             assert counts[:] == [1, 0, 0]
             for process in multiprocessing.active_children():
                 process.join(30)
+
+    with answering(200) as url, pytest.raises(SystemExit, match="explain have ended"):
+        wait_for_the_end(url)
 
 
 def test_a_load_without_an_answer_fails_its_must(load):
@@ -224,3 +232,60 @@ def test_a_load_without_an_answer_fails_its_must(load):
         f"answered_{load}{kind}" for load in starvation.LOADS for kind in starvation.KINDS
     }
     assert all(must.least == 1 for name, must in starvation.MUSTS.items() if name.startswith("answered_"))
+
+
+def soak_kinds(soak, categories=("A/B", "A/C")):
+    catalogue = SimpleNamespace(
+        item_ids=[f"i{column}" for column in range(80)],
+        category_of=lambda column: categories[column % len(categories)].split("/") if categories else [],
+        scenes=("home", "discover"),
+    )
+    model = SimpleNamespace(catalogue=catalogue, bundle=SimpleNamespace(as_of=datetime(2024, 8, 1)))
+    champions = SimpleNamespace(models=dict.fromkeys(("recommend", "churn", "lifecycle", "lookalike"), model))
+    return soak.kinds_of(champions, [f"u{row}" for row in range(100)])
+
+
+@pytest.mark.parametrize("categories", [("A/B", "A/C"), ()])
+def test_the_soak_never_sends_the_same_unknown_id_path_filter_or_moment_twice(load, categories):
+    soak = load("soak")
+    kinds = soak_kinds(soak, categories)
+    assert {"filter", "caps", "exploration", "lookalike", "predictions", "churn", "discover"} < set(kinds)
+    requests = [
+        (name, kind.path.format(number=number), json.dumps(kind.body(soak.Draw(number, "u1", random.Random(number)))))
+        for name, kind in kinds.items()
+        for number in range(20)
+    ]
+    different = Counter(name for name, *_ in set(requests))
+    new = ("unknown customer", "unknown exclusion", "new filter", "events", "unknown path", "unknown item", "lookalike")
+    assert {name: different[name] for name in new} == dict.fromkeys(new, 20)
+    assert different["similar"] > 10
+
+
+def test_the_soak_counts_a_request_without_its_own_answer_as_an_error(load):
+    soak = load("soak")
+    kinds = {"one": soak.Kind(1, "/", 200, lambda draw: {})}
+    with answering(*[200] * 30, *[422] * 5) as url:
+        senders = soak.Senders(url, kinds, ["u1"])
+        senders.send(40)
+    assert senders.requested == 40
+    assert senders.errors == 10
+    assert senders.statuses == {("one", 200): 30, ("one", 422): 5, ("one", 0): 5}
+
+
+def test_the_soak_fails_when_a_sender_does(load):
+    soak = load("soak")
+    kinds = {"one": soak.Kind(1, "/", 200, lambda draw: 1 / (draw.number - 5))}
+    with answering(*[200] * 20) as url, pytest.raises(ZeroDivisionError):
+        soak.Senders(url, kinds, ["u1"]).send(20)
+
+
+def test_the_soak_fails_without_a_worker(load):
+    soak = load("soak")
+    with pytest.raises(SystemExit, match="no worker"):
+        soak.worker_kilobytes(soak.Target("http://127.0.0.1:1", []))
+
+
+def test_a_quick_soak_has_no_must_of_the_slope(load):
+    soak = load("soak")
+    assert set(soak.MUSTS) == {"errors", "slope_low_kb"}
+    assert set(soak.QUICK_MUSTS) == {"errors"}
