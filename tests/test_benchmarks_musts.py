@@ -11,6 +11,7 @@ import multiprocessing
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from models import filters
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 HELPERS = {
@@ -289,3 +292,26 @@ def test_a_quick_soak_has_no_must_of_the_slope(load):
     soak = load("soak")
     assert set(soak.MUSTS) == {"errors", "slope_low_kb"}
     assert set(soak.QUICK_MUSTS) == {"errors"}
+
+
+def test_request_costs_measures_another_large_filter_with_every_request(load):
+    request_costs = load("request_costs")
+    catalogue = SimpleNamespace(item_ids=[f"i{column}" for column in range(12_000)], category_of=lambda column: ["A"])
+    champions = SimpleNamespace(models={"recommend": SimpleNamespace(catalogue=catalogue)})
+    generator, request = random.Random(0), request_costs.ENDPOINTS[request_costs.LISTS].request
+    for options in request_costs.large_filters(champions).values():
+        texts = {json.dumps({"user_id": "u1", **options(generator)}) for _ in range(5)}
+        assert len(texts) == 5
+        for text in texts:
+            parsed = request_costs.parse_request(request, text.encode())
+            assert parsed.exclude or filters.parse(parsed.filters, "filters")
+
+
+def test_request_costs_does_not_count_the_time_in_which_others_have_the_core(load):
+    request_costs = load("request_costs")
+    request = request_costs.ENDPOINTS[request_costs.LISTS].request
+    endpoint = SimpleNamespace(
+        request=request, is_slow=lambda champions, plain: time.sleep(0.02), json=lambda *_: time.sleep(0.02)
+    )
+    assert request_costs.estimate_cpu_us(None, endpoint, "u1", calls=2) < 10_000
+    assert request_costs.cpu_ms(None, endpoint, {"user_id": "u1"}) < 10
