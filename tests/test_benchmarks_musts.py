@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import importlib.util
 import json
+import multiprocessing
+import random
 import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from models import filters
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 HELPERS = {
@@ -156,3 +168,150 @@ def test_the_cost_of_a_call(common):
     assert cost.peak_mb > 10
     assert set(cost.metrics()) == {"seconds", "cpu_seconds", "peak_mb"}
     assert common.Cost(**json.loads(cost.json())) == cost
+
+
+@contextmanager
+def answering(*statuses):
+    """URL of a server that answers with these statuses, one after the other, and then closes its connections."""
+    left = iter(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = next(left, None)
+            if status is None:
+                self.close_connection = True
+                return
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.send_header("Retry-After", "0.001")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "error", "counts"),
+    [
+        ((200, 429, 200, 500), SystemExit, [2, 1, 1]),
+        ((200, 429, 422), SystemExit, [1, 1, 1]),
+        ((200, 429, 200), asyncio.IncompleteReadError, [2, 1, 0]),
+    ],
+)
+def test_a_client_of_a_load_ends_at_a_status_that_is_no_refusal_and_at_a_closed_connection(
+    load, statuses, error, counts
+):
+    starvation, found = load("starvation"), [0, 0, 0]
+    with answering(*statuses) as url, pytest.raises(error):
+        asyncio.run(starvation.client(url, "explain", ["a"], 0, found))
+    assert found == counts
+
+
+def test_a_load_whose_clients_end_during_the_measurement_fails(load):
+    load("pipeline")  # for the path; a process of its own imports the module by its name
+    starvation = importlib.import_module("starvation")
+
+    def wait_for_the_end(url):
+        with starvation.loaded(url, "explain", ["a"]) as counts:
+            assert counts[:] == [1, 0, 0]
+            for process in multiprocessing.active_children():
+                process.join(30)
+
+    with answering(200) as url, pytest.raises(SystemExit, match="explain have ended"):
+        wait_for_the_end(url)
+
+
+def test_a_load_without_an_answer_fails_its_must(load):
+    starvation = load("starvation")
+    assert {name for name in starvation.MUSTS if name.startswith("answered_")} == {
+        f"answered_{load}{kind}" for load in starvation.LOADS for kind in starvation.KINDS
+    }
+    assert all(must.least == 1 for name, must in starvation.MUSTS.items() if name.startswith("answered_"))
+
+
+def soak_kinds(soak, categories=("A/B", "A/C")):
+    catalogue = SimpleNamespace(
+        item_ids=[f"i{column}" for column in range(80)],
+        category_of=lambda column: categories[column % len(categories)].split("/") if categories else [],
+        scenes=("home", "discover"),
+    )
+    model = SimpleNamespace(catalogue=catalogue, bundle=SimpleNamespace(as_of=datetime(2024, 8, 1)))
+    champions = SimpleNamespace(models=dict.fromkeys(("recommend", "churn", "lifecycle", "lookalike"), model))
+    return soak.kinds_of(champions, [f"u{row}" for row in range(100)])
+
+
+@pytest.mark.parametrize("categories", [("A/B", "A/C"), ()])
+def test_the_soak_never_sends_the_same_unknown_id_path_filter_or_moment_twice(load, categories):
+    soak = load("soak")
+    kinds = soak_kinds(soak, categories)
+    assert {"filter", "caps", "exploration", "lookalike", "predictions", "churn", "discover"} < set(kinds)
+    requests = [
+        (name, kind.path.format(number=number), json.dumps(kind.body(soak.Draw(number, "u1", random.Random(number)))))
+        for name, kind in kinds.items()
+        for number in range(20)
+    ]
+    different = Counter(name for name, *_ in set(requests))
+    new = ("unknown customer", "unknown exclusion", "new filter", "events", "unknown path", "unknown item", "lookalike")
+    assert {name: different[name] for name in new} == dict.fromkeys(new, 20)
+    assert different["similar"] > 10
+
+
+def test_the_soak_counts_a_request_without_its_own_answer_as_an_error(load):
+    soak = load("soak")
+    kinds = {"one": soak.Kind(1, "/", 200, lambda draw: {})}
+    with answering(*[200] * 30, *[422] * 5) as url:
+        senders = soak.Senders(url, kinds, ["u1"])
+        senders.send(40)
+    assert senders.requested == 40
+    assert senders.errors == 10
+    assert senders.statuses == {("one", 200): 30, ("one", 422): 5, ("one", 0): 5}
+
+
+def test_the_soak_fails_when_a_sender_does(load):
+    soak = load("soak")
+    kinds = {"one": soak.Kind(1, "/", 200, lambda draw: 1 / (draw.number - 5))}
+    with answering(*[200] * 20) as url, pytest.raises(ZeroDivisionError):
+        soak.Senders(url, kinds, ["u1"]).send(20)
+
+
+def test_the_soak_fails_without_a_worker(load):
+    soak = load("soak")
+    with pytest.raises(SystemExit, match="no worker"):
+        soak.worker_kilobytes(soak.Target("http://127.0.0.1:1", []))
+
+
+def test_a_quick_soak_has_no_must_of_the_slope(load):
+    soak = load("soak")
+    assert set(soak.MUSTS) == {"errors", "slope_low_kb"}
+    assert set(soak.QUICK_MUSTS) == {"errors"}
+
+
+def test_request_costs_measures_another_large_filter_with_every_request(load):
+    request_costs = load("request_costs")
+    catalogue = SimpleNamespace(item_ids=[f"i{column}" for column in range(12_000)], category_of=lambda column: ["A"])
+    champions = SimpleNamespace(models={"recommend": SimpleNamespace(catalogue=catalogue)})
+    generator, request = random.Random(0), request_costs.ENDPOINTS[request_costs.LISTS].request
+    for options in request_costs.large_filters(champions).values():
+        texts = {json.dumps({"user_id": "u1", **options(generator)}) for _ in range(5)}
+        assert len(texts) == 5
+        for text in texts:
+            parsed = request_costs.parse_request(request, text.encode())
+            assert parsed.exclude or filters.parse(parsed.filters, "filters")
+
+
+def test_request_costs_does_not_count_the_time_in_which_others_have_the_core(load):
+    request_costs = load("request_costs")
+    request = request_costs.ENDPOINTS[request_costs.LISTS].request
+    endpoint = SimpleNamespace(
+        request=request, is_slow=lambda champions, plain: time.sleep(0.02), json=lambda *_: time.sleep(0.02)
+    )
+    assert request_costs.estimate_cpu_us(None, endpoint, "u1", calls=2) < 10_000
+    assert request_costs.cpu_ms(None, endpoint, {"user_id": "u1"}) < 10
