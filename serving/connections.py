@@ -47,7 +47,8 @@ class BoundedHttp(HttpToolsProtocol):
     """
 
     server_state: WorkerState
-    head_bytes = 0  # that have arrived of an incomplete head
+    head_bytes = 0  # that have arrived of an incomplete head, or after the body: the trailers of chunks
+    has_body = False  # whether the piece that is being parsed has some of a body
 
     @property
     def reads_head(self) -> bool:
@@ -65,8 +66,9 @@ class BoundedHttp(HttpToolsProtocol):
                 if self in self.connections:
                     self.data_received(data[start : start + HEAD_BYTES])
             return
+        last, self.has_body = self.cycle, False
         super().data_received(data)
-        if self.cycle is not None and self.cycle.scope is self.scope:  # the last head is complete
+        if self.cycle is not last or self.has_body:  # a head is complete; what follows its body is counted like a head
             self.head_bytes = 0
             if self.server_state.draining:
                 self.close_after_response()
@@ -74,6 +76,10 @@ class BoundedHttp(HttpToolsProtocol):
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES:
                 self.refuse(431)
+
+    def on_body(self, body: bytes) -> None:
+        self.has_body = True
+        super().on_body(body)
 
     def close_after_response(self) -> None:
         """Let the response to the last request, if it has not begun, announce the end of the connection."""

@@ -99,6 +99,25 @@ def test_a_large_head_is_answered_and_does_not_count_for_the_next_one(serve):
             assert answer_to(client)[0] == 200
 
 
+CHUNKED = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize("trailers", [b"x: y\r\n" * 50_000, b"x: " + b"y" * 1_000_000], ids=["many", "a long one"])
+def test_trailers_are_bounded_like_heads(serve, trailers):
+    with connect(serve.url) as client:
+        client.sendall(CHUNKED + b"0\r\n" + trailers)
+        assert error_on(client) == (431, "head_too_large")
+
+
+def test_small_trailers_and_large_chunked_bodies_are_answered(serve):
+    with connect(serve.url) as client:
+        for _ in range(3):
+            for part in (CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n", b"0\r\n", b"x: y\r\n" * 100, b"\r\n"):
+                client.sendall(part)
+                time.sleep(0.02)
+            assert answer_to(client)[0] == 422
+
+
 def test_a_large_body_is_no_head(serve):
     body = b'{"user_id": "' + b"x" * 900_000 + b'"}'
     with connect(serve.url) as client:
