@@ -6,9 +6,11 @@ BentoML's worker runs `uvicorn.Server` and has no option for either; `UniformSer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -28,6 +30,7 @@ from serving.openapi import JSON
 logger = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10.0  # until the head of a request is complete; also until a new connection sends its first one
+UNREAD_SECONDS = 10.0  # that a client may take nothing of what waits for it
 HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
 TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
 LINGER_SECONDS = 2.0  # that a refused connection is read on
@@ -59,6 +62,19 @@ class BoundedHttp(HttpToolsProtocol):
     def has_request(self) -> bool:
         """Whether a request waits for its response."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def unread_bytes(self) -> int:
+        """Number of bytes that the client has not taken, also those in the socket; 0 if none wait for the socket."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting:
+            # a socket has room again only once much of what it holds is taken, which a slow client needs long for
+            with contextlib.suppress(ImportError, OSError):  # not on every system
+                import fcntl
+                import termios
+
+                sock = self.transport.get_extra_info("socket")
+                waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return waiting
 
     def data_received(self, data: bytes) -> None:
         if len(data) > HEAD_BYTES:  # in parts, so that a long head is not parsed before it is counted
@@ -108,6 +124,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.set_protocol(asyncio.Protocol())  # reads and forgets; closes once the client has closed
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS + HEAD_SECONDS, self.transport.abort)  # closing waits for the client
         self.connection_lost(ConnectionAbortedError())  # tells the request, if there is one
 
 
@@ -135,16 +152,19 @@ class Server(uvicorn.Server):
         self.loader = loader
         self._supervisor = os.getppid()
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
+        self._unread: dict[BoundedHttp, tuple[int, float]] = {}  # their unread bytes, and when some were taken last
 
     def http_connections(self) -> list[BoundedHttp]:
         """The open connections that are no websockets."""
         return [connection for connection in self.server_state.connections if isinstance(connection, BoundedHttp)]
 
-    # ---- time of heads -----------------------------------------------------------------------------------------------
+    # ---- slow clients ------------------------------------------------------------------------------------------------
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS == 0:
-            self.close_headless(time.monotonic())
+            now = time.monotonic()
+            self.close_headless(now)
+            self.abort_unread(now)
             if self.abandoned():
                 logger.warning("shutdown=abandoned reason=the supervisor has ended")
                 self.loader.shut_down()
@@ -169,6 +189,23 @@ class Server(uvicorn.Server):
                 connection.refuse(408)
             else:  # browsers open connections in advance, and expect no response on them
                 connection.transport.close()
+
+    def abort_unread(self, now: float) -> None:
+        """Abort the connections whose clients have taken nothing for `UNREAD_SECONDS` of what waits for them.
+
+        Closing a connection waits for its client, however long that takes, and keeps what was to be sent.
+        """
+        noticed, self._unread = self._unread, {}
+        for connection in self.http_connections():
+            if not (unread := connection.unread_bytes()):
+                continue
+            before, taken = noticed.get(connection, (unread, now))
+            if unread < before:
+                taken = now
+            if now - taken < UNREAD_SECONDS:
+                self._unread[connection] = unread, taken
+            else:
+                connection.transport.abort()
 
     # ---- draining ----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from qianmian.workspace import Workspace
-from serving.connections import HEAD_BYTES, HEAD_SECONDS
+from serving.connections import HEAD_BYTES, HEAD_SECONDS, UNREAD_SECONDS
 from serving.server import running
 
 ERROR = {"code", "message", "field", "hint"}
@@ -132,6 +132,36 @@ def test_what_is_no_http_gets_an_error_in_the_uniform_format(serve):
     with connect(serve.url) as client:
         client.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
         assert error_on(client) == (400, "bad_request")
+
+
+# ---- responses that are not read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_connections_whose_responses_are_not_read_are_aborted_while_slow_readers_are_served(serve):
+    def open_ports() -> set[int]:
+        """Ports of the clients whose connections the server has open."""
+        (worker,) = server_of(serve.url).children()
+        return {connection.raddr.port for connection in worker.net_connections("tcp") if connection.raddr}
+
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            client.connect((urlsplit(serve.url).hostname, urlsplit(serve.url).port))
+            client.sendall(b"GET /docs.json HTTP/1.1\r\nHost: shop\r\n\r\n" * 500)  # more than any buffer takes
+            clients.append(client)
+        ports = [client.getsockname()[1] for client in clients]
+        time.sleep(1)
+        assert set(ports) <= open_ports()
+        filled = time.monotonic()
+        slow = clients[0]
+        while time.monotonic() < filled + UNREAD_SECONDS + 6 or open_ports() & set(ports[1:]):
+            assert time.monotonic() < filled + UNREAD_SECONDS + 30
+            assert slow.recv(20_000)
+            time.sleep(0.3)
+        assert ports[0] in open_ports()
 
 
 # ---- the Host header -------------------------------------------------------------------------------------------------
