@@ -158,18 +158,24 @@ class Qianmian:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
-    def close_sockets_early() -> None:
-        """Let the supervisor, in which this runs, close the listening sockets before it stops the workers.
+    def prepare_supervisor() -> None:
+        """Let the supervisor, in which this runs, stop its workers well.
 
-        Otherwise clients could connect until it has ended, with nobody to accept them, and would be reset then.
+        They get its process id, by which they notice its end. It closes the listening sockets before it stops them:
+        otherwise clients could connect until it has ended, with nobody to accept them, and would be reset then.
         """
+        import os
+
         from bentoml._internal.utils import circus
+
+        from serving.server import SUPERVISOR_VARIABLE
 
         class Supervisor(circus.Arbiter):
             def stop(self) -> Any:
                 self.sockets.close_all()
                 return super().stop()
 
+        os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
         circus.Arbiter = Supervisor  # type: ignore[misc]
 
     async def __is_ready__(self) -> bool:

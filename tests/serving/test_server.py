@@ -54,14 +54,19 @@ def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_stays
     assert [folder.name for folder in tmp_path.iterdir()] == [".serve-unknown"]
 
 
-@pytest.mark.slow
-def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
-    port, before = free_port(), set(workspace.root.glob(".serve-*"))
+def start_in_foreground(workspace: Workspace, port: int) -> subprocess.Popen[bytes]:
+    """Start `qianmian serve` with two workers."""
     code = (
         "import sys; from pathlib import Path; from qianmian.workspace import Workspace; from serving.run import serve; "
         "serve(Workspace(Path(sys.argv[1])), port=int(sys.argv[2]), workers=2)"
     )
-    started = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
+    return subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
+    port, before = free_port(), set(workspace.root.glob(".serve-*"))
+    started = start_in_foreground(workspace, port)
     wait_ready(f"http://127.0.0.1:{port}", started)
     (supervisor,) = psutil.Process(started.pid).children()
     workers = supervisor.children()
@@ -78,6 +83,21 @@ def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(wo
     assert not alive
     with own_home(workspace, environment(workspace)):
         assert not home.exists()
+    check_port("127.0.0.1", port)
+
+
+@pytest.mark.slow
+def test_a_worker_ends_if_its_supervisor_is_killed_while_it_starts(workspace):
+    port = free_port()
+    with running(workspace, port=port, wait=False):
+        (supervisor,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
+        while not (workers := supervisor.children()):
+            time.sleep(0.005)
+        supervisor.kill()
+        _, alive = psutil.wait_procs(workers, timeout=40)
+        for worker in alive:
+            worker.kill()
+        assert not alive
     check_port("127.0.0.1", port)
 
 
