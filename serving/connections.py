@@ -135,7 +135,8 @@ class Server(uvicorn.Server):
     After SIGTERM or SIGINT, `/readyz` returns 503, and every response announces the end of its connection. Connections
     are accepted for `drain_seconds` more, so that a load balancer finds out before the server refuses them. Then the
     server waits for the requests that it has; those that are left `shutdown_seconds` after the signal get a 503. A
-    worker whose supervisor was killed, which can send no signal, ends without waiting.
+    worker whose supervisor was killed, which can send no signal, ends without waiting, as does one that gets SIGINT
+    during the shutdown.
 
     Parameters
     ----------
@@ -219,6 +220,10 @@ class Server(uvicorn.Server):
         """Whether the supervisor has ended before the worker."""
         return os.getppid() != self._supervisor
 
+    def hurries(self) -> bool:
+        """Whether the worker has to end at once."""
+        return self.force_exit or self.abandoned()
+
     def settings(self) -> ServingSettings:
         """The settings of the champions; the defaults if there are none."""
         try:
@@ -233,8 +238,9 @@ class Server(uvicorn.Server):
         self.server_state.draining = True
         for connection in self.http_connections():
             connection.close_after_response()
-        if not self.abandoned():
-            await asyncio.sleep(min(settings.drain_seconds, settings.shutdown_seconds))
+        drained = min(started + settings.drain_seconds, end)
+        while time.monotonic() < drained and not self.hurries():
+            await asyncio.sleep(0.02)
         await self.stop_accepting(sockets or [])
         # the request of a connection that was made a moment ago is on its way
         await self.until_closed(min(time.monotonic() + settings.drain_seconds, end))
@@ -268,7 +274,7 @@ class Server(uvicorn.Server):
 
     async def until_closed(self, end: float) -> None:
         """Wait until all connections are closed, at most until a moment of the monotonic clock."""
-        while self.server_state.connections and time.monotonic() < end and not self.abandoned():
+        while self.server_state.connections and time.monotonic() < end and not self.hurries():
             await asyncio.sleep(0.02)
 
 
