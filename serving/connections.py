@@ -202,11 +202,11 @@ class Server(uvicorn.Server):
         for connection in self.http_connections():
             if not (unread := connection.unread_bytes()):
                 continue
-            before, taken = noticed.get(connection, (unread, now))
+            before, shrunk = noticed.get(connection, (unread, now))
             if unread < before:
-                taken = now
-            if now - taken < UNREAD_SECONDS:
-                self._unread[connection] = unread, taken
+                shrunk = now
+            if now - shrunk < UNREAD_SECONDS:
+                self._unread[connection] = unread, shrunk
             else:
                 connection.transport.abort()
 
