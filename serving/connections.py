@@ -6,9 +6,11 @@ BentoML's worker runs `uvicorn.Server` and has no option for either; `UniformSer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -24,10 +26,12 @@ from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
+from serving.server import SUPERVISOR_VARIABLE
 
 logger = logging.getLogger(__name__)
 
 HEAD_SECONDS = 10.0  # until the head of a request is complete; also until a new connection sends its first one
+UNREAD_SECONDS = 10.0  # that a client may take nothing of what waits for it
 HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
 TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
 LINGER_SECONDS = 2.0  # that a refused connection is read on
@@ -47,7 +51,8 @@ class BoundedHttp(HttpToolsProtocol):
     """
 
     server_state: WorkerState
-    head_bytes = 0  # that have arrived of an incomplete head
+    head_bytes = 0  # that have arrived of an incomplete head, or after the body: the trailers of chunks
+    has_body = False  # whether the piece that is being parsed has some of a body
 
     @property
     def reads_head(self) -> bool:
@@ -59,14 +64,28 @@ class BoundedHttp(HttpToolsProtocol):
         """Whether a request waits for its response."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def unread_bytes(self) -> int:
+        """Number of bytes that the client has not taken, also those in the socket; 0 if none wait for the socket."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting:
+            # a socket has room again only once much of what it holds is taken, which a slow client needs long for
+            with contextlib.suppress(ImportError, OSError):  # not on every system
+                import fcntl
+                import termios
+
+                sock = self.transport.get_extra_info("socket")
+                waiting += int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return waiting
+
     def data_received(self, data: bytes) -> None:
         if len(data) > HEAD_BYTES:  # in parts, so that a long head is not parsed before it is counted
             for start in range(0, len(data), HEAD_BYTES):
                 if self in self.connections:
                     self.data_received(data[start : start + HEAD_BYTES])
             return
+        last, self.has_body = self.cycle, False
         super().data_received(data)
-        if self.cycle is not None and self.cycle.scope is self.scope:  # the last head is complete
+        if self.cycle is not last or self.has_body:  # a head is complete; what follows its body is counted like a head
             self.head_bytes = 0
             if self.server_state.draining:
                 self.close_after_response()
@@ -74,6 +93,10 @@ class BoundedHttp(HttpToolsProtocol):
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES:
                 self.refuse(431)
+
+    def on_body(self, body: bytes) -> None:
+        self.has_body = True
+        super().on_body(body)
 
     def close_after_response(self) -> None:
         """Let the response to the last request, if it has not begun, announce the end of the connection."""
@@ -102,6 +125,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.set_protocol(asyncio.Protocol())  # reads and forgets; closes once the client has closed
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.loop.call_later(LINGER_SECONDS + HEAD_SECONDS, self.transport.abort)  # closing waits for the client
         self.connection_lost(ConnectionAbortedError())  # tells the request, if there is one
 
 
@@ -111,7 +135,8 @@ class Server(uvicorn.Server):
     After SIGTERM or SIGINT, `/readyz` returns 503, and every response announces the end of its connection. Connections
     are accepted for `drain_seconds` more, so that a load balancer finds out before the server refuses them. Then the
     server waits for the requests that it has; those that are left `shutdown_seconds` after the signal get a 503. A
-    worker whose supervisor was killed, which can send no signal, ends without waiting.
+    worker whose supervisor was killed, which can send no signal, ends without waiting, as does one that gets SIGINT
+    during the shutdown.
 
     Parameters
     ----------
@@ -127,18 +152,22 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.server_state = WorkerState()
         self.loader = loader
-        self._supervisor = os.getppid()
+        # the parent of this process may have ended already, while it started
+        self._supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
+        self._unread: dict[BoundedHttp, tuple[int, float]] = {}  # their unread bytes, and when some were taken last
 
     def http_connections(self) -> list[BoundedHttp]:
         """The open connections that are no websockets."""
         return [connection for connection in self.server_state.connections if isinstance(connection, BoundedHttp)]
 
-    # ---- time of heads -----------------------------------------------------------------------------------------------
+    # ---- slow clients ------------------------------------------------------------------------------------------------
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS == 0:
-            self.close_headless(time.monotonic())
+            now = time.monotonic()
+            self.close_headless(now)
+            self.abort_unread(now)
             if self.abandoned():
                 logger.warning("shutdown=abandoned reason=the supervisor has ended")
                 self.loader.shut_down()
@@ -164,6 +193,23 @@ class Server(uvicorn.Server):
             else:  # browsers open connections in advance, and expect no response on them
                 connection.transport.close()
 
+    def abort_unread(self, now: float) -> None:
+        """Abort the connections whose clients have taken nothing for `UNREAD_SECONDS` of what waits for them.
+
+        Closing a connection waits for its client, however long that takes, and keeps what was to be sent.
+        """
+        noticed, self._unread = self._unread, {}
+        for connection in self.http_connections():
+            if not (unread := connection.unread_bytes()):
+                continue
+            before, shrunk = noticed.get(connection, (unread, now))
+            if unread < before:
+                shrunk = now
+            if now - shrunk < UNREAD_SECONDS:
+                self._unread[connection] = unread, shrunk
+            else:
+                connection.transport.abort()
+
     # ---- draining ----------------------------------------------------------------------------------------------------
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -173,6 +219,10 @@ class Server(uvicorn.Server):
     def abandoned(self) -> bool:
         """Whether the supervisor has ended before the worker."""
         return os.getppid() != self._supervisor
+
+    def hurries(self) -> bool:
+        """Whether the worker has to end at once."""
+        return self.force_exit or self.abandoned()
 
     def settings(self) -> ServingSettings:
         """The settings of the champions; the defaults if there are none."""
@@ -188,8 +238,9 @@ class Server(uvicorn.Server):
         self.server_state.draining = True
         for connection in self.http_connections():
             connection.close_after_response()
-        if not self.abandoned():
-            await asyncio.sleep(min(settings.drain_seconds, settings.shutdown_seconds))
+        drained = min(started + settings.drain_seconds, end)
+        while time.monotonic() < drained and not self.hurries():
+            await asyncio.sleep(0.02)
         await self.stop_accepting(sockets or [])
         # the request of a connection that was made a moment ago is on its way
         await self.until_closed(min(time.monotonic() + settings.drain_seconds, end))
@@ -223,7 +274,7 @@ class Server(uvicorn.Server):
 
     async def until_closed(self, end: float) -> None:
         """Wait until all connections are closed, at most until a moment of the monotonic clock."""
-        while self.server_state.connections and time.monotonic() < end and not self.abandoned():
+        while self.server_state.connections and time.monotonic() < end and not self.hurries():
             await asyncio.sleep(0.02)
 
 

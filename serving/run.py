@@ -10,6 +10,8 @@ from types import FrameType
 from qianmian.workspace import Workspace
 from serving.server import STOP_SECONDS, check_port, command, environment, own_home, stop
 
+HURRY_SECONDS = 3.0  # after a second SIGINT, until the server is killed
+
 
 def serve(
     workspace: Workspace,
@@ -21,7 +23,7 @@ def serve(
 ) -> int:
     """Run the server until it exits or SIGINT or SIGTERM arrives; then let it answer what it has, and stop it.
 
-    A second SIGINT ends it at once.
+    A second SIGINT ends it at once; a third one kills what is left.
 
     Parameters
     ----------
@@ -52,18 +54,22 @@ def serve(
 
 
 def _serve(arguments: list[str], env: Mapping[str, str], lock: int, most_seconds: float) -> int:
-    stopping = False
+    stopping = hurrying = False
     # in its own session, Ctrl-C reaches only this process, which then stops the server and all its workers
     process = subprocess.Popen(arguments, env=env, start_new_session=True, pass_fds=[lock])
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if number == signal.SIGALRM or (stopping and number == signal.SIGINT):
+        nonlocal stopping, hurrying
+        if number == signal.SIGALRM or (hurrying and number == signal.SIGINT):
             process.kill()  # its workers notice, and end
         elif not stopping:
             stopping = True
             process.terminate()
             signal.setitimer(signal.ITIMER_REAL, most_seconds)
+        elif number == signal.SIGINT:
+            hurrying = True
+            process.send_signal(signal.SIGINT)  # the server ends its workers, and then itself
+            signal.setitimer(signal.ITIMER_REAL, HURRY_SECONDS)
 
     previous_handlers = {
         number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from qianmian.workspace import Workspace
-from serving.connections import HEAD_BYTES, HEAD_SECONDS
+from serving.connections import HEAD_BYTES, HEAD_SECONDS, UNREAD_SECONDS
 from serving.server import running
 
 ERROR = {"code", "message", "field", "hint"}
@@ -99,6 +99,25 @@ def test_a_large_head_is_answered_and_does_not_count_for_the_next_one(serve):
             assert answer_to(client)[0] == 200
 
 
+CHUNKED = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+@pytest.mark.parametrize("trailers", [b"x: y\r\n" * 50_000, b"x: " + b"y" * 1_000_000], ids=["many", "a long one"])
+def test_trailers_are_bounded_like_heads(serve, trailers):
+    with connect(serve.url) as client:
+        client.sendall(CHUNKED + b"0\r\n" + trailers)
+        assert error_on(client) == (431, "head_too_large")
+
+
+def test_small_trailers_and_large_chunked_bodies_are_answered(serve):
+    with connect(serve.url) as client:
+        for _ in range(3):
+            for part in (CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n", b"0\r\n", b"x: y\r\n" * 100, b"\r\n"):
+                client.sendall(part)
+                time.sleep(0.02)
+            assert answer_to(client)[0] == 422
+
+
 def test_a_large_body_is_no_head(serve):
     body = b'{"user_id": "' + b"x" * 900_000 + b'"}'
     with connect(serve.url) as client:
@@ -113,6 +132,36 @@ def test_what_is_no_http_gets_an_error_in_the_uniform_format(serve):
     with connect(serve.url) as client:
         client.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
         assert error_on(client) == (400, "bad_request")
+
+
+# ---- responses that are not read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_connections_whose_responses_are_not_read_are_aborted_while_slow_readers_are_served(serve):
+    def open_ports() -> set[int]:
+        """Ports of the clients whose connections the server has open."""
+        (worker,) = server_of(serve.url).children()
+        return {connection.raddr.port for connection in worker.net_connections("tcp") if connection.raddr}
+
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            client.connect((urlsplit(serve.url).hostname, urlsplit(serve.url).port))
+            client.sendall(b"GET /docs.json HTTP/1.1\r\nHost: shop\r\n\r\n" * 500)  # more than any buffer takes
+            clients.append(client)
+        ports = [client.getsockname()[1] for client in clients]
+        time.sleep(1)
+        assert set(ports) <= open_ports()
+        filled = time.monotonic()
+        slow = clients[0]
+        while time.monotonic() < filled + UNREAD_SECONDS + 6 or open_ports() & set(ports[1:]):
+            assert time.monotonic() < filled + UNREAD_SECONDS + 30
+            assert slow.recv(20_000)
+            time.sleep(0.3)
+        assert ports[0] in open_ports()
 
 
 # ---- the Host header -------------------------------------------------------------------------------------------------

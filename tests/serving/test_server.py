@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,14 +55,19 @@ def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_stays
     assert [folder.name for folder in tmp_path.iterdir()] == [".serve-unknown"]
 
 
-@pytest.mark.slow
-def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
-    port, before = free_port(), set(workspace.root.glob(".serve-*"))
+def start_in_foreground(workspace: Workspace, port: int) -> subprocess.Popen[bytes]:
+    """Start `qianmian serve` with two workers."""
     code = (
         "import sys; from pathlib import Path; from qianmian.workspace import Workspace; from serving.run import serve; "
         "serve(Workspace(Path(sys.argv[1])), port=int(sys.argv[2]), workers=2)"
     )
-    started = subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
+    return subprocess.Popen([sys.executable, "-c", code, str(workspace.root), str(port)])
+
+
+@pytest.mark.slow
+def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(workspace, request_):
+    port, before = free_port(), set(workspace.root.glob(".serve-*"))
+    started = start_in_foreground(workspace, port)
     wait_ready(f"http://127.0.0.1:{port}", started)
     (supervisor,) = psutil.Process(started.pid).children()
     workers = supervisor.children()
@@ -79,6 +85,49 @@ def test_a_killed_server_leaves_no_worker_and_the_next_one_removes_its_folder(wo
     with own_home(workspace, environment(workspace)):
         assert not home.exists()
     check_port("127.0.0.1", port)
+
+
+@pytest.mark.slow
+def test_a_worker_ends_if_its_supervisor_is_killed_while_it_starts(workspace):
+    port = free_port()
+    with running(workspace, port=port, wait=False):
+        (supervisor,) = (child for child in psutil.Process().children() if str(port) in child.cmdline())
+        while not (workers := supervisor.children()):
+            time.sleep(0.005)
+        supervisor.kill()
+        _, alive = psutil.wait_procs(workers, timeout=40)
+        for worker in alive:
+            worker.kill()
+        assert not alive
+    check_port("127.0.0.1", port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["qianmian serve", "bentoml serve"])
+def test_a_second_ctrl_c_ends_the_server_at_once(workspace, tmp_path, who):
+    shop, port = Workspace(tmp_path / "shop"), free_port()
+    shutil.copytree(workspace.root, shop.root, ignore=shutil.ignore_patterns(".serve-*"))
+    shop.config_file.write_text("serving: {drain_seconds: 60, shutdown_seconds: 120}")
+    started = start_in_foreground(shop, port)
+    try:
+        wait_ready(f"http://127.0.0.1:{port}", started)
+        (supervisor,) = psutil.Process(started.pid).children()
+        processes = [supervisor, *supervisor.children()]
+        first = started if who == "qianmian serve" else supervisor
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{")
+            first.send_signal(signal.SIGINT)
+            gone, _ = psutil.wait_procs(processes, timeout=1.5)
+            assert not gone, "it waits for the request"
+            first.send_signal(signal.SIGINT)
+            _, alive = psutil.wait_procs(processes, timeout=10)
+            assert not alive
+            assert client.recv(100).startswith(b"HTTP/1.1 503")
+        started.wait(10)
+        check_port("127.0.0.1", port)
+    finally:
+        started.terminate()
+        started.wait(20)
 
 
 def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buyers, request_):
