@@ -14,6 +14,7 @@ from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import BUNDLE_KINDS, PROFILES, Champion, Champions, load_from_workspace, load_version
 from serving.profile_models import refuse_other_timezones, warn_of_retired_features
+from serving.stored_errors import fresh
 
 Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
 
@@ -89,5 +90,5 @@ def _check_fit(models: Mapping[str, Champion], snapshot: Snapshot) -> None:
     failures: dict[str, QianmianError] = {}
     refuse_other_timezones(dict(models), snapshot, failures)
     for error in failures.values():
-        raise error
+        raise fresh(error)
     warn_of_retired_features(models, snapshot)
