@@ -53,8 +53,8 @@ class Unwanted(Exception):
 class Outcome(Generic[T]):
     """What some work returned, or its error.
 
-    An error that is raised through a task or a future is in a reference cycle with it. Until the garbage collector came,
-    it would keep the frames of the work and so the models that it used; if these were frozen meanwhile, for ever.
+    An error that is raised through a task or a future is in a reference cycle with it. It would keep the frames of the
+    work, and so the models that it used, until the garbage collector comes: for ever, if they were frozen meanwhile.
     """
 
     def __init__(self, value: T | None = None, error: Exception | None = None) -> None:

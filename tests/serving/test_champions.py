@@ -17,7 +17,15 @@ from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot
 from models.recommend.fallback import FallbackChain
-from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, NotFound, NotReady, QianmianError, WorkspaceError
+from qianmian.errors import (
+    ArtifactError,
+    ConfigError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    QianmianError,
+    WorkspaceError,
+)
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving import model_registry

@@ -186,6 +186,25 @@ def test_profiles_of_another_time_zone_than_that_of_the_models_are_not_served(sh
     assert following.counted == [(PROFILES, "refused")]
 
 
+def test_refused_profiles_are_released(shop, following):
+    """The error of the models that do not fit must not keep them."""
+    profiles = following.loader.get().customers
+    snapshot.publish(shop, replace(profiles, spec=replace(profiles.spec, timezone="Asia/Shanghai")))
+    loaded, load = [], snapshot.load_current
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "load_current", lambda *args: loaded.append(load(*args)) or loaded[0])
+        gc.disable()
+        logging.disable()  # pytest keeps the records, which have the error
+        try:
+            following.loader._reload(following.source, *next(iter(following.source.moved().items())))
+            reference = weakref.ref(loaded.pop())
+            assert reference() is None
+        finally:
+            logging.disable(logging.NOTSET)
+            gc.enable()
+    assert following.counted == [(PROFILES, "refused")]
+
+
 def test_a_server_without_models_serves_those_that_are_trained_later(shop, monkeypatch):
     store = shop.mlflow_db.rename(shop.root / "elsewhere.db")
     following = Following(shop, monkeypatch)
