@@ -225,6 +225,29 @@ def test_answers_that_are_not_fit_to_be_sent(champions):
         check_answers(replace(champions, models={**champions.models, JOB: twice}), JOB)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_not_fit_to_be_sent(champions, value):
+    class NoNumbers:
+        def predict_proba(self, values, as_of):
+            return np.full((len(values), 2), value)
+
+    churn = champions.models["churn"]
+    broken = replace(churn, bundle=replace(churn.bundle, model=NoNumbers()))
+    for part in ("churn", PROFILES):
+        with pytest.raises(ArtifactError, match="no finite number"):
+            check_answers(replace(champions, models={**champions.models, "churn": broken}), part)
+
+
+@pytest.mark.parametrize(("probability", "reason"), [(None, None), (0.5, "never bought")])
+def test_a_row_has_either_a_score_or_a_reason(champions, monkeypatch, probability, reason):
+    row = {"churn_probability": probability, "risk_band": None, "no_score_reason": reason}
+    monkeypatch.setattr(
+        "serving.endpoints.churn.score_rows", lambda _champions, _encoded, rows, _: [{**row} for _ in rows]
+    )
+    with pytest.raises(ArtifactError, match="exactly one of"):
+        check_answers(champions, "churn")
+
+
 class Load:
     """Requests to two routes on two threads; an answer has to be of one version of its part."""
 
