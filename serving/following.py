@@ -13,7 +13,7 @@ from qianmian.settings import ServingSettings
 from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import BUNDLE_KINDS, PROFILES, Champion, Champions, load_from_workspace, load_version
-from serving.profile_models import refuse_other_timezones, warn_of_retired_features
+from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.stored_errors import fresh
 
 Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
@@ -24,7 +24,8 @@ class WorkspaceSource:
 
     A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
     example because another process writes it, has not moved. Each part is loaded once when it moves: if that fails, it
-    is tried again when it moves again. Settings are read by `load` only.
+    is tried again when it moves again, a model of the profiles that is missing also when these move. Settings are read
+    by `load` only.
 
     Attributes
     ----------
@@ -62,6 +63,8 @@ class WorkspaceSource:
         if part == PROFILES:
             snapshot = snapshots.load_current(self.workspace)
             _check_fit(champions.models, snapshot)
+            for job in champions.failures.keys() & PROFILE_JOBS:
+                self._seen.pop(job, None)  # its model may fit these profiles: the next look finds it moved
             return champions.with_snapshot(snapshot)
         if part in champions.models and champions.models[part].version == pointer:
             return champions

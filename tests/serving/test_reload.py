@@ -186,6 +186,20 @@ def test_profiles_of_another_time_zone_than_that_of_the_models_are_not_served(sh
     assert following.counted == [(PROFILES, "refused")]
 
 
+def test_models_that_did_not_fit_the_profiles_come_back_with_profiles_that_they_fit(shop, champions, monkeypatch):
+    profiles = champions.customers
+    snapshot.publish(shop, replace(profiles, spec=replace(profiles.spec, timezone="Asia/Shanghai")))
+    following = Following(shop, monkeypatch)
+    assert following.loader.get().failures.keys() == {"churn", "lifecycle"}
+    snapshot.publish(shop, later(profiles))
+    following.look()
+    after = following.look()
+    assert after.models.keys() == champions.models.keys()
+    assert after.failures == {}
+    assert following.counted == [(PROFILES, "loaded"), ("churn", "loaded"), ("lifecycle", "loaded")]
+    assert following.look() is after
+
+
 def test_refused_profiles_are_released(shop, following):
     """The error of the models that do not fit must not keep them."""
     profiles = following.loader.get().customers
