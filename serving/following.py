@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
+from models.recommend.scene import SCENES
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, QianmianError
 from qianmian.settings import ServingSettings
@@ -72,7 +73,10 @@ class WorkspaceSource:
         if champions.snapshot is not None:
             _check_fit({part: champion}, champions.snapshot)
         failures = {other: error for other, error in champions.failures.items() if other != part}
-        return replace(champions, models={**champions.models, part: champion}, failures=failures)
+        changed = replace(champions, models={**champions.models, part: champion}, failures=failures)
+        if all(scene.job != part for scene in SCENES.values()):
+            changed.__dict__["kept_lists"] = champions.kept_lists  # as `cached_property` keeps it
+        return changed
 
 
 def _pointers_of_jobs(workspace: Workspace) -> Pointers:

@@ -219,6 +219,15 @@ def test_refused_profiles_are_released(shop, following):
     assert following.counted == [(PROFILES, "refused")]
 
 
+def test_the_kept_lists_stay_if_a_model_that_makes_none_moves(shop, following, champions, registering):
+    kept = following.loader.get().kept_lists
+    registering.register(shop, "churn", champions.models["churn"].bundle)
+    after = following.look()
+    assert after.models["churn"].version == "2"
+    assert after.kept_lists is kept
+    assert len(kept) > 100
+
+
 def test_a_server_without_models_serves_those_that_are_trained_later(shop, monkeypatch):
     store = shop.mlflow_db.rename(shop.root / "elsewhere.db")
     following = Following(shop, monkeypatch)
