@@ -153,7 +153,10 @@ class BackgroundLoader:
             return
         freeze_garbage_collector()
         self._champions = champions
-        self._loaded()
+        try:
+            self._loaded()
+        except Exception:  # the champions are served, and followed, all the same
+            logger.exception("loaded=failed")
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
             "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions

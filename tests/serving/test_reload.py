@@ -228,6 +228,22 @@ def test_the_kept_lists_stay_if_a_model_that_makes_none_moves(shop, following, c
     assert len(kept) > 100
 
 
+def test_a_callback_that_fails_ends_neither_the_loading_nor_the_following(shop, caplog):
+    def fail() -> None:
+        raise OSError("disk full")
+
+    source = WorkspaceSource(shop)
+    loader = BackgroundLoader(source.load, fail, source)
+    loader._load_all()
+    gc.unfreeze()
+    assert loader.why_not_ready() is None
+    assert "disk full" in caplog.text
+    promote(shop, JOB, 2, datetime.now(UTC))
+    loader._follow(source)
+    gc.unfreeze()
+    assert loader.get().models[JOB].version == "2"
+
+
 def test_a_server_without_models_serves_those_that_are_trained_later(shop, monkeypatch):
     store = shop.mlflow_db.rename(shop.root / "elsewhere.db")
     following = Following(shop, monkeypatch)
