@@ -50,7 +50,7 @@ class Unwanted(Exception):
     """Nobody waits for the result of some work any more: its client hung up, or its deadline has passed."""
 
 
-class Outcome(Generic[T]):
+class Ending(Generic[T]):
     """What some work returned, or its error.
 
     An error that is raised through a task or a future is in a reference cycle with it. It would keep the frames of the
@@ -158,17 +158,17 @@ class SlowRequests:
             The client hung up before the work was done.
         """
         self.refuse(most_waiting)
-        outcome = await self._outcome(request, work)
-        if outcome is None:
+        ending = await self._ending(request, work)
+        if ending is None:
             raise ClientDisconnect
         try:
-            return outcome.result()
+            return ending.result()
         finally:
-            del outcome  # this frame is in the traceback of its error
+            del ending  # this frame is in the traceback of its error
 
-    async def _outcome(self, request: Request, work: Callable[[], T]) -> Outcome[T] | None:
+    async def _ending(self, request: Request, work: Callable[[], T]) -> Ending[T] | None:
         """Run some work when it is its turn; None if the client hangs up before it is done."""
-        outcomes: list[Outcome[T]] = []
+        endings: list[Ending[T]] = []
         async with anyio.create_task_group() as group:
 
             async def give_up() -> None:
@@ -188,21 +188,21 @@ class SlowRequests:
             self._begun.add(task)
             task.add_done_callback(self._ended)
             try:
-                outcomes.append(await asyncio.shield(task))
+                endings.append(await asyncio.shield(task))
             finally:
                 running.unwanted = True
             group.cancel_scope.cancel()
-        return outcomes[0] if outcomes else None
+        return endings[0] if endings else None
 
-    async def _work(self, work: Callable[[], T], running: SlowWork) -> Outcome[T]:
+    async def _work(self, work: Callable[[], T], running: SlowWork) -> Ending[T]:
         started = time.perf_counter()
 
-        def work_with_pauses() -> Outcome[T]:
+        def work_with_pauses() -> Ending[T]:
             try:
                 with checking(running.check):
-                    return Outcome(work())
-            except Exception as error:  # noqa: BLE001 - `Outcome.result` raises it
-                return Outcome(error=error)
+                    return Ending(work())
+            except Exception as error:  # noqa: BLE001 - `Ending.result` raises it
+                return Ending(error=error)
 
         try:
             return await anyio.to_thread.run_sync(work_with_pauses, limiter=self._threads)
