@@ -28,6 +28,7 @@ from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.kept_lists import KeptLists
 from serving.recommending.planned import read_promotions
+from serving.stored_errors import fresh
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Champions:
             If its files cannot be loaded.
         """
         if job not in self.models:
-            raise self.failures.get(job) or _no_champion_error(job)
+            raise fresh(self.failures.get(job) or _no_champion_error(job))
         return self.models[job]
 
     @property
@@ -122,9 +123,8 @@ class Champions:
             If the profiles cannot be read.
         """
         if self.snapshot is None:
-            raise self.failures.get(PROFILES) or NotReady(
-                "no profiles have been published", hint="run `qianmian features`"
-            )
+            missing = NotReady("no profiles have been published", hint="run `qianmian features`")
+            raise fresh(self.failures.get(PROFILES, missing))
         return self.snapshot
 
     def encoded(self, job: str) -> UserFeatures:
@@ -215,7 +215,7 @@ def load_from_workspace(
                 break
             except ArtifactError as error:
                 logger.warning("champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, version, error)
-                failures.setdefault(job, error)
+                failures.setdefault(job, fresh(error))
         if job in models and job in failures:
             problems.append(failures.pop(job))
     snapshot, snapshot_errors = _load_snapshot(workspace)
@@ -265,13 +265,13 @@ def load_from_folder(folder: Path) -> Champions:
             logger.warning(
                 "champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, entry["version"], error
             )
-            failures[job] = error
+            failures[job] = fresh(error)
     snapshot = None
     if index["snapshot"] is not None:
         try:
             snapshot = Snapshot.load(folder / index["snapshot"])
         except ArtifactError as error:
-            failures[PROFILES] = error
+            failures[PROFILES] = fresh(error)
         else:
             refuse_other_timezones(models, snapshot, failures)
             warn_of_retired_features(models, snapshot)
@@ -349,16 +349,16 @@ def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[Qianmian
     try:
         return snapshots.load_current(workspace), errors
     except WorkspaceError as error:
-        return None, [error]
+        return None, [fresh(error)]
     except ArtifactError as error:
         logger.warning("profiles=broken reason=%s", error)
-        errors.append(error)
+        errors.append(fresh(error))
     others = [path for path in workspace.online.iterdir() if (path / "snapshot.json").exists()]
     for folder in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             return Snapshot.load(folder), errors
         except ArtifactError as error:
-            errors.append(error)
+            errors.append(fresh(error))
     return None, errors
 
 
@@ -385,7 +385,7 @@ def _require_models(champions: Champions, where: str) -> Champions:
     if not champions.models:
         first = next(iter(champions.failures.values()), None)
         if isinstance(first, ArtifactError):
-            raise first
+            raise fresh(first)
         raise NotReady("no champion model was found", where=where, hint="run `qianmian train all`")
     return champions
 

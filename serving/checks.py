@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from serving.requests import parse_request
 USERS = 25  # known customers of each check at least, where there are so many: more than a lookalike needs
 ITEMS = 10
 USER_ROUTES = {"churn": "/churn", "lifecycle": "/predictions"}
+SCORES = {"/churn": "churn_probability", "/predictions": "next_stage"}
 Request = dict[str, Any]
 
 
@@ -29,15 +31,19 @@ def check_answers(champions: Champions, part: str) -> None:
     Raises
     ------
     QianmianError
-        If an answer is an error of the server, does not fit the schema of its route (a score that is no number, for
-        example), names an item twice, or is an empty list of the default scene.
+        If an answer is an error of the server, does not fit the schema of its route, has a value that is no finite
+        number (null in JSON), a row with neither a score nor the reason why there is none, or with both, names an item
+        twice, or is an empty list of the default scene.
     """
     if champions.snapshot is None:
         return
     for route, request in _requests(champions, part):
         endpoint, body = ENDPOINTS[route], orjson.dumps(request)
         try:
-            text = endpoint.json(champions, parse_request(endpoint.request, body), champions.customers.as_of)
+            parsed, now = parse_request(endpoint.request, body), champions.customers.as_of
+            text = endpoint.json(champions, parsed, now)
+            if not _is_finite(endpoint.respond(champions, parsed, now)):
+                raise _refused(route, "a value that is no finite number")
             endpoint.response.model_validate_json(text)
         except QianmianError as error:
             if error.http_status < 500:  # about the request: a scene that needs an item, too few known seeds
@@ -46,7 +52,12 @@ def check_answers(champions: Champions, part: str) -> None:
         except ValidationError as error:
             first = error.errors()[0]
             raise _refused(route, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        items = [item["item_id"] for item in orjson.loads(text).get("items", ())]
+        answer = orjson.loads(text)
+        if route in SCORES:
+            for row in answer["scores"]:
+                if (row[SCORES[route]] is None) == (row["no_score_reason"] is None):
+                    raise _refused(route, "a row with not exactly one of a score and a no_score_reason")
+        items = [item["item_id"] for item in answer.get("items", ())]
         if len(set(items)) < len(items):
             raise _refused(route, "an item twice in a list")
         if route == "/recommendations" and request["scene"] == DEFAULT_SCENE and not items:
@@ -72,6 +83,17 @@ def _requests(champions: Champions, part: str) -> Iterator[tuple[str, Request]]:
     if part == "recommend":
         items = champions.require(part).bundle.item_ids[:ITEMS].tolist()
         yield from (("/rank", {**user, "item_ids": items}) for user in users)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a response body has no NaN and no infinite number; both would be null in JSON."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    return not isinstance(value, float | np.floating) or math.isfinite(value)
 
 
 def _refused(route: str, got: str) -> ArtifactError:

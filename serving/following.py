@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
+from models.recommend.scene import SCENES
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, QianmianError
 from qianmian.settings import ServingSettings
 from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import BUNDLE_KINDS, PROFILES, Champion, Champions, load_from_workspace, load_version
-from serving.profile_models import refuse_other_timezones, warn_of_retired_features
+from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
+from serving.stored_errors import fresh
 
 Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
 
@@ -23,7 +25,8 @@ class WorkspaceSource:
 
     A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
     example because another process writes it, has not moved. Each part is loaded once when it moves: if that fails, it
-    is tried again when it moves again. Settings are read by `load` only.
+    is tried again when it moves again, a model of the profiles that is missing also when these move. Settings are read
+    by `load` only.
 
     Attributes
     ----------
@@ -61,6 +64,8 @@ class WorkspaceSource:
         if part == PROFILES:
             snapshot = snapshots.load_current(self.workspace)
             _check_fit(champions.models, snapshot)
+            for job in champions.failures.keys() & PROFILE_JOBS:
+                self._seen.pop(job, None)  # its model may fit these profiles: the next look finds it moved
             return champions.with_snapshot(snapshot)
         if part in champions.models and champions.models[part].version == pointer:
             return champions
@@ -68,7 +73,10 @@ class WorkspaceSource:
         if champions.snapshot is not None:
             _check_fit({part: champion}, champions.snapshot)
         failures = {other: error for other, error in champions.failures.items() if other != part}
-        return replace(champions, models={**champions.models, part: champion}, failures=failures)
+        changed = replace(champions, models={**champions.models, part: champion}, failures=failures)
+        if all(scene.job != part for scene in SCENES.values()):
+            changed.__dict__["kept_lists"] = champions.kept_lists  # as `cached_property` keeps it
+        return changed
 
 
 def _pointers_of_jobs(workspace: Workspace) -> Pointers:
@@ -89,5 +97,5 @@ def _check_fit(models: Mapping[str, Champion], snapshot: Snapshot) -> None:
     failures: dict[str, QianmianError] = {}
     refuse_other_timezones(dict(models), snapshot, failures)
     for error in failures.values():
-        raise error
+        raise fresh(error)
     warn_of_retired_features(models, snapshot)

@@ -19,6 +19,7 @@ from serving.checks import check_answers
 from serving.following import WorkspaceSource
 from serving.metrics import count_reload
 from serving.recommending.fill import fill_kept_lists
+from serving.stored_errors import fresh
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class BackgroundLoader:
             If they are not loaded yet, or cannot be loaded.
         """
         if self._champions is None:
-            raise self._error
+            raise fresh(self._error)
         return self._champions
 
     def why_not_ready(self) -> QianmianError | None:
@@ -143,7 +144,7 @@ class BackgroundLoader:
             champions = self._load()
             champions.warm()
         except QianmianError as error:
-            self._error = error
+            self._error = fresh(error)
             logger.error("loading=failed reason=%s", error)
             return
         except Exception:
@@ -152,7 +153,10 @@ class BackgroundLoader:
             return
         freeze_garbage_collector()
         self._champions = champions
-        self._loaded()
+        try:
+            self._loaded()
+        except Exception:  # the champions are served, and followed, all the same
+            logger.exception("loaded=failed")
         versions = " ".join(f"{champion.name}={champion.version}" for champion in champions.models.values())
         logger.info(
             "loading=done seconds=%.1f problems=%d %s", time.perf_counter() - started, len(champions.problems), versions

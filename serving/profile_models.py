@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import ArtifactError, QianmianError
+from serving.stored_errors import fresh
 
 if TYPE_CHECKING:
     from serving.champions import Champion
@@ -26,7 +27,7 @@ def refuse_other_timezones(models: dict[str, Champion], snapshot: Snapshot, fail
                 spec.check_timezone(snapshot.spec.timezone)
         except ArtifactError as error:
             logger.warning("champion=other_timezone model=%s reason=%s", models[job].name, error)
-            failures[job] = error
+            failures[job] = fresh(error)
             del models[job]
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EVERY_URL = ".*"
 LOAD_SECONDS = 600.0  # that a worker waits for models before it accepts connections; two or three are usual
+MARKER_SECONDS = 60.0  # that a worker with models waits for the first one, which began to load at the same time
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
 
@@ -60,14 +61,14 @@ def wait_for_others() -> None:
     """Let a worker accept no connection before it can answer, where there are others that can, or will soon.
 
     All workers share the port, and a client cannot choose. At the first start one worker answers `/livez` and `/readyz`
-    while all load; the others wait until they have loaded, and it has. A worker that replaces another one waits until
-    it has loaded.
+    while all load; the others wait until they have loaded, and for `MARKER_SECONDS` more at most until it has. A worker
+    that replaces another one waits until it has loaded.
     """
     if loaded_once().exists():
         loader().wait(LOAD_SECONDS)
     elif not is_first_worker():
         loader().wait(LOAD_SECONDS)
-        end = time.monotonic() + LOAD_SECONDS
+        end = time.monotonic() + MARKER_SECONDS
         while loader().why_not_ready() is None and not loaded_once().exists() and time.monotonic() < end:
             time.sleep(0.05)
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -48,6 +48,27 @@ class TooManyRequests(QianmianError):
 
 class Unwanted(Exception):
     """Nobody waits for the result of some work any more: its client hung up, or its deadline has passed."""
+
+
+class Ending(Generic[T]):
+    """What some work returned, or its error.
+
+    An error that is raised through a task or a future is in a reference cycle with it. It would keep the frames of the
+    work, and so the models that it used, until the garbage collector comes: for ever, if they were frozen meanwhile.
+    """
+
+    def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
+        self._value, self._error = value, error
+
+    def result(self) -> T:
+        """Return what the work returned, or raise its error; to be called once."""
+        error, self._error = self._error, None
+        if error is None:
+            return cast("T", self._value)
+        try:
+            raise error
+        finally:
+            del error
 
 
 class LoopState:
@@ -137,8 +158,17 @@ class SlowRequests:
             The client hung up before the work was done.
         """
         self.refuse(most_waiting)
-        results: list[T] = []
-        failures: list[Exception] = []
+        ending = await self._ending(request, work)
+        if ending is None:
+            raise ClientDisconnect
+        try:
+            return ending.result()
+        finally:
+            del ending  # this frame is in the traceback of its error
+
+    async def _ending(self, request: Request, work: Callable[[], T]) -> Ending[T] | None:
+        """Run some work when it is its turn; None if the client hangs up before it is done."""
+        endings: list[Ending[T]] = []
         async with anyio.create_task_group() as group:
 
             async def give_up() -> None:
@@ -158,24 +188,21 @@ class SlowRequests:
             self._begun.add(task)
             task.add_done_callback(self._ended)
             try:
-                results.append(await asyncio.shield(task))
-            except Exception as error:  # noqa: BLE001 - raised below; here it would become an exception group
-                failures.append(error)
+                endings.append(await asyncio.shield(task))
             finally:
                 running.unwanted = True
             group.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
-        if not results:
-            raise ClientDisconnect
-        return results[0]
+        return endings[0] if endings else None
 
-    async def _work(self, work: Callable[[], T], running: SlowWork) -> T:
+    async def _work(self, work: Callable[[], T], running: SlowWork) -> Ending[T]:
         started = time.perf_counter()
 
-        def work_with_pauses() -> T:
-            with checking(running.check):
-                return work()
+        def work_with_pauses() -> Ending[T]:
+            try:
+                with checking(running.check):
+                    return Ending(work())
+            except Exception as error:  # noqa: BLE001 - `Ending.result` raises it
+                return Ending(error=error)
 
         try:
             return await anyio.to_thread.run_sync(work_with_pauses, limiter=self._threads)

@@ -17,7 +17,15 @@ from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot
 from models.recommend.fallback import FallbackChain
-from qianmian.errors import ArtifactError, InvalidRequest, NotFound, NotReady, WorkspaceError
+from qianmian.errors import (
+    ArtifactError,
+    ConfigError,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    QianmianError,
+    WorkspaceError,
+)
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving import model_registry
@@ -26,6 +34,8 @@ from serving.endpoints import ENDPOINTS
 from serving.loading import BackgroundLoader
 from serving.requests import parse_request
 from serving.server import check_port, free_port, running
+from serving.slow_requests import TooManyRequests
+from serving.stored_errors import fresh
 from serving.users import resolve, resolve_users
 
 NOW = datetime(2024, 8, 3)
@@ -369,6 +379,41 @@ def test_an_unexpected_error_while_loading_is_not_reported_as_loading():
     loading._run()
     assert "could not be loaded" in str(loading.why_not_ready())
     assert "secret" not in str(loading.why_not_ready())
+
+
+@pytest.mark.parametrize("error", [ConfigError(["a", "b"], where="q.yaml"), TooManyRequests("/churn", 2, 7)])
+def test_an_error_is_copied_with_its_fields_and_without_its_traceback(error):
+    try:
+        raise error from ZeroDivisionError()
+    except QianmianError as caught:
+        copied = fresh(caught)
+    assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
+    assert copied.__traceback__ is copied.__cause__ is copied.__context__ is None
+
+
+def test_stored_errors_keep_nothing_of_the_requests_that_they_are_raised_for(champions):
+    def fail() -> Champions:
+        raise ConfigError(["a mistake"], where="qianmian.yaml")
+
+    loading = BackgroundLoader(fail)
+    loading._load_all()
+    stored = {"churn": ArtifactError("broken"), "profiles": ArtifactError("broken")}
+    broken = Champions({}, None, champions.settings, stored)
+    for raises in (loading.get, lambda: broken.require("churn"), lambda: broken.customers):
+        for _ in range(3):
+            with pytest.raises(QianmianError) as found:
+                raises()
+            assert len(found.traceback) <= 4
+    for error in (loading.why_not_ready(), *broken.failures.values()):
+        assert error.__traceback__ is None
+
+
+def test_the_errors_of_a_load_do_not_keep_what_was_loaded(workspace, damaged):
+    damaged(bundle_of(workspace, "churn", "1") / "manifest.json")
+    loaded = load_from_workspace(workspace, Settings())
+    errors = [*loaded.failures.values(), *loaded.problems]
+    assert errors
+    assert [error.__traceback__ for error in errors] == [None] * len(errors)
 
 
 def test_parse_request_names_all_errors_and_the_first_field():

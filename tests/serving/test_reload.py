@@ -186,6 +186,64 @@ def test_profiles_of_another_time_zone_than_that_of_the_models_are_not_served(sh
     assert following.counted == [(PROFILES, "refused")]
 
 
+def test_models_that_did_not_fit_the_profiles_come_back_with_profiles_that_they_fit(shop, champions, monkeypatch):
+    profiles = champions.customers
+    snapshot.publish(shop, replace(profiles, spec=replace(profiles.spec, timezone="Asia/Shanghai")))
+    following = Following(shop, monkeypatch)
+    assert following.loader.get().failures.keys() == {"churn", "lifecycle"}
+    snapshot.publish(shop, later(profiles))
+    following.look()
+    after = following.look()
+    assert after.models.keys() == champions.models.keys()
+    assert after.failures == {}
+    assert following.counted == [(PROFILES, "loaded"), ("churn", "loaded"), ("lifecycle", "loaded")]
+    assert following.look() is after
+
+
+def test_refused_profiles_are_released(shop, following):
+    """The error of the models that do not fit must not keep them."""
+    profiles = following.loader.get().customers
+    snapshot.publish(shop, replace(profiles, spec=replace(profiles.spec, timezone="Asia/Shanghai")))
+    loaded, load = [], snapshot.load_current
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "load_current", lambda *args: loaded.append(load(*args)) or loaded[0])
+        gc.disable()
+        logging.disable()  # pytest keeps the records, which have the error
+        try:
+            following.loader._reload(following.source, *next(iter(following.source.moved().items())))
+            reference = weakref.ref(loaded.pop())
+            assert reference() is None
+        finally:
+            logging.disable(logging.NOTSET)
+            gc.enable()
+    assert following.counted == [(PROFILES, "refused")]
+
+
+def test_the_kept_lists_stay_if_a_model_that_makes_none_moves(shop, following, champions, registering):
+    kept = following.loader.get().kept_lists
+    registering.register(shop, "churn", champions.models["churn"].bundle)
+    after = following.look()
+    assert after.models["churn"].version == "2"
+    assert after.kept_lists is kept
+    assert len(kept) > 100
+
+
+def test_a_callback_that_fails_ends_neither_the_loading_nor_the_following(shop, caplog):
+    def fail() -> None:
+        raise OSError("disk full")
+
+    source = WorkspaceSource(shop)
+    loader = BackgroundLoader(source.load, fail, source)
+    loader._load_all()
+    gc.unfreeze()
+    assert loader.why_not_ready() is None
+    assert "disk full" in caplog.text
+    promote(shop, JOB, 2, datetime.now(UTC))
+    loader._follow(source)
+    gc.unfreeze()
+    assert loader.get().models[JOB].version == "2"
+
+
 def test_a_server_without_models_serves_those_that_are_trained_later(shop, monkeypatch):
     store = shop.mlflow_db.rename(shop.root / "elsewhere.db")
     following = Following(shop, monkeypatch)
@@ -204,6 +262,29 @@ def test_answers_that_are_not_fit_to_be_sent(champions):
     )
     with pytest.raises(ArtifactError, match="an item twice"):
         check_answers(replace(champions, models={**champions.models, JOB: twice}), JOB)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_not_fit_to_be_sent(champions, value):
+    class NoNumbers:
+        def predict_proba(self, values, as_of):
+            return np.full((len(values), 2), value)
+
+    churn = champions.models["churn"]
+    broken = replace(churn, bundle=replace(churn.bundle, model=NoNumbers()))
+    for part in ("churn", PROFILES):
+        with pytest.raises(ArtifactError, match="no finite number"):
+            check_answers(replace(champions, models={**champions.models, "churn": broken}), part)
+
+
+@pytest.mark.parametrize(("probability", "reason"), [(None, None), (0.5, "never bought")])
+def test_a_row_has_either_a_score_or_a_reason(champions, monkeypatch, probability, reason):
+    row = {"churn_probability": probability, "risk_band": None, "no_score_reason": reason}
+    monkeypatch.setattr(
+        "serving.endpoints.churn.score_rows", lambda _champions, _encoded, rows, _: [{**row} for _ in rows]
+    )
+    with pytest.raises(ArtifactError, match="exactly one of"):
+        check_answers(champions, "churn")
 
 
 class Load:

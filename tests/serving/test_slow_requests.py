@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import anyio
@@ -12,6 +14,8 @@ import orjson
 import pytest
 from starlette.requests import ClientDisconnect
 
+from qianmian.errors import InvalidRequest
+from qianmian.interruption import checkpoint
 from serving.slow_requests import THREADS, SlowRequests, TooManyRequests
 
 
@@ -165,6 +169,57 @@ def test_a_request_that_is_cancelled_keeps_its_turn_until_its_thread_ends():
         assert work.most == 1
 
     anyio.run(scenario)
+
+
+@pytest.mark.parametrize("end", ["success", "error", "client hung up", "deadline"])
+def test_what_a_request_used_is_freed_without_the_garbage_collector(end):
+    """A reload freezes all objects: those in a reference cycle, and the models that they refer to, would stay."""
+
+    class Models:
+        """Stands for the champions, which the work of a request refers to."""
+
+    async def request(route, client, models, may_end) -> str:
+        def work(models=models) -> None:
+            assert may_end.wait(10)
+            checkpoint()
+            if end == "error":
+                raise InvalidRequest("too few known seeds")
+
+        try:
+            async with asyncio.timeout(0.2 if end == "deadline" else None):
+                await route.run(client, 9, work)
+        except (InvalidRequest, ClientDisconnect, TimeoutError) as error:
+            return type(error).__name__
+        return "done"
+
+    async def scenario():
+        route, client, models = SlowRequests("/a", anyio.CapacityLimiter(THREADS)), Client(), Models()
+        used = weakref.ref(models)
+        may_end = threading.Event()
+        task = asyncio.create_task(request(route, client, models, may_end))
+        del models
+        await until(lambda: bool(route._begun))
+        gc.freeze()
+        if end == "client hung up":
+            client.gone.set()
+            await asyncio.wait([task])
+        elif end == "deadline":
+            await asyncio.wait([task])
+        may_end.set()
+        found = await task
+        del task
+        await until(lambda: not route._begun and used() is None)
+        return found
+
+    gc.collect()
+    gc.disable()
+    try:
+        found = anyio.run(scenario)
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    expected = {"error": "InvalidRequest", "client hung up": "ClientDisconnect", "deadline": "TimeoutError"}
+    assert found == expected.get(end, "done")
 
 
 def test_the_server_says_when_to_try_again(serve, buyers, request_):
