@@ -222,8 +222,9 @@ def test_refused_profiles_are_released(shop, following):
 def test_the_kept_lists_stay_if_a_model_that_makes_none_moves(shop, following, champions, registering):
     kept = following.loader.get().kept_lists
     registering.register(shop, "churn", champions.models["churn"].bundle)
+    before = following.loader.get().models["churn"].version
     after = following.look()
-    assert after.models["churn"].version == "2"
+    assert after.models["churn"].version != before  # which one depends on the tests before in this process
     assert after.kept_lists is kept
     assert len(kept) > 100
 
