@@ -140,6 +140,15 @@ def worker_megabytes(target: Target) -> float:
     return max(process.memory_full_info().pss for process in target.processes) / 2**20
 
 
+def settled_megabytes(target: Target) -> float:
+    """Least memory within five seconds, because that of the former version is released after the swap."""
+    readings = []
+    for _ in range(10):
+        time.sleep(0.5)
+        readings.append(worker_megabytes(target))
+    return min(readings)
+
+
 def measure_reloads(workspace: Workspace, target: Target, users: list[str]) -> dict[str, dict[str, float]]:
     """Metrics of five moves of a workspace that the target serves; the workspace is another one afterwards."""
     first = model_registry.version_of(workspace, JOB)
@@ -149,8 +158,7 @@ def measure_reloads(workspace: Workspace, target: Target, users: list[str]) -> d
     for path, wanted, move in moves(workspace, first, second):
         move()
         asyncio.run(ask_until_followed(target.url, bodies, path, wanted, second, answers))
-        time.sleep(1)  # the memory of the former version is released after the swap
-        megabytes.append(worker_megabytes(target))
+        megabytes.append(settled_megabytes(target))
     waits = np.asarray(answers.waits) * 1e3
     return {
         "reload_requests": value(len(waits)),

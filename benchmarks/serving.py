@@ -60,7 +60,7 @@ MUSTS = {
     "second_worker_mb": Must("peak_mb", most=350),
     "reload_failed": Must("metric", most=0),
     "reload_mixed": Must("metric", most=0),
-    "reload_grown_mb": Must("peak_mb", most=30),
+    "reload_grown_mb": Must("peak_mb", most=60),
 }
 
 
