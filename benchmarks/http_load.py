@@ -54,6 +54,10 @@ class Target:
         servers = [child for child in psutil.Process().children() if port in child.cmdline()]
         return [process for server in servers for process in (server, *server.children(recursive=True))]
 
+    def worker_bytes(self) -> list[int]:
+        """Proportional set size of each process of the server but the first, which supervises them."""
+        return [process.memory_full_info().pss for process in self.processes[1:]]
+
     def cpu_seconds(self) -> float:
         """CPU seconds of the server's processes since they started."""
         times = [process.cpu_times() for process in self.processes]

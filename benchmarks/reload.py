@@ -135,17 +135,12 @@ def moves(workspace: Workspace, first: str, second: str) -> list[tuple[str, bool
     ]
 
 
-def worker_megabytes(target: Target) -> float:
-    """Proportional set size of the largest process of the server, a worker."""
-    return max(process.memory_full_info().pss for process in target.processes) / 2**20
-
-
 def settled_megabytes(target: Target) -> float:
-    """Least memory within five seconds, because that of the former version is released after the swap."""
+    """Least memory of the largest worker within five seconds: that of the former version is released after the swap."""
     readings = []
     for _ in range(10):
         time.sleep(0.5)
-        readings.append(worker_megabytes(target))
+        readings.append(max(target.worker_bytes()) / 2**20)
     return min(readings)
 
 

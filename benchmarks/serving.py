@@ -97,11 +97,6 @@ def common_filter(workspace: Workspace) -> dict[str, Any]:
     return {"category": str(tops[counts.argmax()])}
 
 
-def worker_megabytes(target: Target) -> float:
-    """Proportional set size of the server's processes but the first, which supervises them."""
-    return sum(process.memory_full_info().pss for process in target.processes[1:]) / 2**20
-
-
 def loads_in_turns(targets: Mapping[str, Target], quick: bool) -> dict[str, list[Load]]:
     """Rounds of load on each target, after one that warms up."""
     for target in targets.values():
@@ -127,7 +122,7 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
             ask_each(targets["cached"])
             single = measure_sequential({**targets, NO_OP: nothing}, 300 if quick else 2_000)
             rounds = loads_in_turns({**targets, NO_OP: nothing}, quick)
-            one_worker = worker_megabytes(target)
+            one_worker = sum(target.worker_bytes()) / 2**20
         with server(workspace, kept_lists=0) as target:
             cold = {"cold": Target(target.url, bodies["cold"])}
             single |= measure_sequential(cold, 300 if quick else 2_000)
@@ -135,7 +130,7 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
         with server(workspace, workers=2) as target:
             for kind in ("cached", "filtered", "event"):
                 under_load(Target(target.url, bodies[kind]), 1 if quick else 4)
-            two_workers = worker_megabytes(target)
+            two_workers = sum(target.worker_bytes()) / 2**20
         with server(workspace) as target:
             result |= measure_reloads(workspace, target, users[:1_000])
     result |= {"worker_mb": value(one_worker), "second_worker_mb": value(two_workers - one_worker)}

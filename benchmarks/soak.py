@@ -211,7 +211,7 @@ def worker_kilobytes(target: Target) -> float:
     SystemExit
         If there are none, or they hold no memory.
     """
-    kilobytes = sum(process.memory_full_info().pss for process in target.processes[1:]) / 1e3
+    kilobytes = sum(target.worker_bytes()) / 1e3
     if not kilobytes:
         raise SystemExit("the server has no worker that runs")
     return kilobytes

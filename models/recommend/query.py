@@ -293,29 +293,6 @@ def rows_of(matrix: sparse.csr_matrix, users: Indices) -> sparse.csr_matrix:
     return rows
 
 
-def entries_of(
-    matrix: sparse.csr_matrix, users: Indices
-) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]], NDArray[np.float32]]:
-    """Return copies of the entries of users, as rows of `users`, columns and values, sorted by row and column.
-
-    The indices of the matrix are sorted; user −1 has no entries.
-
-    Examples
-    --------
-    >>> [column.tolist() for column in entries_of(sparse.csr_matrix([[0, 5.0], [3.0, 4.0]]), np.array([1, -1, 0]))]
-    [[0, 0, 2], [0, 1, 1], [3.0, 4.0, 5.0]]
-    """
-    known = users >= 0 if matrix.shape[0] else np.zeros(len(users), dtype=bool)
-    starts = np.where(known, matrix.indptr[np.where(known, users, 0)], 0).astype(np.int64)
-    counts = np.where(known, matrix.indptr[np.where(known, users, -1) + 1], 0) - starts
-    if len(users) == 1:  # a request
-        own = slice(int(starts[0]), int(starts[0] + counts[0]))
-        return np.zeros(counts[0], dtype=np.int64), matrix.indices[own].copy(), matrix.data[own].copy()
-    rows = np.repeat(np.arange(len(users)), counts)
-    places = np.arange(len(rows)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-    return rows, matrix.indices[places], matrix.data[places]
-
-
 def fold_in(
     counts: sparse.csr_matrix,
     query: Query,
@@ -344,16 +321,20 @@ def fold_in(
     parts = [] if query.recent_interactions is None else [query.recent_interactions.weighted(weights)]
     if query.recent_auxiliary is not None and type_weights is not None:
         parts.append(query.recent_auxiliary.counted(type_weights))
+    now = rows_of(counts, query.users).astype(np.float32, copy=False)
     if not parts:
-        now = rows_of(counts, query.users).astype(np.float32, copy=False)
         now.sort_indices()
         return now
-    rows, columns, values = entries_of(counts, query.users)
-    n, n_items = len(query), counts.shape[1]
+    (n, n_items), values = now.shape, now.data
     if half_life_days is not None:
         values = values * np.float32(2.0 ** (-query.elapsed_days / half_life_days))
     # SciPy's sum of matrices, which are made from the parts first, takes four times as long for one user
-    keys = np.concatenate([rows * n_items + columns, *(p.users.astype(np.int64) * n_items + p.items for p in parts)])
+    keys = np.concatenate(
+        [
+            np.repeat(np.arange(n), np.diff(now.indptr)) * n_items + now.indices,
+            *(p.users.astype(np.int64) * n_items + p.items for p in parts),
+        ]
+    )
     values = np.concatenate([values, *(part.decayed_weights(half_life_days) for part in parts)])
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
@@ -365,8 +346,7 @@ def fold_in(
         keys, values = keys[values != 0], values[values != 0]
     rows = keys // n_items
     columns = (keys - rows * n_items).astype(counts.indices.dtype)
-    starts = np.array([0, len(rows)]) if n == 1 else np.searchsorted(rows, np.arange(n + 1))
-    return sparse.csr_matrix((values.astype(np.float32, copy=False), columns, starts), shape=(n, n_items))
+    return sparse.csr_matrix((values, columns, np.searchsorted(rows, np.arange(n + 1))), shape=(n, n_items))
 
 
 def exclusion_matrix(
