@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from features.id_map import IdMap
-from models.kinds import MODELS
+from models.kinds import MODELS, model_class
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
@@ -138,7 +138,7 @@ class ModelBundle:
         attributes = {name: columns[f"column_{i}"] for i, name in enumerate(manifest["item_attributes"])}
         return cls(
             manifest["kind"],
-            MODELS[manifest["kind"]].load(folder / "model"),
+            model_class(manifest["kind"]).load(folder / "model"),
             datetime.fromisoformat(manifest["as_of"]),
             spec,
             arrays["user_ids"],

@@ -118,6 +118,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         """
         import uvicorn
 
+        from models.parallel import limit_threads
         from serving.connections import Server
         from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
@@ -126,6 +127,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
         uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
+        limit_threads(1)  # as `SINGLE_THREADED` limits those of the numeric libraries
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
-from models.classify.churn import risk_bands
+from models.classify.risk_bands import risk_bands
 from serving.champions import Champions
 from serving.recommending.explain import days_text, score_reasons
 from serving.responses import rounded

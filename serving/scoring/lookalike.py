@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.lookalike import SeedEvaluation
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.responses import ResponseBody, rounded
 from serving.scoring.blocks import BlockScores, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, identity_columns, provenance_columns
 from serving.users import resolve_users
+
+if TYPE_CHECKING:
+    from models.lookalike import SeedEvaluation  # imports scikit-learn
 
 JOB = "lookalike"
 EVIDENCE_SPLITS = 5  # each split fits the expander again
