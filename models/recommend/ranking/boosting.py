@@ -137,11 +137,11 @@ def binned(
 
     The bounds of the bins are those of the matrix `like`, if there is one, which saves most of the time.
     """
-    rows = _RowIterator(examples.parts, {"label": examples.labels}, names)
+    rows = RowIterator(examples.parts, {"label": examples.labels}, names)
     return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads, ref=like)
 
 
-class _RowIterator(xgb.DataIter):
+class RowIterator(xgb.DataIter):
     """Gives rows, without gaps, and their labels to XGBoost block by block.
 
     Parameters
