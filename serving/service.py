@@ -8,6 +8,7 @@ The champions come from the Bento that contains this file, else from the workspa
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from functools import cache, cached_property, partial
@@ -127,6 +128,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
         uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
+        logging.getLogger("serving").setLevel(logging.INFO)  # BentoML logs the warnings of others
         limit_threads(1)  # as `SINGLE_THREADED` limits those of the numeric libraries
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)
