@@ -201,7 +201,7 @@ def test_a_bento_needs_a_part_of_the_product():
     """Nothing that has to be compiled, nothing that trains, and the same versions."""
     product, _, serving = (pins(name) for name in LOCKS)
     assert {name: version for name, version in serving.items() if product.get(name) != version} == {}
-    assert not {"mlflow", "mlflow-skinny", "rectools-lightfm", "implicit", "pandas", "duckdb", "ibis-framework"} & set(serving)
+    assert not {"mlflow-skinny", "rectools-lightfm", "implicit", "pandas", "duckdb", "ibis-framework"} & set(serving)
     project = tomllib.loads(text("pyproject.toml"))
     assert set(project["dependency-groups"]["serving"]) <= set(project["project"]["dependencies"])
 
