@@ -68,7 +68,8 @@ def value_(
             builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
         )
         output.step(f"computing the information gain of {len(snapshot.tags)} tags")
-        values_by_tag = {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()}
+        lists = ((name, list(values)) for name, values in snapshot.tags.items())  # read at once, not row by row
+        values_by_tag = {name: [values[row] for row in outcome.rows] for name, values in lists}
         lifts = tag_lifts(values_by_tag, outcome.numbers, settings.seed)
         found = information_gain(values_by_tag, outcome.codes, settings.seed)
     counts = {label: int((outcome.codes == code).sum()) for code, label in enumerate(outcome.labels)}

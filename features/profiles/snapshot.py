@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -20,16 +21,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.arrow_column import ArrowColumn, EncodedColumn
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.definitions.pack_features import make_builder
-from features.id_map import IdMap
+from features.id_map import CustomerMap
 from features.profiles.tags.checked import read_verdicts
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.tagging import declared_tags, make_tags, missing_rows, tags_digest
+from features.text_index import TextIndex
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -44,6 +47,22 @@ REBUILD_HINT = "run `qianmian features` to build it again"
 
 
 @dataclass(frozen=True)
+class _UserIds:
+    """The user ids of all sources, found one at a time."""
+
+    index: TextIndex
+    sources: Sequence[str]
+    one_ids: Sequence[str]
+
+    @classmethod
+    def of(cls, customers: pa.Table) -> _UserIds:
+        user_ids, sources, one_ids = (
+            ArrowColumn[str](customers[name]) for name in ("source_user_id", "source", "one_id")
+        )
+        return cls(TextIndex(user_ids), sources, one_ids)
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Profiles of all customers at `as_of`.
 
@@ -51,8 +70,8 @@ class Snapshot:
     ----------
     table : pyarrow.Table
         Table of `ProfileBuild.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
-    tags : dict of str to list
-        Tag name → values, one per row.
+    tags : mapping of str to sequence
+        Tag name → values, one per row: lists of a new build, `ArrowColumn` of what is loaded.
     customers : pyarrow.Table
         Columns one_id, source, source_user_id: the user ids of all sources.
     as_of : datetime
@@ -74,7 +93,7 @@ class Snapshot:
     """
 
     table: pa.Table
-    tags: dict[str, list[TagValue]]
+    tags: Mapping[str, Sequence[TagValue]]
     customers: pa.Table
     as_of: datetime
     spec: FeatureSpec
@@ -102,22 +121,18 @@ class Snapshot:
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
 
     @cached_property
-    def one_ids(self) -> list[str]:
+    def one_ids(self) -> Sequence[str]:
         """The one_id of each row."""
-        return list(self.table["one_id"].to_pylist())
+        return ArrowColumn(self.table["one_id"])
 
     @cached_property
-    def user_map(self) -> IdMap:
+    def user_map(self) -> CustomerMap:
         """one_id → row."""
-        return IdMap(self.one_ids)
+        return CustomerMap(self.one_ids)
 
     @cached_property
-    def _by_user(self) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {}
-        columns = (self.customers[name].to_pylist() for name in ("source_user_id", "source", "one_id"))
-        for user, source, one_id in zip(*columns, strict=True):
-            found.setdefault(user, []).append((source, one_id))
-        return found
+    def _user_ids(self) -> _UserIds:
+        return _UserIds.of(self.customers)
 
     def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
         """The one_id of a user id, or None if the user id is unknown.
@@ -127,20 +142,22 @@ class Snapshot:
         InvalidRequest
             The user id belongs to different customers in several sources, and `user_source` is missing.
         """
-        known = self._by_user.get(user_id, [])
-        if len(known) == 1:  # nearly always
-            source, one_id = known[0]
-            return one_id if user_source in (None, source) else None
-        matches = [(source, one_id) for source, one_id in known if user_source in (None, source)]
-        if len({one_id for _, one_id in matches}) > 1:
+        users = self._user_ids
+        rows = users.index.rows(user_id)
+        if user_source is not None:
+            rows = [row for row in rows if users.sources[row] == user_source]
+        if len(rows) == 1:  # nearly always
+            return users.one_ids[rows[0]]
+        one_ids = {users.one_ids[row] for row in rows}
+        if len(one_ids) > 1:
             raise InvalidRequest(
                 "the user id occurs in more than one source",
                 got=user_id,
-                allowed=", ".join(sorted(source for source, _ in matches)),
+                allowed=", ".join(sorted(users.sources[row] for row in rows)),
                 field="user_source",
                 hint="name the source in user_source",
             )
-        return matches[0][1] if matches else None
+        return one_ids.pop() if one_ids else None
 
     def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
         """Tags of one customer: category → tag → value, as_of, stale, source, checked.
@@ -202,12 +219,11 @@ class Snapshot:
         """
         try:
             facts = read_facts(folder)
-            tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
-            tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
             return cls(
-                tables["profiles"],
-                tags,
-                tables["customers"],
+                # a large file: with a buffer it would also be in memory as it is stored
+                pq.read_table(folder / "profiles.parquet", pre_buffer=False),
+                _read_tags(folder / "tags.parquet"),
+                pq.read_table(folder / "customers.parquet"),
                 datetime.fromisoformat(facts["as_of"]),
                 FeatureSpec.of(facts["spec"]),
                 facts["data_digest"],
@@ -220,6 +236,14 @@ class Snapshot:
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error
+
+
+def _read_tags(path: Path) -> dict[str, ArrowColumn[TagValue]]:
+    """The tags, their texts dictionary-encoded."""
+    kinds = {column.name: column.type for column in pq.read_schema(path) if column.name != "one_id"}
+    texts = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
+    table = pq.read_table(path, columns=list(kinds), read_dictionary=texts)
+    return {name: EncodedColumn(table[name]) if name in texts else ArrowColumn(table[name]) for name in kinds}
 
 
 def unreadable(folder: Path, error: Exception) -> ArtifactError:
