@@ -46,11 +46,11 @@ def value_(
     The tags are those of --as-of (default: one horizon before the end of the data); the outcome is measured after it.
     """
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
+    from features.profiles.building import snapshot_at
     from features.profiles.governance.lift import END_SHARE, tag_lifts
     from features.profiles.governance.outcome import find_target, horizon_end, target_labels
     from features.profiles.governance.value import information_gain
-    from features.profiles.snapshot import snapshot_at
     from qianmian.config import load_settings
 
     find_target(target)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.encoded_rows import text_codes
-from features.text_index import TextIndex
+from features.hashed_texts import HashedTexts
 
 Ids = Sequence[str] | NDArray[np.str_]
 
@@ -64,7 +64,7 @@ class IdMap:
         return np.fromiter(known, dtype=np.int64, count=len(known)), list(unknown)
 
     @cached_property
-    def _row_of(self) -> dict[str, int] | TextIndex:
+    def _row_of(self) -> dict[str, int] | HashedTexts:
         ids = self._ids.tolist() if isinstance(self._ids, np.ndarray) else self._ids
         return {one: row for row, one in enumerate(ids)}
 
@@ -72,9 +72,9 @@ class IdMap:
 class CustomerMap(IdMap):
     """The row of each customer, of which there may be millions.
 
-    A dictionary of them would take seconds and gigabytes in each process; a `TextIndex` finds one in twice the time.
+    A dictionary of them would take seconds and gigabytes in each process; a `HashedTexts` finds one in twice the time.
     """
 
     @cached_property
-    def _row_of(self) -> TextIndex:
-        return TextIndex(self._ids)
+    def _row_of(self) -> HashedTexts:
+        return HashedTexts(self._ids)

@@ -22,17 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.arrow_column import ArrowColumn, EncodedColumn
-from features.compute.builder import Builder, ProfileBuild
-from features.compute.online.build import build_state
 from features.compute.spec import FeatureSpec, UserFeatures
-from features.data.lake import Lake
-from features.definitions.pack_features import make_builder
+from features.hashed_texts import HashedTexts
 from features.id_map import CustomerMap
 from features.profiles.tags.checked import read_verdicts
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.tagging import declared_tags, make_tags, missing_rows, tags_digest
-from features.text_index import TextIndex
+from features.profiles.tags.pack_tags import tags_for
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -41,7 +37,6 @@ from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
-ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
 
@@ -50,7 +45,7 @@ REBUILD_HINT = "run `qianmian features` to build it again"
 class _UserIds:
     """The user ids of all sources, found one at a time."""
 
-    index: TextIndex
+    index: HashedTexts
     sources: Sequence[str]
     one_ids: Sequence[str]
 
@@ -59,7 +54,7 @@ class _UserIds:
         user_ids, sources, one_ids = (
             ArrowColumn[str](customers[name]) for name in ("source_user_id", "source", "one_id")
         )
-        return cls(TextIndex(user_ids), sources, one_ids)
+        return cls(HashedTexts(user_ids), sources, one_ids)
 
 
 @dataclass(frozen=True)
@@ -276,34 +271,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """Build profiles and tags at `as_of` in memory, without writing them."""
-    built: ProfileBuild = builder.build(as_of)
-    customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    unrecorded = missing_rows(builder, built, settings)
-    tags, facts = make_tags(builder, built, settings, unrecorded)
-    digest = tags_digest(settings, builder.lake.workspace)
-    checked = _verdicts(builder.lake.workspace, settings)
-    return Snapshot(
-        built.table,
-        tags,
-        customers,
-        as_of,
-        built.matrix().spec,
-        builder.lake.digest,
-        built.unsupported,
-        digest,
-        facts,
-        checked,
-        unrecorded,
-    )
-
-
-def _verdicts(workspace: Workspace, settings: Settings | None = None) -> dict[str, str]:
+def verdicts_of(workspace: Workspace, settings: Settings | None = None) -> dict[str, str]:
     """The verdicts on the declared tags; none if they cannot be read, because profiles do not depend on them."""
     try:
         settings = settings or load_settings(workspace.config_file)
-        return read_verdicts(workspace, declared_tags(settings), settings)
+        return read_verdicts(workspace, tags_for(settings), settings)
     except (ArtifactError, ConfigError) as error:
         logger.warning("tag_checks=ignored reason=%s", error)
         return {}
@@ -353,7 +325,7 @@ def load_current(workspace: Workspace) -> Snapshot:
             "no profiles have been built yet", where=str(workspace.online), hint="run `qianmian features`"
         )
     snapshot = Snapshot.load(workspace.online / name)
-    return replace(snapshot, checked=_verdicts(workspace))
+    return replace(snapshot, checked=verdicts_of(workspace))
 
 
 def published_as_of(workspace: Workspace) -> datetime | None:
@@ -362,50 +334,3 @@ def published_as_of(workspace: Workspace) -> datetime | None:
         return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
         return None
-
-
-def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
-    """The current snapshot if it is up to date; otherwise build and publish a new one.
-
-    A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Workspace with the lake.
-    as_of : datetime
-        Cutoff, naive UTC.
-    settings : Settings
-        Settings of features and tags.
-    with_state : bool
-        Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
-    """
-    builder = make_builder(Lake(workspace), settings)
-    snapshot = _reusable_snapshot(builder, as_of, settings)
-    if snapshot is None:
-        snapshot = build_snapshot(builder, as_of, settings)
-        publish(workspace, snapshot)
-    folder = workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER
-    if with_state and not folder.exists():
-        with atomic_path(folder) as temporary:
-            build_state(builder, as_of, snapshot.spec.features).save(temporary)
-    return snapshot
-
-
-def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
-    return _reusable_snapshot(builder, as_of, settings) or build_snapshot(builder, as_of, settings)
-
-
-def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
-    workspace = builder.lake.workspace
-    try:
-        snapshot = load_current(workspace)
-        same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
-        same = same and snapshot.spec.timezone == builder.timezone
-        declared = tags_digest(settings, workspace)
-        if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
-            return snapshot
-    except (WorkspaceError, ArtifactError) as error:
-        logger.info("profiles=rebuilt reason=%s", error.message)
-    return None

@@ -11,31 +11,31 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import text_index
+from features import hashed_texts
 from features.arrow_column import ArrowColumn, EncodedColumn
-from features.text_index import TextIndex
+from features.hashed_texts import HashedTexts
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda texts: ArrowColumn(pa.array(texts))])
 def test_each_of_many_texts_is_at_its_rows(kind, monkeypatch):
-    monkeypatch.setattr(text_index, "BLOCK", 1_000)
+    monkeypatch.setattr(hashed_texts, "BLOCK", 1_000)
     numbers = np.random.default_rng(0).integers(0, 4_000, 10_000)
-    index = TextIndex(kind([f"用户{number}" for number in numbers]))
+    index = HashedTexts(kind([f"用户{number}" for number in numbers]))
     assert all(index.rows(f"用户{number}") == np.flatnonzero(numbers == number).tolist() for number in range(4_100))
 
 
 def test_texts_of_the_same_hash_are_told_apart(monkeypatch):
-    monkeypatch.setattr(text_index, "hash", lambda text: -7, raising=False)
-    index = TextIndex(["b", "a", "b", ""])
+    monkeypatch.setattr(hashed_texts, "hash", lambda text: -7, raising=False)
+    index = HashedTexts(["b", "a", "b", ""])
     assert [index.rows(text) for text in ("b", "a", "", "x")] == [[0, 2], [1], [3], []]
 
 
 def test_no_texts():
-    assert TextIndex([]).rows("a") == []
+    assert HashedTexts([]).rows("a") == []
 
 
 def test_it_is_used_in_a_process_with_other_hashes():
-    stored = pickle.dumps(TextIndex([f"u{number}" for number in range(100)]))
+    stored = pickle.dumps(HashedTexts([f"u{number}" for number in range(100)]))
     read = "import pickle, sys; index = pickle.load(sys.stdin.buffer); print(index.rows('u17'), index.rows('x'))"
     done = subprocess.run(
         [sys.executable, "-c", read],

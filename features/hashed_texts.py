@@ -1,4 +1,4 @@
-"""`TextIndex`: where a text stands among millions, without a Python object for each of them."""
+"""`HashedTexts`: where a text stands among millions, without a Python object for each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 65_536  # texts that are Python objects at a time
 EMPTY = -1  # in the place of a row
 
 
-class TextIndex:
+class HashedTexts:
     """The rows of each text of a sequence, in order.
 
     An open hash table with linear probing, of rows only: the texts stay where they are, and a text that is looked up is
@@ -26,7 +26,7 @@ class TextIndex:
 
     Examples
     --------
-    >>> index = TextIndex(["b", "a", "b"])
+    >>> index = HashedTexts(["b", "a", "b"])
     >>> index.rows("b"), index.get("a", -1), index.get("x", -1), "x" in index
     ([0, 2], 1, -1, False)
     """
@@ -39,7 +39,7 @@ class TextIndex:
         self._places: Any = _places(hashes & self._mask, self._mask).data  # a memoryview: read faster than an array
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TextIndex, (self._texts,)  # another process has other hashes
+        return HashedTexts, (self._texts,)  # another process has other hashes
 
     def __contains__(self, wanted: object) -> bool:
         return bool(self.rows(wanted))
