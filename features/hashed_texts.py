@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -35,6 +35,7 @@ class HashedTexts:
         blocks = (texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK))
         hashes = np.fromiter(map(hash, chain.from_iterable(blocks)), np.int64, len(texts))
         self._texts = texts
+        self._read: Callable[[int], str] = texts.item if isinstance(texts, np.ndarray) else texts.__getitem__
         self._mask = (1 << (2 * len(texts)).bit_length()) - 1  # at least half of the places stay empty
         self._places: Any = _places(hashes & self._mask, self._mask).data  # a memoryview: read faster than an array
 
@@ -46,19 +47,24 @@ class HashedTexts:
 
     def rows(self, wanted: object) -> list[int]:
         """All rows of a text."""
-        texts, places, mask = self._texts, self._places, self._mask
+        read, places, mask = self._read, self._places, self._mask
         found: list[int] = []
         place = hash(wanted) & mask
         while (row := places[place]) >= 0:
-            if texts[row] == wanted:
+            if read(row) == wanted:
                 found.append(row)
             place = (place + 1) & mask
         return found
 
     def get(self, wanted: object, default: int) -> int:
         """The first row of a text, as `dict.get`."""
-        found = self.rows(wanted)
-        return found[0] if found else default
+        read, places, mask = self._read, self._places, self._mask
+        place = hash(wanted) & mask
+        while (row := places[place]) >= 0:
+            if read(row) == wanted:
+                return int(row)
+            place = (place + 1) & mask
+        return default
 
 
 def _places(wanted: NDArray[np.int64], mask: int) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.arrow_column import ArrowColumn, EncodedColumn
+from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.hashed_texts import HashedTexts
 from features.id_map import CustomerMap
@@ -51,9 +51,7 @@ class _UserIds:
 
     @classmethod
     def of(cls, customers: pa.Table) -> _UserIds:
-        user_ids, sources, one_ids = (
-            ArrowColumn[str](customers[name]) for name in ("source_user_id", "source", "one_id")
-        )
+        user_ids, sources, one_ids = (TextColumn(customers[name]) for name in ("source_user_id", "source", "one_id"))
         return cls(HashedTexts(user_ids), sources, one_ids)
 
 
@@ -118,7 +116,7 @@ class Snapshot:
     @cached_property
     def one_ids(self) -> Sequence[str]:
         """The one_id of each row."""
-        return ArrowColumn(self.table["one_id"])
+        return TextColumn(self.table["one_id"])
 
     @cached_property
     def user_map(self) -> CustomerMap:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from features import hashed_texts
-from features.arrow_column import ArrowColumn, EncodedColumn
+from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
 from features.hashed_texts import HashedTexts
 
 
@@ -50,7 +50,8 @@ def test_it_is_used_in_a_process_with_other_hashes():
 @pytest.mark.parametrize("values", [["b", None, "a", "b"], [None, None], [], ["", "b"]])
 def test_a_column_is_a_sequence_of_its_values(values):
     array = pa.chunked_array([values[:1], values[1:]], pa.string())
-    for column in (ArrowColumn(array), EncodedColumn(array.dictionary_encode())):
+    columns = [ArrowColumn(array), EncodedColumn(array.dictionary_encode())]
+    for column in columns if None in values else [*columns, TextColumn(array)]:
         assert column == values
         assert [column[row] for row in range(len(values))] == column[:] == values
         assert column != [*values, "b"]
