@@ -72,7 +72,8 @@ class IdMap:
 class CustomerMap(IdMap):
     """The row of each customer, of which there may be millions.
 
-    A dictionary of them would take seconds and gigabytes in each process; a `HashedTexts` finds one in twice the time.
+    One id is found by `HashedTexts`, in a microsecond: a dictionary would take a tenth of it, and ten times
+    the memory or more.
     """
 
     @cached_property
