@@ -67,10 +67,9 @@ class TextColumn(ArrowColumn[str]):
     def __init__(self, values: pa.ChunkedArray | pa.Array) -> None:
         super().__init__(values.cast(pa.string()))
         _, ends, texts = self._values.buffers()
-        first, n = self._values.offset, len(self._values)
-        self._ends = memoryview(ends or b"").cast("i")[
-            first : first + n + 1
-        ]  # n + 1 of them, from where the first begins
+        first = self._values.offset
+        # of a text and its neighbours: where it begins is where the one before it ends
+        self._ends = memoryview(ends or b"").cast("i")[first : first + len(self._values) + 1]
         self._bytes = memoryview(texts or b"")
 
     def __reduce__(self) -> tuple[Any, ...]:
