@@ -55,10 +55,11 @@ bento: $(DEV_STAMP) ## build a Bento of the service and its champion models
 	"$(VENV)/bin/qianmian" models export
 	$(PY) -m bentoml build
 
-lock: $(DEV_STAMP) ## resolve requirements.lock and requirements-dev.lock again from pyproject.toml
+lock: $(DEV_STAMP) ## resolve the three lock files again from pyproject.toml
 	@$(PY) -c "import uv" 2>/dev/null || $(PIP) install uv
 	$(PY) -m uv pip compile pyproject.toml --extra demo $(LOCK_OPTIONS) -o requirements.lock
 	$(PY) -m uv pip compile pyproject.toml --extra dev --constraint requirements.lock $(LOCK_OPTIONS) -o requirements-dev.lock
+	$(PY) -m uv pip compile --group serving --constraint requirements.lock $(LOCK_OPTIONS) -o requirements-serving.lock
 
 clean: ## remove caches and build output; keep .venv and the workspace
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from features.id_map import IdMap
-from models.kinds import MODELS
+from features.id_map import CustomerMap, IdMap
+from models.kinds import MODELS, model_class
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
@@ -75,7 +75,7 @@ class ModelBundle:
     @cached_property
     def user_map(self) -> IdMap:
         """one_id → row of the model."""
-        return IdMap(self.user_ids)
+        return CustomerMap(self.user_ids)
 
     @cached_property
     def item_map(self) -> IdMap:
@@ -138,7 +138,7 @@ class ModelBundle:
         attributes = {name: columns[f"column_{i}"] for i, name in enumerate(manifest["item_attributes"])}
         return cls(
             manifest["kind"],
-            MODELS[manifest["kind"]].load(folder / "model"),
+            model_class(manifest["kind"]).load(folder / "model"),
             datetime.fromisoformat(manifest["as_of"]),
             spec,
             arrays["user_ids"],

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from models.classify.churn_model import ChurnModel
-from models.classify.lifecycle import NextStageClassifier
-from models.lookalike import LookalikeExpander
+from importlib import import_module
+
 from models.persist import Savable
 from models.recommend import RECOMMENDERS
-from models.recommend.scene_models import SceneModels
 from qianmian.registry import Registry
 
-MODELS: Registry[type[Savable]] = Registry(
+# kind → module and class: what no model of a server needs is not imported there (XGBoost and scikit-learn take a CPU
+# second and 60 MB)
+MODELS: Registry[str] = Registry(
     "model",
     {
-        **RECOMMENDERS,
-        "scenes": SceneModels,
-        "churn": ChurnModel,
-        "lifecycle": NextStageClassifier,
-        "lookalike": LookalikeExpander,
+        **{name: f"{model.__module__}:{model.__name__}" for name, model in RECOMMENDERS.items()},
+        "scenes": "models.recommend.scene_models:SceneModels",
+        "churn": "models.classify.churn_model:ChurnModel",
+        "lifecycle": "models.classify.lifecycle:NextStageClassifier",
+        "lookalike": "models.lookalike:LookalikeExpander",
     },
 )
+
+
+def model_class(kind: str) -> type[Savable]:
+    """Import the class of a kind of model.
+
+    Raises
+    ------
+    UsageError
+        The kind is unknown.
+    """
+    module, name = MODELS[kind].split(":")
+    model: type[Savable] = getattr(import_module(module), name)
+    return model

@@ -19,10 +19,13 @@ T = TypeVar("T")
 KEPT_BYTES = 3 << 30  # resident memory up to which freed memory is kept for the next use
 MAX_PARALLEL = 4  # tasks at a time, because each holds its own data in memory
 _thread_local = threading.local()
+_limit = 0  # of the threads of this process; 0 for one on each core
 
 
 def thread_budget() -> int:
-    """Return how many cores the calling thread may use: all of the process, or its share within `run_parallel`.
+    """Return how many cores the calling thread may use: its share within `run_parallel`, else all of the process.
+
+    `limit_threads` limits those of the process.
 
     Examples
     --------
@@ -32,12 +35,13 @@ def thread_budget() -> int:
     share: int | None = getattr(_thread_local, "thread_budget", None)
     if share is not None:
         return share
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _limit or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def limit_threads(threads: int) -> None:
-    """Limit the calling thread, and the numerical libraries that are loaded, to this many threads from now on."""
-    _thread_local.thread_budget = threads
+    """Limit this process, and the numerical libraries that are loaded, to this many threads from now on."""
+    global _limit
+    _limit = threads
     threadpool_limits(threads)
 
 

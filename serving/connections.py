@@ -26,7 +26,7 @@ from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
-from serving.server import SUPERVISOR_VARIABLE
+from serving.supervisor import PROCESS_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class Server(uvicorn.Server):
         self.server_state = WorkerState()
         self.loader = loader
         # the parent of this process may have ended already, while it started
-        self._supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
+        self._supervisor = int(os.environ.get(PROCESS_VARIABLE, os.getppid()))
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
         self._unread: dict[BoundedHttp, tuple[int, float]] = {}  # their unread bytes, and when some were taken last
 

@@ -12,7 +12,7 @@ from typing import Any
 LIMIT_MS = 2.0  # a request that costs more leaves the event loop, which answers nobody meanwhile
 
 # ---- a computed list, by scene
-SCENE_MS = {"home": 1.2, "replenish": 1.0, "discover": 8.0, "similar": 11.0}
+SCENE_MS = {"home": 1.2, "replenish": 1.0, "discover": 3.0, "similar": 11.0}
 OTHER_SCENE_MS = 5.0
 LONG_LIST = 50  # items; of a longer list, a second model has to rank too
 LONG_LIST_MS = 2.0

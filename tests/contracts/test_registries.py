@@ -16,7 +16,7 @@ from features.compute.spec import FeatureSpec
 from features.data.sources import SOURCES, Source
 from features.definitions import FEATURES
 from features.profiles.tags import INPUTS, TAGS
-from models.kinds import MODELS
+from models.kinds import MODELS, model_class
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
 from models.recommend.scene import DEFAULT_SCENE, PURCHASED_OPTIONS, SCENES
@@ -136,7 +136,7 @@ def test_tags_cover_every_category_kind_and_method():
 
 @by_name(MODELS)
 def test_a_model_can_be_saved_and_loaded(name):
-    model = MODELS[name]
+    model = model_class(name)
     assert SNAKE.fullmatch(name)
     assert own_docstring(model)
     assert list(inspect.signature(model.save).parameters) == ["self", "folder"]
@@ -146,9 +146,9 @@ def test_a_model_can_be_saved_and_loaded(name):
 
 @by_name(MODELS)
 def test_a_model_can_be_made_without_arguments_and_only_stores_them(name):
-    signature = inspect.signature(MODELS[name])
+    signature = inspect.signature(model_class(name))
     assert all(parameter.default is not parameter.empty for parameter in signature.parameters.values())
-    made = MODELS[name]()
+    made = model_class(name)()
     assert {attribute for attribute in vars(made) if not attribute.startswith("_")} == set(signature.parameters)
 
 
@@ -158,7 +158,7 @@ def test_a_recommender(name):
     assert issubclass(recommender, Recommender)
     assert not inspect.isabstract(recommender)
     assert recommender.name == name
-    assert MODELS[name] is recommender
+    assert model_class(name) is recommender
     assert isinstance(recommender.supports_cold, bool)
     assert isinstance(recommender.supports_similar, bool)
     overridden = {hook for hook in vars(Recommender) if getattr(recommender, hook) is not getattr(Recommender, hook)}

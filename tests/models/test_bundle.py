@@ -15,7 +15,7 @@ from models.bundle import FORMAT_VERSION, ModelBundle, library_versions, verify
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel
 from models.classify.lifecycle import NextStageClassifier
-from models.kinds import MODELS
+from models.kinds import model_class
 from models.lookalike import LookalikeExpander
 from models.persist import checksum, load_arrays, save_arrays
 from models.recommend.fallback import FallbackChain
@@ -88,7 +88,7 @@ def test_round_trip(bundles, kind, tmp_path):
         bundle.config,
         bundle.facts,
     )
-    assert type(loaded.model) is MODELS[kind]
+    assert type(loaded.model) is model_class(kind)
     np.testing.assert_array_equal(loaded.user_ids, bundle.user_ids)
     np.testing.assert_array_equal(loaded.item_ids, bundle.item_ids)
     assert loaded.item_attributes.keys() == bundle.item_attributes.keys()

@@ -8,12 +8,13 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from features.interactions import TrainingSet
 from models import parallel
@@ -69,6 +70,14 @@ def test_the_cores_are_shared_and_given_back(four_cores):
     assert run_parallel([partial(run_parallel, [thread_budget, thread_budget])] * 2) == [[1, 1]] * 2
     assert all(found == {1} for found in run_parallel([blas_threads] * 2))
     assert (thread_budget(), blas_threads()) == (4, before)
+
+
+def test_a_limit_holds_for_all_threads_of_the_process(monkeypatch):
+    monkeypatch.setattr(parallel, "_limit", 0)  # and is put back afterwards
+    with threadpool_limits(None):
+        parallel.limit_threads(1)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(parallel.thread_budget).result() == parallel.thread_budget() == 1
 
 
 def test_an_interrupt_does_not_wait_for_the_work_that_runs(four_cores):

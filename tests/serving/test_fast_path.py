@@ -101,7 +101,9 @@ def test_requests_are_counted_by_route_and_status(serve, buyers):
         serve(f"/v1/random-{number}", {})
         serve(f"/random-{number}")
     serve("/")
-    assert counted(serve) - before == {
+    found = counted(serve) - before
+    # clients of other tests that hung up may be counted late
+    assert {labels: n for labels, n in found.items() if labels[1] != "499"} == {
         ("/", "200"): 1,
         ("/profile", "200"): 3,
         ("/profile", "422"): 2,

@@ -68,6 +68,7 @@ def test_alive_at_once_and_ready_once_the_models_are_loaded(serve):
     assert serve("/readyz")[0] == 200
     assert serve("/livez")[0] == 200
     assert b"bentoml_service_request_total" in serve("/metrics")[1]
+    assert "loading=done" in serve.log.read_text()
 
 
 # ---- every endpoint --------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -11,31 +13,40 @@ import pytest
 from serving.server import running
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+STORE = """
+import sys
+from pathlib import Path
+from qianmian.settings import Settings
+from qianmian.workspace import Workspace
+from serving.package import store_champions
+
+print(store_champions(Workspace(Path(sys.argv[1])), Settings()))
+"""
+# what a fresh environment must have, and must not have
+CHECK = """
+from importlib.util import find_spec
+from models.recommend.ranking.compiled import COMPILED
+
+assert COMPILED
+assert [name for name in ("mlflow", "cli", "training", "lightfm", "duckdb") if find_spec(name)] == []
+"""
 
 
-@pytest.mark.slow
-def test_the_bento_contains_its_champions(workspace, buyers, server_environment, request_, tmp_path, monkeypatch):
-    home = tmp_path / "home"
-    home.mkdir()
+@pytest.fixture(scope="module")
+def bento(workspace, server_environment, tmp_path_factory):
+    """Environment of a server whose BentoML home has the Bento, and the file `bento.yaml` of it."""
+    home = tmp_path_factory.mktemp("home")
     env = {**server_environment(None), "BENTOML_HOME": str(home)}
-    stored = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path; from qianmian.workspace import Workspace; "
-            "from qianmian.settings import Settings; from serving.package import store_champions; "
-            "print(store_champions(Workspace(Path(sys.argv[1])), Settings()))",
-            str(workspace.root),
-        ],
-        env=env,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", STORE, str(workspace.root)]
+    stored = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
     assert stored.stdout.splitlines()[-1].startswith("qianmian-champions:")
     subprocess.run([sys.executable, "-m", "bentoml", "build"], env=env, cwd=ROOT, check=True, capture_output=True)
-    built = next((home / "bentos" / "qianmian").glob("*/bento.yaml"))
+    return env, next((home / "bentos" / "qianmian").glob("*/bento.yaml"))
+
+
+def test_the_bento_contains_its_champions(workspace, bento, buyers, request_, tmp_path):
+    env, built = bento
     assert sorted(path.name for path in (built.parent / "src").iterdir() if path.is_dir()) == [
         "features",
         "models",
@@ -54,3 +65,50 @@ def test_the_bento_contains_its_champions(workspace, buyers, server_environment,
             # only the code inside the Bento reads its champions; the installed project would look for ./workspace
     finally:
         away.rename(workspace.root)
+
+
+@pytest.mark.timeout(1_200)
+def test_a_fresh_environment_without_project_and_compiler_serves_the_bento(
+    workspace, bento, buyers, request_, tmp_path, monkeypatch
+):
+    """It installs what the Bento lists, from wheels alone, and answers every route as the project does."""
+    env, built = bento
+    fresh = tmp_path / "fresh environment"
+    venv.create(fresh, with_pip=True)
+    python = str(fresh / "bin" / "python")
+    requirements = built.parent / "env" / "python" / "requirements.txt"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+    subprocess.run([*install, "--require-hashes", "--no-deps", "-r", str(requirements)], check=True)
+    alone = {**env, "PATH": str(fresh / "bin")}
+    assert not [name for name in ("cc", "gcc", "clang") if shutil.which(name, path=alone["PATH"])]
+    subprocess.run([python, "-c", CHECK], cwd=built.parent / "src", env=alone, check=True)
+
+    bodies = {
+        "recommendations": {"user_id": buyers[0], "explain": True},
+        "rank": {"user_id": buyers[0], "item_ids": []},
+        "similar-items": {},
+        "churn": {"user_ids": buyers[:3], "explain": True},
+        "predictions": {"user_ids": buyers[:3]},
+        "profile": {"user_id": buyers[0]},
+        "lookalike": {"seed_user_ids": buyers[:60], "size": 20},
+    }
+
+    def responses(url):
+        _, listed = request_(f"{url}/v1/recommendations", {"user_id": buyers[1]})
+        items = [item["item_id"] for item in listed["items"]]
+        bodies["rank"]["item_ids"], bodies["similar-items"]["item_id"] = items, items[0]
+        return {route: request_(f"{url}/v1/{route}", body) for route, body in bodies.items()}
+
+    with running(workspace) as url:
+        expected = responses(url)
+    monkeypatch.setattr(sys, "executable", python)
+    with running(None, target="qianmian:latest", env=alone, cwd=tmp_path) as url:
+        found = responses(url)
+    assert {route: status for route, (status, _) in found.items()} == dict.fromkeys(bodies, 200)
+    assert {route: without_id(body) for route, (_, body) in found.items()} == {
+        route: without_id(body) for route, (_, body) in expected.items()
+    }
+
+
+def without_id(body):
+    return {name: value for name, value in body.items() if name != "recommendation_id"}

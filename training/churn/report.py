@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.profiles.analytics.rates import rate
-from models.classify.churn import risk_bands
+from models.classify.risk_bands import risk_bands
 from qianmian.schema import RISK_BANDS
 from training.bootstrap import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
 from training.churn.choice import Backtest

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.boosting import to_dmatrix
-from models.classify.churn import ChurnClassifier, risk_bands
+from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.classify.risk_bands import risk_bands
 from qianmian.errors import DataError
 from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values

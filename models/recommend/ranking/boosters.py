@@ -2,97 +2,64 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
-from models.classify.boosting import load_booster, save_booster
-from models.persist import RETRAIN
+from models.parallel import thread_budget
+from models.persist import RETRAIN, load_arrays, save_arrays
 from models.recommend.ranking.compiled import COMPILED
-from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.features import FEATURES
 from models.recommend.ranking.flat_trees import FlatTrees
 from models.recommend.ranking.spool import MISSING, without_gaps
 from qianmian.errors import ArtifactError
 
+if TYPE_CHECKING:
+    import xgboost as xgb
+
 Floats = NDArray[np.float32]
 OBJECTIVES = ("binary:logistic", "rank:ndcg", "rank:pairwise")
-LIST_OBJECTIVE = {"lambdarank_pair_method": "topk", "lambdarank_num_pair_per_sample": 10}
-FEW_ROWS = 4_096  # up to this number of rows, one thread is faster than XGBoost's threads, which share out more
-SCALE_ROWS = 20_000  # examples on which the scale of a booster is measured
+# up to so many rows, or with so few threads, the trees as arrays are faster than XGBoost, which shares rows out
+FEW_ROWS, FEW_THREADS = 4_096, 2
+TREES_FILE = "trees.npz"
 
 
 @dataclass(frozen=True)
 class Boosters:
-    """Rankers of several objectives and samples of examples.
+    """Rankers of several objectives and samples of examples (`boosting.fit_boosters`).
 
     A classifier learns mostly from customers with many purchases, an objective of lists from every customer alike and
     from the order at the top. Their errors differ, so their mean is better than either.
 
     Attributes
     ----------
-    boosters : tuple of xgboost.Booster
+    boosters : sequence of xgboost.Booster
         One for each objective and sample of examples.
     scales : ndarray of float32, (boosters,)
         Standard deviation of the margins of each booster within lists of its examples. A margin is divided by it; it
         does not depend on the list that is ranked, so what a call leaves out does not change the order of the rest.
+    names : tuple of str
+        Names of the features.
+    flat : FlatTrees or None
+        The trees as arrays, None if they are too deep.
     reads_gaps : bool
         Whether the boosters were trained on missing values as NaN, as in earlier versions; else `spool.MISSING` stands
         for them.
+    threads : int or None
+        Number of threads of XGBoost; None leaves the choice to OpenMP.
     """
 
-    boosters: tuple[xgb.Booster, ...]
+    boosters: Sequence[xgb.Booster]
     scales: Floats
+    names: tuple[str, ...]
+    flat: FlatTrees | None
     reads_gaps: bool = False
-
-    @classmethod
-    def fit(
-        cls,
-        samples: Sequence[RankingExamples],
-        names: list[str],
-        objectives: Sequence[str],
-        rounds: int,
-        trees: Mapping[str, Any],
-    ) -> Self:
-        """Train a ranker of each objective on each of some samples of examples.
-
-        Parameters
-        ----------
-        samples : sequence of RankingExamples
-            The bins of the features are those of the first.
-        names : list of str
-            Names of the features.
-        objectives : sequence of str
-            Some of `OBJECTIVES`.
-        rounds : int
-            Number of trees of each ranker.
-        trees : mapping of str to object
-            Parameters of XGBoost for all rankers.
-        """
-        boosters, scales, bins = [], [], None
-        for examples in samples:
-            matrix = examples.matrix(names, bins=trees["max_bin"], threads=trees["nthread"], like=bins)
-            bins = bins or matrix
-            first, lists = examples.first(SCALE_ROWS)
-            first = without_gaps(first)
-            for objective in sorted(objectives, key=is_of_lists):  # a matrix gets groups, but does not lose them again
-                by_list = is_of_lists(objective)
-                # XGBoost takes the weights of a matrix with groups as those of groups
-                matrix.set_info(weight=np.empty(0, np.float32) if by_list else examples.weights)
-                if by_list:
-                    matrix.set_info(qid=examples.groups)
-                given = {"objective": objective, "tree_method": "hist", **(LIST_OBJECTIVE if by_list else {}), **trees}
-                boosters.append(xgb.train(given, matrix, rounds))
-                margins = boosters[-1].inplace_predict(first, predict_type="margin", validate_features=False)
-                scales.append(_spread_within(lists, margins))
-        return cls(tuple(boosters), np.array(scales, dtype=np.float32))
+    threads: int | None = None
 
     def scores(self, X: Floats) -> Floats:
         """Return the mean of the scaled margins of rows, (m,)."""
@@ -105,23 +72,21 @@ class Boosters:
 
     def _margins(self, X: Floats) -> Floats:
         """Margins of rows by each booster, (m, boosters)."""
-        if COMPILED and len(X) <= FEW_ROWS and self._flat is not None:
-            return self._flat.margins(X, float(np.nan if self.reads_gaps else MISSING))
+        if COMPILED and self.flat is not None and (len(X) <= FEW_ROWS or thread_budget() <= FEW_THREADS):
+            return self.flat.margins(X, float(np.nan if self.reads_gaps else MISSING))
         given = X if self.reads_gaps else without_gaps(X)
         margins = self._joined.inplace_predict(given, predict_type="margin", validate_features=False)
         return np.asarray(margins, dtype=np.float32).reshape(len(X), len(self.boosters))
 
     @cached_property
-    def _flat(self) -> FlatTrees | None:
-        """The trees for the few rows of a request, None if they are too deep."""
-        parts, starts = _saved(self.boosters)
-        trees = [part["learner"]["gradient_booster"]["model"]["trees"] for part in parts]
-        return FlatTrees.of(trees, starts, self.boosters[0].num_features())
-
-    @cached_property
     def _joined(self) -> xgb.Booster:
         """One booster with an output per ranker: a call costs as much as the trees of a request."""
-        return joined(self.boosters)
+        from models.recommend.ranking.boosting import joined  # imports XGBoost
+
+        whole = joined(self.boosters)
+        if self.threads is not None:
+            whole.set_param({"nthread": self.threads})
+        return whole
 
     def check_names(self, names: list[str], folder: Path) -> None:
         """Check that the rankers were trained on these features.
@@ -131,98 +96,79 @@ class Boosters:
         ArtifactError
             They were trained on others.
         """
-        if any(booster.feature_names != names for booster in self.boosters):
+        if self.names != tuple(names):
             raise _other_features(folder)
 
-    def set_threads(self, threads: int) -> None:
-        """Set the number of threads that rank."""
-        for booster in (*self.boosters, self._joined):
-            booster.set_param({"nthread": threads})
-
     def save(self, folder: Path) -> None:
-        """Write `booster.ubj`, and `booster_1.ubj`, … if there are several."""
+        """Write `booster.ubj`, `booster_1.ubj` and so on, and what ranks the few rows of a request to `trees.npz`."""
         for place, booster in enumerate(self.boosters):
-            save_booster(booster, folder / _file(place))
+            booster.save_model(folder / _file(place))
+        trees = {} if self.flat is None else self.flat.arrays()
+        save_arrays(folder / TREES_FILE, {"names": np.array(self.names), **trees})
 
     @classmethod
-    def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool) -> Self:
-        """Read what `save` wrote.
+    def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool, threads: int | None = None) -> Boosters:
+        """Read what `save` wrote. XGBoost's files are read when they are needed.
 
         Raises
         ------
         ArtifactError
             A file is missing or damaged.
         """
-        return cls(tuple(load_booster(folder / _file(place)) for place in range(len(scales))), scales, reads_gaps)
+        stored = _StoredBoosters([folder / _file(place) for place in range(len(scales))])
+        if not (folder / TREES_FILE).exists():  # an earlier version wrote none
+            from models.recommend.ranking.boosting import boosters_of  # imports XGBoost
+
+            return replace(boosters_of(stored, scales, reads_gaps=reads_gaps), threads=threads)
+        trees = load_arrays(folder / TREES_FILE)
+        names = tuple(trees.pop("names").tolist())
+        return cls(stored, scales, names, FlatTrees(**trees, width=len(names)) if trees else None, reads_gaps, threads)
 
 
-def joined(boosters: Sequence[xgb.Booster]) -> xgb.Booster:
-    """Join boosters of the same features and number of rounds to one whose margins, (m, boosters), are theirs.
-
-    XGBoost grows one tree per class and round; here each booster takes the place of a class. Every margin is added up
-    from the same start and in the same order as by the booster alone, so it is equal to the last bit.
-    """
-    if len(boosters) == 1:
-        return boosters[0]
-    parts, starts = _saved(boosters)
-    whole = parts[0]
-    learner = whole["learner"]
-    rounds = zip(*(part["learner"]["gradient_booster"]["model"]["trees"] for part in parts), strict=True)
-    trees = [tree for of_round in rounds for tree in of_round]
-    for number, tree in enumerate(trees):
-        tree["id"] = number
-    model, n = learner["gradient_booster"]["model"], len(boosters)
-    model["trees"], model["tree_info"] = trees, [number % n for number in range(len(trees))]
-    model["iteration_indptr"] = list(range(0, len(trees) + 1, n))
-    model["gbtree_model_param"]["num_trees"] = str(len(trees))
-    base_score = ",".join(f"{start:.9g}" for start in starts)  # the digits that tell float32 numbers apart
-    learner["learner_model_param"] |= {"num_class": str(n), "base_score": f"[{base_score}]"}
-    learner["objective"] = {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(n)}}
-    return _read(whole, boosters[0])
-
-
-def _saved(boosters: Sequence[xgb.Booster]) -> tuple[list[dict[str, Any]], list[float]]:
-    """Return the JSON of boosters, and their margins before the first tree."""
-    parts = [json.loads(booster.save_raw("json")) for booster in boosters]
-    return parts, [_start(booster, part) for booster, part in zip(boosters, parts, strict=True)]
-
-
-def _start(booster: xgb.Booster, saved: dict[str, Any]) -> float:
-    """Return the margin of a booster before its first tree: that of its first tree alone, with leaves of 0."""
-    gbtree = saved["learner"]["gradient_booster"]
-    first = gbtree["model"]["trees"][0]
-    pairs = zip(first["left_children"], first["split_conditions"], strict=True)
-    first = {**first, "split_conditions": [0.0 if child < 0 else threshold for child, threshold in pairs]}
-    model = {**gbtree["model"], "trees": [first], "tree_info": [0], "iteration_indptr": [0, 1]}
-    model["gbtree_model_param"] = {**model["gbtree_model_param"], "num_trees": "1"}
-    learner = {**saved["learner"], "gradient_booster": {**gbtree, "model": model}}
-    row = np.zeros((1, booster.num_features()), dtype=np.float32)
-    blank = _read({**saved, "learner": learner}, booster)
-    return float(blank.inplace_predict(row, predict_type="margin", validate_features=False)[0])
-
-
-def _read(saved: dict[str, Any], like: xgb.Booster) -> xgb.Booster:
-    """Read a booster from its JSON; it uses as many threads as `like`."""
-    booster = xgb.Booster(model_file=bytearray(json.dumps(saved).encode()))
-    threads = json.loads(like.save_config())["learner"]["generic_param"]["nthread"]
-    booster.set_param({"nthread": int(threads)})
-    return booster
-
-
-def is_of_lists(objective: str) -> bool:
-    """Whether an objective compares the candidates of a list."""
-    return objective.startswith("rank:")
-
-
-def check_features(folder: Path) -> None:
-    """Check that the saved ranker reads the features that this version computes.
+class _StoredBoosters(Sequence["xgb.Booster"]):
+    """Boosters in files, which are read when one of them is wanted.
 
     Raises
     ------
     ArtifactError
-        It reads others, or cannot be read.
+        A file is missing or, later, damaged.
     """
-    names = load_booster(folder / _file(0)).feature_names or []
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        for path in paths:
+            if not path.exists():
+                raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
+
+    @cached_property
+    def _boosters(self) -> tuple[xgb.Booster, ...]:
+        from models.classify.boosting import load_booster  # imports XGBoost
+
+        return tuple(load_booster(path) for path in self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, place: int) -> xgb.Booster: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[xgb.Booster]: ...
+    def __getitem__(self, place: int | slice) -> xgb.Booster | Sequence[xgb.Booster]:
+        return self._boosters[place]
+
+
+def check_features(folder: Path) -> None:
+    """Check that the saved rankers read the features that this version computes.
+
+    Raises
+    ------
+    ArtifactError
+        They read others, or cannot be read.
+    """
+    if (folder / TREES_FILE).exists():
+        names = load_arrays(folder / TREES_FILE)["names"].tolist()
+    else:
+        names = _StoredBoosters([folder / _file(0)])[0].feature_names or []
     if names[: len(FEATURES)] != list(FEATURES):
         raise _other_features(folder)
 
@@ -233,10 +179,3 @@ def _other_features(folder: Path) -> ArtifactError:
 
 def _file(place: int) -> str:
     return f"booster_{place}.ubj" if place else "booster.ubj"
-
-
-def _spread_within(groups: NDArray[np.int64], margins: NDArray[np.floating[Any]]) -> float:
-    """Standard deviation of the margins within their groups; 1 if they do not differ."""
-    means = np.bincount(groups, margins) / np.maximum(np.bincount(groups), 1)
-    spread = float(np.sqrt(np.mean((margins - means[groups]) ** 2)))
-    return spread if spread > 0 else 1.0

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from features.interactions import Interactions, TrainingSet
@@ -19,7 +18,7 @@ from models.recommend.ranking.features import FEATURES, features
 from models.recommend.ranking.histories import Histories, lines_of
 from models.recommend.ranking.item_statistics import item_groups, item_statistics
 from models.recommend.ranking.promotions import PlannedPromotions, promotion_columns, promotion_feature_names
-from models.recommend.ranking.spool import RowIterator, SpooledRows
+from models.recommend.ranking.spool import SpooledRows
 from models.recommend.ranking.type_features import TypedInteractions, type_columns, type_width
 from qianmian.errors import DataError
 
@@ -72,16 +71,6 @@ class RankingExamples:
             if n >= rows:
                 break
         return np.concatenate(blocks), self.groups[:n]
-
-    def matrix(
-        self, names: list[str], *, bins: int, threads: int, like: xgb.QuantileDMatrix | None = None
-    ) -> xgb.QuantileDMatrix:
-        """Return the examples as XGBoost holds them: the bin of each feature, read in blocks, and labels.
-
-        The bounds of the bins are those of the matrix `like`, if there is one, which saves most of the time.
-        """
-        rows = RowIterator(self.parts, {"label": self.labels}, names)
-        return xgb.QuantileDMatrix(rows, max_bin=bins, nthread=threads, ref=like)
 
     @classmethod
     def none(cls, width: int) -> RankingExamples:

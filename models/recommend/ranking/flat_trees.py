@@ -7,12 +7,13 @@ one core for the candidates of one customer, .67 and .17 ms). The margins are eq
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.persist import Arrays
 from models.recommend.ranking import compiled
 
 Floats = NDArray[np.float32]
@@ -78,6 +79,10 @@ class FlatTrees:
                     children = (left[node], right[node])
                 below += [(children[0], 2 * place + 1), (children[1], 2 * place + 2)]
         return cls(features, thresholds, gap_right, leaves, np.array(starts, dtype=np.float32), width)
+
+    def arrays(self) -> Arrays:
+        """Return the attributes that are arrays, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "width"}
 
     def margins(self, X: Floats, missing: float = float("nan")) -> Floats:
         """Margin of each row by each booster, (m, boosters); needs `compiled.COMPILED`.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -67,38 +65,3 @@ class SpooledRows:
     def array(self) -> Floats:
         """Return all rows, (m, width)."""
         return np.concatenate([np.empty((0, self.width), np.float32), *self.blocks()])
-
-
-class RowIterator(xgb.DataIter):
-    """Gives rows, without gaps, and their labels to XGBoost block by block.
-
-    Parameters
-    ----------
-    parts : sequence of SpooledRows
-        The rows.
-    columns : mapping of str to ndarray, (m,)
-        Arguments of `xgboost.DMatrix` that have one entry per row (label, weight, qid).
-    names : sequence of str
-        Names of the features.
-    """
-
-    def __init__(self, parts: list[SpooledRows], columns: dict[str, NDArray[Any]], names: list[str]) -> None:
-        super().__init__()
-        self._parts, self._columns, self._names = parts, columns, names
-        self.reset()
-
-    def reset(self) -> None:
-        """Start again with the first block."""
-        self._place = 0
-        self._blocks = (block for part in self._parts for block in part.blocks())
-
-    def next(self, input_data: Callable[..., Any]) -> bool:
-        """Give the next block to XGBoost; False after the last."""
-        block = next(self._blocks, None)
-        if block is None:
-            return False
-        rows = slice(self._place, self._place + len(block))
-        self._place = rows.stop
-        columns = {name: column[rows] for name, column in self._columns.items()}
-        input_data(data=without_gaps(block), feature_names=self._names, **columns)
-        return True

@@ -203,8 +203,10 @@ class TwoStageRecommender(CandidateRecommender):
             "seed": self.seed,
             "nthread": thread_budget() if self.n_jobs is None else self.n_jobs,
         }
+        from models.recommend.ranking.boosting import fit_boosters  # imports XGBoost, which a server does not need
+
         samples = self._sampler().samples(train, self.latest_alone)
-        self.boosters_ = Boosters.fit(samples, self._feature_names(), self.objectives, self.rounds, trees)
+        self.boosters_ = fit_boosters(samples, self._feature_names(), self.objectives, self.rounds, trees)
         del samples
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)
@@ -358,11 +360,8 @@ class TwoStageRecommender(CandidateRecommender):
     def load(cls, folder: Path) -> Self:
         check_features(folder)
         model = super().load(folder)
-        model.boosters_ = Boosters.load(folder, model.scales_, reads_gaps=model.reads_gaps_)
+        model.boosters_ = Boosters.load(folder, model.scales_, reads_gaps=model.reads_gaps_, threads=model.n_jobs)
         model.boosters_.check_names(model._feature_names(), folder)
-        # None leaves the choice to OpenMP: one thread in a server, where waking a pool per request would cost more
-        if model.n_jobs is not None:
-            model.boosters_.set_threads(model.n_jobs)
         model.models_ = load_submodels([name for name, _, _ in model._stages], SINGLE_STAGE, folder)
         return model
 

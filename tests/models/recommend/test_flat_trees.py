@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.recommend.ranking import boosters
-from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters
+from models.recommend.ranking.boosting import LIST_OBJECTIVE, boosters_of
 from models.recommend.ranking.compiled import COMPILED
 from models.recommend.ranking.flat_trees import MAX_DEPTH, FlatTrees
 from models.recommend.ranking.spool import MISSING
@@ -58,13 +58,13 @@ def test_margins_are_those_of_xgboost(seed, rows, columns, gaps, depth, chosen, 
     rng = np.random.default_rng(seed)
     X = table(rng, 200, columns, gaps, coarse=coarse)
     fitted = tuple(booster(rng, X, objective, depth, 7, base_score) for objective in chosen)
-    both = Boosters(fitted, np.ones(len(fitted), np.float32), reads_gaps=True)
+    both = boosters_of(fitted, np.ones(len(fitted), np.float32), reads_gaps=True)
     asked = table(rng, rows, columns, gaps, coarse=coarse)
     asked[rng.random(asked.shape) < 0.05] = np.inf
     expected = np.column_stack(
         [one.inplace_predict(asked, predict_type="margin", validate_features=False) for one in fitted]
     )
-    flat = both._flat
+    flat = both.flat
     if flat is None:  # a booster without a split
         assert all("]" not in tree for one in fitted for tree in one.get_dump())
         return
@@ -76,7 +76,7 @@ def test_values_that_stand_for_missing_ones():
     rng = np.random.default_rng(0)
     X = table(rng, 300, 4, 0.3, coarse=False)
     fitted = booster(rng, np.where(np.isnan(X), MISSING, X), "binary:logistic", 4, 20, None)
-    both = Boosters((fitted,), np.ones(1, np.float32), reads_gaps=False)
+    both = boosters_of((fitted,), np.ones(1, np.float32), reads_gaps=False)
     asked = table(rng, 50, 4, 0.3, coarse=False)
     expected = fitted.inplace_predict(np.where(np.isnan(asked), MISSING, asked), predict_type="margin")
     np.testing.assert_array_equal(both._margins(asked)[:, 0], expected)
@@ -85,9 +85,10 @@ def test_values_that_stand_for_missing_ones():
 def test_few_rows_and_many_have_the_same_scores(monkeypatch):
     rng = np.random.default_rng(1)
     X = table(rng, 300, 5, 0.1, coarse=False)
-    both = Boosters(tuple(booster(rng, X, name, 5, 9, None) for name in OBJECTIVES), np.array([1, 2, 3], np.float32))
+    both = boosters_of(tuple(booster(rng, X, name, 5, 9, None) for name in OBJECTIVES), np.array([1, 2, 3], np.float32))
     few = both.scores(X)
     monkeypatch.setattr(boosters, "FEW_ROWS", 0)
+    monkeypatch.setattr(boosters, "FEW_THREADS", 0)
     np.testing.assert_array_equal(both.scores(X), few)
     monkeypatch.setattr(boosters, "FEW_ROWS", 10_000)
     monkeypatch.setattr(boosters, "COMPILED", False)
@@ -98,9 +99,9 @@ def test_trees_that_are_too_deep_or_differ_in_number_are_left_to_xgboost():
     rng = np.random.default_rng(2)
     X = table(rng, 400, 3, 0.0, coarse=False)
     deep = booster(rng, X, "reg:squarederror", MAX_DEPTH + 1, 3, None)
-    assert Boosters((deep,), np.ones(1, np.float32))._flat is None
+    assert boosters_of((deep,), np.ones(1, np.float32)).flat is None
     np.testing.assert_array_equal(
-        Boosters((deep,), np.ones(1, np.float32)).scores(X), deep.inplace_predict(X, predict_type="margin")
+        boosters_of((deep,), np.ones(1, np.float32)).scores(X), deep.inplace_predict(X, predict_type="margin")
     )
     trees = json.loads(deep.save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"]
     assert FlatTrees.of([trees, trees[:2]], [0.0, 0.0], 3) is None
@@ -110,7 +111,7 @@ def test_trees_that_are_too_deep_or_differ_in_number_are_left_to_xgboost():
 def test_arrays_that_do_not_fit_are_refused():
     rng = np.random.default_rng(3)
     X = table(rng, 50, 3, 0.0, coarse=False)
-    flat = Boosters((booster(rng, X, "reg:squarederror", 3, 3, None),), np.ones(1, np.float32))._flat
+    flat = boosters_of((booster(rng, X, "reg:squarederror", 3, 3, None),), np.ones(1, np.float32)).flat
     for wrong in (X[:, :2], X.astype(np.float64), X[0]):
         with pytest.raises(ValueError, match="rows of 3 float32 columns"):
             flat.margins(wrong)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from models.recommend.ranking.boosters import LIST_OBJECTIVE, Boosters, check_features, joined
+from models.recommend.ranking.boosters import TREES_FILE, Boosters, check_features
+from models.recommend.ranking.boosting import LIST_OBJECTIVE, fit_boosters, joined
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.spool import SpooledRows
 from qianmian.errors import ArtifactError
@@ -36,7 +37,7 @@ def alone(examples, objective, ref=None, **columns):
 
 @pytest.mark.parametrize("objectives", [("binary:logistic", "rank:ndcg"), ("rank:ndcg", "binary:logistic")])
 def test_each_ranker_is_what_it_would_be_alone_and_the_score_is_their_mean(examples, objectives):
-    fitted = Boosters.fit([examples], NAMES, objectives, 10, TREES)
+    fitted = fit_boosters([examples], NAMES, objectives, 10, TREES)
     X = examples.features
     margins = [
         alone(examples, "binary:logistic", weight=examples.weights).inplace_predict(X, predict_type="margin"),
@@ -59,7 +60,7 @@ def test_rankers_of_several_samples_are_averaged(examples, tmp_path):
     )
     half.parts[0].append(examples.features[:300])
     X = examples.features
-    both = Boosters.fit([examples, half], NAMES, ("binary:logistic", "rank:ndcg"), 10, TREES)
+    both = fit_boosters([examples, half], NAMES, ("binary:logistic", "rank:ndcg"), 10, TREES)
     bins = xgb.QuantileDMatrix(X, max_bin=32, feature_names=NAMES)
     expected = [
         alone(part, objective, ref=bins, **columns)
@@ -81,12 +82,19 @@ def test_rankers_of_several_samples_are_averaged(examples, tmp_path):
 
 
 def test_saved_rankers_score_the_same(examples, tmp_path):
-    fitted = Boosters.fit([examples], NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
+    fitted = fit_boosters([examples], NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
     fitted.save(tmp_path)
     again = Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
     np.testing.assert_array_equal(again.scores(examples.features), fitted.scores(examples.features))
     with pytest.raises(ArtifactError, match="other features"):
         check_features(tmp_path)
+    (tmp_path / TREES_FILE).unlink()  # as an earlier version saved them
+    earlier = Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
+    np.testing.assert_array_equal(earlier.scores(examples.features), fitted.scores(examples.features))
+    assert (earlier.names, again.names) == (fitted.names, fitted.names) == (tuple(NAMES), tuple(NAMES))
+    with pytest.raises(ArtifactError, match="other features"):
+        check_features(tmp_path)
+    fitted.save(tmp_path)
     (tmp_path / "booster_1.ubj").unlink()
     with pytest.raises(ArtifactError):
         Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
@@ -94,7 +102,7 @@ def test_saved_rankers_score_the_same(examples, tmp_path):
 
 def test_missing_values_are_below_all_others(examples):
     """A missing value ranks as a smaller value than any; boosters of earlier versions read it as NaN."""
-    fitted = Boosters.fit([examples], NAMES, ("binary:logistic",), 10, TREES)
+    fitted = fit_boosters([examples], NAMES, ("binary:logistic",), 10, TREES)
     X = examples.features
     X[:, 0], low = np.nan, X.copy()
     low[:, 0] = -1e6
@@ -105,7 +113,7 @@ def test_missing_values_are_below_all_others(examples):
 
 
 def test_margins_that_do_not_differ_have_a_scale(examples):
-    fitted = Boosters.fit([examples], NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
+    fitted = fit_boosters([examples], NAMES, ("binary:logistic",), 3, {**TREES, "min_child_weight": 1e6})
     assert fitted.scales.tolist() == [1.0]
     assert np.isfinite(fitted.scores(examples.features)).all()
 
@@ -114,7 +122,7 @@ def test_margins_that_do_not_differ_have_a_scale(examples):
     "objectives", [("binary:logistic", "rank:ndcg"), ("rank:pairwise", "binary:logistic", "rank:ndcg")]
 )
 def test_joined_rankers_have_the_margins_of_each_to_the_last_bit(examples, objectives):
-    fitted = Boosters.fit([examples], NAMES, objectives, 20, TREES)
+    fitted = fit_boosters([examples], NAMES, objectives, 20, TREES)
     rows = np.concatenate([examples.features, np.full((1, 3), np.nan, np.float32)])
     together = joined(fitted.boosters).inplace_predict(rows, predict_type="margin")
     for place, booster in enumerate(fitted.boosters):

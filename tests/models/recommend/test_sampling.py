@@ -10,8 +10,9 @@ import pytest
 from features.interactions import TrainingSet
 from models.recommend import SINGLE_STAGE, sampling
 from models.recommend.ranking import item_sums
+from models.recommend.ranking.boosting import RowIterator
 from models.recommend.ranking.item_sums import ItemSums
-from models.recommend.ranking.spool import RowIterator, SpooledRows
+from models.recommend.ranking.spool import SpooledRows
 from models.recommend.ranking.two_stage import TwoStageRecommender
 from models.recommend.sampling import learning_sample
 

@@ -17,6 +17,8 @@ from models.recommend.ials import ImplicitALSRecommender
 from models.recommend.popular import PopularRecommender
 from models.recommend.ranking import examples as examples_module
 from models.recommend.ranking import item_sums
+from models.recommend.ranking.boosters import TREES_FILE
+from models.recommend.ranking.boosting import binned
 from models.recommend.ranking.candidates import merge_candidates, stage_features, stage_lists
 from models.recommend.ranking.examples import ExampleSampler, RankingExamples, sampled_negatives
 from models.recommend.ranking.features import FEATURES, features
@@ -393,7 +395,7 @@ def test_examples_are_read_from_disk_in_blocks(shop_and_truth):
     sampler = TwoStageRecommender(stages=STAGES, **QUICK)._sampler()
     examples, names = sampler.samples(train, False)[0], TwoStageRecommender(stages=STAGES)._feature_names()
     features = without_gaps(examples.features)
-    streamed = examples.matrix(names, bins=64, threads=1)
+    streamed = binned(examples, names, bins=64, threads=1)
     at_once = xgb.QuantileDMatrix(features, label=examples.labels, max_bin=64, feature_names=names)
     assert streamed.num_row() == at_once.num_row() == len(examples)
     assert streamed.feature_names == names
@@ -459,7 +461,7 @@ def test_saved_with_orders_quantities_and_any_names(tmp_path, shop_and_truth):
     np.testing.assert_array_equal(one.ids, other.ids)
     np.testing.assert_array_equal(one.scores, other.scores)
     np.testing.assert_array_equal(one.source, other.source)
-    (tmp_path / "模型" / "booster.ubj").write_bytes(b"nothing of the kind")
+    (tmp_path / "模型" / TREES_FILE).write_bytes(b"nothing of the kind")
     with pytest.raises(ArtifactError):
         TwoStageRecommender.load(tmp_path / "模型")
 
