@@ -24,7 +24,7 @@ class ArrowColumn(Sequence[Value]):
     """
 
     def __init__(self, values: pa.ChunkedArray | pa.Array) -> None:
-        # one chunk, because a row of several is first searched for
+        # one chunk: with several, the chunk of a row has to be found first
         self._values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
     def __len__(self) -> int:
@@ -66,9 +66,11 @@ class TextColumn(ArrowColumn[str]):
 
     def __init__(self, values: pa.ChunkedArray | pa.Array) -> None:
         super().__init__(values.cast(pa.string()))
+        if self._values.null_count:
+            raise ValueError("a column of texts has nulls")
         _, ends, texts = self._values.buffers()
         first = self._values.offset
-        # of a text and its neighbours: where it begins is where the one before it ends
+        # text i lies between ends i and i + 1
         self._ends = memoryview(ends or b"").cast("i")[first : first + len(self._values) + 1]
         self._bytes = memoryview(texts or b"")
 

@@ -128,7 +128,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
 
         uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
-        logging.getLogger("serving").setLevel(logging.INFO)  # BentoML logs the warnings of others
+        logging.getLogger("serving").setLevel(logging.INFO)  # of other loggers BentoML logs only warnings
         limit_threads(1)  # as `SINGLE_THREADED` limits those of the numeric libraries
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)

@@ -236,9 +236,14 @@ def _encoded(table: pa.Table, feature: Feature, vocabulary: tuple[str, ...]) -> 
     if feature.name not in table.column_names:
         return float(MISSING_CODE if feature.categorical else feature.default)
     column = table[feature.name]
-    if feature.categorical:
-        column = pc.index_in(column, value_set=pa.array(vocabulary, pa.string())).fill_null(MISSING_CODE)
-    return column
+    if not feature.categorical:
+        return column
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string_view(kind):
+        column = column.cast(pa.string())
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):  # only nulls, or no texts
+        return float(MISSING_CODE)
+    return pc.index_in(column, value_set=pa.array(vocabulary, pa.string())).fill_null(MISSING_CODE)
 
 
 def _set_neutral(matrix: NDArray[np.float32], spec: FeatureSpec) -> None:

@@ -213,7 +213,7 @@ class Snapshot:
         try:
             facts = read_facts(folder)
             return cls(
-                # a large file: with a buffer it would also be in memory as it is stored
+                # buffered, the compressed file would be in memory as well
                 pq.read_table(folder / "profiles.parquet", pre_buffer=False),
                 _read_tags(folder / "tags.parquet"),
                 pq.read_table(folder / "customers.parquet"),

@@ -53,9 +53,24 @@ def load_booster(path: Path) -> xgb.Booster:
     ArtifactError
         The file is missing or damaged.
     """
+    return _read(str(path), path)
+
+
+def read_booster(content: bytes, path: Path) -> xgb.Booster:
+    """Read a booster from the content of its file; the path is for errors.
+
+    Raises
+    ------
+    ArtifactError
+        It is damaged.
+    """
+    return _read(bytearray(content), path)
+
+
+def _read(model: str | bytearray, path: Path) -> xgb.Booster:
     booster = xgb.Booster()
     try:
-        booster.load_model(path)
+        booster.load_model(model)
     except xgb.core.XGBoostError as error:
         raise ArtifactError(
             "a boosted model cannot be read", where=str(path), got=str(error).splitlines()[0], hint=RETRAIN

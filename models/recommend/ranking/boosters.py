@@ -51,7 +51,7 @@ class Boosters:
         Whether the boosters were trained on missing values as NaN, as in earlier versions; else `spool.MISSING` stands
         for them.
     threads : int or None
-        Number of threads of XGBoost; None leaves the choice to OpenMP.
+        Number of threads of XGBoost; None for the budget of the process when it is first used.
     """
 
     boosters: Sequence[xgb.Booster]
@@ -84,8 +84,8 @@ class Boosters:
         from models.recommend.ranking.xgboost_trees import joined  # imports XGBoost
 
         whole = joined(self.boosters)
-        if self.threads is not None:
-            whole.set_param({"nthread": self.threads})
+        # limits on the threads of loaded libraries (`parallel.limit_threads`) came before XGBoost was imported
+        whole.set_param({"nthread": thread_budget() if self.threads is None else self.threads})
         return whole
 
     def check_names(self, names: list[str], folder: Path) -> None:
@@ -108,12 +108,12 @@ class Boosters:
 
     @classmethod
     def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool, threads: int | None = None) -> Self:
-        """Read what `save` wrote. XGBoost's files are read when they are needed.
+        """Read what `save` wrote. XGBoost parses its files when they are needed; a bundle has checked them by then.
 
         Raises
         ------
         ArtifactError
-            A file is missing or damaged.
+            A file is missing, or `trees.npz` is damaged.
         """
         stored = _StoredBoosters([folder / _file(place) for place in range(len(scales))])
         if not (folder / TREES_FILE).exists():  # an earlier version wrote none
@@ -127,28 +127,29 @@ class Boosters:
 
 
 class _StoredBoosters(Sequence["xgb.Booster"]):
-    """Boosters in files, which are read when one of them is wanted.
+    """Boosters as the content of their files, which may be gone by the time that one of them is wanted.
 
     Raises
     ------
     ArtifactError
-        A file is missing or, later, damaged.
+        A file cannot be read or, once a booster is wanted, is damaged.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        for path in paths:
-            if not path.exists():
-                raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
+        self._paths = paths
+        try:
+            self._contents = [path.read_bytes() for path in paths]
+        except OSError as error:
+            raise ArtifactError("a boosted model cannot be read", got=str(error), hint=RETRAIN) from error
 
     @cached_property
     def _boosters(self) -> tuple[xgb.Booster, ...]:
-        from models.classify.boosting import load_booster  # imports XGBoost
+        from models.classify.boosting import read_booster  # imports XGBoost
 
-        return tuple(load_booster(path) for path in self.paths)
+        return tuple(read_booster(*stored) for stored in zip(self._contents, self._paths, strict=True))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._paths)
 
     @overload
     def __getitem__(self, place: int) -> xgb.Booster: ...

@@ -51,6 +51,25 @@ def test_a_table_of_several_blocks_and_chunks_is_encoded_like_one(monkeypatch):
     assert parts.text("top_channel") == table["top_channel"].to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("values", "codes"),
+    [
+        (pa.array([None, None]), [-1, -1]),  # what a batch of missing values is, for pandas and Spark
+        (pa.array([1.0, 2.0]), [-1, -1]),
+        (pa.array([True, None]), [-1, -1]),
+        (pa.array(["2", "1"], pa.large_string()), [1, 0]),
+        (pa.array(["2", None], pa.string_view()), [1, -1]),
+        (pa.array(["2", "x"]).dictionary_encode(), [1, -1]),
+    ],
+    ids=["nulls", "numbers", "booleans", "large", "views", "dictionary"],
+)
+def test_only_texts_have_codes(values, codes):
+    """An attribute may have become numbers since a model was trained on its texts."""
+    spec = FeatureSpec((CHANNEL,), (("1", "2"),))
+    table = pa.table({"one_id": ["a", "b"], "user_id": ["a", "b"], "user_source": ["s", "s"], "top_channel": values})
+    assert UserFeatures.from_table(table, spec.features, AS_OF, spec).values[:, 0].tolist() == codes
+
+
 def test_it_survives_json():
     again = FeatureSpec.of(json.loads(json.dumps(SPEC.as_dict())))
     assert again == SPEC

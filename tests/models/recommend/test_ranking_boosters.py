@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import xgboost as xgb
 
+from models.recommend.ranking import boosters
 from models.recommend.ranking.boosters import TREES_FILE, Boosters, check_features
 from models.recommend.ranking.boosting import LIST_OBJECTIVE, fit_boosters
 from models.recommend.ranking.examples import RankingExamples
@@ -96,9 +99,26 @@ def test_saved_rankers_score_the_same(examples, tmp_path):
     with pytest.raises(ArtifactError, match="other features"):
         check_features(tmp_path)
     fitted.save(tmp_path)
+    (tmp_path / "booster_1.ubj").write_bytes(b"damaged")
+    damaged = Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
+    with pytest.raises(ArtifactError, match="booster_1.ubj"):
+        damaged.boosters[0]
     (tmp_path / "booster_1.ubj").unlink()
     with pytest.raises(ArtifactError):
         Boosters.load(tmp_path, fitted.scales, reads_gaps=False)
+
+
+def test_a_loaded_ranker_does_not_need_its_files_any_more(examples, tmp_path, monkeypatch):
+    """A model of a remote registry is loaded from a temporary folder; XGBoost may be needed later."""
+    fitted = fit_boosters([examples], NAMES, ("binary:logistic", "rank:pairwise"), 5, TREES)
+    (tmp_path / "downloaded").mkdir()
+    fitted.save(tmp_path / "downloaded")
+    again = Boosters.load(tmp_path / "downloaded", fitted.scales, reads_gaps=False)
+    shutil.rmtree(tmp_path / "downloaded")
+    monkeypatch.setattr(boosters, "COMPILED", False)
+    np.testing.assert_array_equal(again.scores(examples.features), fitted.scores(examples.features))
+    copied = pickle.loads(pickle.dumps(again))
+    np.testing.assert_array_equal(copied.scores(examples.features), fitted.scores(examples.features))
 
 
 def test_missing_values_are_below_all_others(examples):
