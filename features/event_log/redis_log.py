@@ -1,8 +1,8 @@
 """The event log in Redis, for several hosts.
 
-A stream holds the events, a hash their identities, and a sorted set for each user the numbers of that user's events. One
-Lua script appends a batch, so that no other client sees a part of it. Whether an acknowledged event survives the end of
-the server is a setting of the server; one that may lose some is reported when the log is opened.
+A stream holds the events, a hash their identities, and a sorted set for each user the numbers of that user's events.
+One Lua script appends a batch, so that no other client sees a part of it. Whether an acknowledged event survives the
+end of the server is a setting of the server; one that may lose some is reported when the log is opened.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -25,8 +25,10 @@ from features.event_log.base import (
     MAX_WAITING,
     AcceptedEvent,
     Compacted,
+    EventLog,
     LoggedEvent,
     LogHeader,
+    Status,
     Stored,
     TailPage,
 )
@@ -38,14 +40,14 @@ logger = logging.getLogger(__name__)
 
 COMPACTED_AT_ONCE = 1_000
 DAY_SECONDS = 86_400
-STATUSES = ("new", "duplicate", "conflict")
+STATUSES: tuple[Status, ...] = ("new", "duplicate", "conflict")
 # the braces put all keys into one slot of a cluster, which a script needs
 PREFIX = "{qianmian:events}:"
 HEADER, STREAM, IDENTITIES, REMOVED = (PREFIX + name for name in ("header", "stream", "identities", "removed"))
 SAFE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
-class RedisLog:
+class RedisLog(EventLog):
     """Events in a database of a Redis server (6.2 or newer), which holds no other log.
 
     Parameters
@@ -66,23 +68,30 @@ class RedisLog:
         self._client: Any = client
         at = client.connection_pool.connection_kwargs
         self._where = f"redis://{at.get('host', 'localhost')}:{at.get('port', 6379)}/{at.get('db', 0)}"  # no password
-        self._append = client.register_script(scripts.APPEND)
-        self._events_of = client.register_script(scripts.EVENTS_OF)
-        self._remove = client.register_script(scripts.REMOVE)
-        self._forget = client.register_script(scripts.FORGET)
+        self._append_script = client.register_script(scripts.APPEND)
+        self._events_script = client.register_script(scripts.EVENTS_OF)
+        self._remove_script = client.register_script(scripts.REMOVE)
+        self._forget_script = client.register_script(scripts.FORGET)
         self._log_id: str | None = None
         self._opening = threading.Lock()
         self._open()
         self._warn_unless_durable()
         self._group = GroupCommit(self._commit, max_waiting=max_waiting)
-        self.append, self.append_async = self._group.append, self._group.append_async
+
+    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """Store events; how durable they are then is a setting of the server."""
+        return self._group.append(events)
+
+    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """The same for a coroutine."""
+        return await self._group.append_async(events)
 
     def close(self) -> None:
         """Store what waits, then close the connections."""
         self._group.close()
         self._client.close()
 
-    # ---- opening ------------------------------------------------------------------------------------------------------
+    # ---- opening -----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -147,14 +156,14 @@ class RedisLog:
         for key, value in SAFE.items():
             if found[key] != value:
                 logger.warning(
-                    "event_log=may_lose_acknowledged_events server=%s %s=%s safe=%s",
+                    "event_log=may_lose_events server=%s setting=%s value=%s safe=%s",
                     self._where,
                     key,
                     found[key],
                     value,
                 )
 
-    # ---- appending and reading ----------------------------------------------------------------------------------------
+    # ---- appending and reading ---------------------------------------------------------------------------------------
 
     def _commit(self, batch: list[IdentifiedEvent]) -> list[Stored]:
         keys = [HEADER, STREAM, IDENTITIES]
@@ -163,8 +172,8 @@ class RedisLog:
             keys.append(_user_key(event.source, event.source_user_id))
             arguments += (identity, content, *event)
         with self._errors():
-            answers = self._append(keys, arguments)
-        return [Stored(STATUSES[answers[n]], answers[n + 1]) for n in range(0, len(answers), 2)]  # type: ignore[arg-type]
+            answers = self._append_script(keys, arguments)
+        return [Stored(STATUSES[answers[n]], answers[n + 1]) for n in range(0, len(answers), 2)]
 
     def version(self) -> int:
         """The last number, one round trip to the server."""
@@ -190,17 +199,17 @@ class RedisLog:
     def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
         """Events of some users after a number, in order."""
         with self._errors():
-            entries = self._events_of([STREAM, *(_user_key(*user) for user in dict.fromkeys(users))], [after])
+            entries = self._events_script([STREAM, *(_user_key(*user) for user in dict.fromkeys(users))], [after])
         return sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
 
-    # ---- compaction ---------------------------------------------------------------------------------------------------
+    # ---- compaction --------------------------------------------------------------------------------------------------
 
     def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:
         """Remove events up to a number, and the identities of events that were removed long enough ago."""
         at = int(now.timestamp())
         return Compacted(
-            sum(self._remove_events(through, at)),
-            sum(self._forget_identities(at - int(keep_identities_days * DAY_SECONDS))),
+            events=sum(self._remove_events(through, at)),
+            identities=sum(self._forget_identities(at - int(keep_identities_days * DAY_SECONDS))),
         )
 
     def _remove_events(self, through: int, at: int) -> Iterator[int]:
@@ -212,14 +221,14 @@ class RedisLog:
             users = {_user_key(event.source, event.source_user_id) for _, event in events}
             identities = b"".join(identify(event).identity for _, event in events)
             with self._errors():
-                yield self._remove(
+                yield self._remove_script(
                     [HEADER, STREAM, REMOVED, *sorted(users)],
                     [header.log_id, events[0].seq, events[-1].seq, b"%d:%b" % (at, identities)],
                 )
 
     def _forget_identities(self, until: int) -> Iterator[int]:
         with self._errors():
-            while (done := self._forget([REMOVED, IDENTITIES], [until])) >= 0:
+            while (done := self._forget_script([REMOVED, IDENTITIES], [until])) >= 0:
                 yield done
 
 

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from features.event_log.base import (
     MAX_WAITING,
     AcceptedEvent,
     Compacted,
+    EventLog,
     LoggedEvent,
     LogHeader,
     Stored,
@@ -25,7 +26,6 @@ from features.event_log.group_commit import GroupCommit
 from features.event_log.identity import IdentifiedEvent
 from features.event_log.sqlite_file import (
     CHECKPOINT_PAGES,
-    checkpoint,
     connect,
     create,
     file_number,
@@ -35,7 +35,7 @@ from features.event_log.sqlite_file import (
     transaction,
     writing,
 )
-from qianmian.errors import QianmianError, StorageError
+from qianmian.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ DAY_SECONDS = 86_400
 COLUMNS = "seq, source, event_id, source_user_id, ts, body"
 
 
-class SqliteLog:
+class SqliteLog(EventLog):
     """Events in a SQLite database with a write-ahead log that is synchronised at each commit.
 
     A process has one writing connection, used by the thread of its `GroupCommit`, and one for reading. Both are opened
@@ -72,7 +72,14 @@ class SqliteLog:
         self._writer_file = self._pages_written = 0
         self._open()
         self._group = GroupCommit(self._commit, max_waiting=max_waiting)
-        self.append, self.append_async = self._group.append, self._group.append_async
+
+    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """Store events; returns when they are in the synchronised write-ahead log."""
+        return self._group.append(events)
+
+    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """The same for a coroutine."""
+        return await self._group.append_async(events)
 
     def close(self) -> None:
         """Store what waits, then close the connections."""
@@ -81,7 +88,7 @@ class SqliteLog:
         with self._reader_lock:
             self._close_reader()
 
-    # ---- writing: the thread of the group commit only -----------------------------------------------------------------
+    # ---- writing: the thread of the group commit only ----------------------------------------------------------------
 
     def _open(self) -> None:
         with storage_errors(self.path), writing(self.path, self._timeout_s):
@@ -96,8 +103,9 @@ class SqliteLog:
                     stored = _store(connection, batch)
                 self._pages_written += 5 + len(batch)  # of the header, two tables and two indexes; at most two an event
                 if self._pages_written > CHECKPOINT_PAGES:
-                    self._checkpoint(connection)
-        except QianmianError:
+                    _checkpoint(connection)
+                    self._pages_written = 0
+        except BaseException:
             self._close_writer()
             raise
         return stored
@@ -111,20 +119,12 @@ class SqliteLog:
             self._writer_file = file_number(self.path)
         return self._writer
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        """After a commit, whose events are durable whether or not there is room to copy them."""
-        try:
-            checkpoint(connection)
-            self._pages_written = 0
-        except sqlite3.Error as error:
-            logger.warning("event_log=checkpoint_failed path=%s error=%s", self.path, error)
-
     def _close_writer(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    # ---- reading: any thread ------------------------------------------------------------------------------------------
+    # ---- reading: any thread -----------------------------------------------------------------------------------------
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -173,7 +173,7 @@ class SqliteLog:
                 rows += connection.execute(query, (source, source_user_id, after))
         return _logged(sorted(rows))  # by seq, which comes first and is unique
 
-    # ---- compaction ---------------------------------------------------------------------------------------------------
+    # ---- compaction --------------------------------------------------------------------------------------------------
 
     def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:
         """Remove events up to a number, and the identities of events that were removed long enough ago."""
@@ -182,22 +182,35 @@ class SqliteLog:
         with storage_errors(self.path):
             connection = connect(self.path, self._timeout_s)
             try:
-                events = sum(self._in_steps(connection, lambda: _remove_events(connection, through, at)))
-                identities = sum(self._in_steps(connection, lambda: _forget_identities(connection, until)))
+                events = self._repeat(connection, _remove_events, through, at)
+                identities = self._repeat(connection, _forget_identities, until)
             finally:
                 connection.close()
         return Compacted(events, identities)
 
-    def _in_steps(self, connection: sqlite3.Connection, step: Any) -> Iterator[int]:
-        """Do a step in a transaction of its own until it finds nothing more to do."""
-        done = 1
-        while done:
+    def _repeat(self, connection: sqlite3.Connection, step: Callable[..., int], *arguments: int) -> int:
+        """Do a step in transactions of its own until it finds nothing more to do; the sum of what it did."""
+        total = 0
+        while True:
             with writing(self.path, self._timeout_s):
                 with transaction(connection, "IMMEDIATE"):
-                    done = step()
-                self._checkpoint(connection)
-            yield done
+                    done = step(connection, *arguments)
+                _checkpoint(connection)
+            if not done:
+                return total
+            total += done
             time.sleep(PAUSE_SECONDS)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy the write-ahead log into the database, so that it begins anew. To be called while `writing`.
+
+    What was committed is durable whether or not this succeeds; a full disk is reported by the next commit.
+    """
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        logger.warning("event_log=checkpoint_failed error=%s", error)
 
 
 def _store(connection: sqlite3.Connection, batch: Iterable[IdentifiedEvent]) -> list[Stored]:

@@ -1,12 +1,14 @@
 """The SQLite file of an event log: its layout, its connections, its lock, and what its errors mean.
 
-Writing processes take turns by a lock file beside the database, for two reasons. SQLite's own wait for its lock sleeps up
-to 100 ms at a time; and versions before 3.51.3 can damage a database if one connection checkpoints the write-ahead log
-while another commits (sqlite.org/wal.html#walresetbug). Here both happen under the lock only.
+Writing processes take turns by a lock file beside the database, for two reasons. SQLite's own wait for its lock sleeps
+up to 100 ms at a time; and versions before 3.51.3 can damage a database if one connection checkpoints the write-ahead
+log while another commits (sqlite.org/wal.html#walresetbug). Here both happen under the lock only.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import sqlite3
 import time
@@ -20,14 +22,24 @@ from qianmian.errors import StorageError, StorageFull
 
 APPLICATION_ID = 0x514D454C  # "QMEL", which `file` shows
 LOCK_POLL_SECONDS = 0.0003
-CHECKPOINT_PAGES = 2_000  # of 4 KiB
+CHECKPOINT_PAGES = 8_000  # of 4 KiB
+# the file by which SQLite shares the index of its log could not grow; errors of the system for a full disk or quota
+NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, errno.ENOSPC, errno.EDQUOT)
+HINTS = {
+    sqlite3.SQLITE_BUSY: "find the process that holds the lock of the file",
+    sqlite3.SQLITE_READONLY: "let this user write to the file and its folder",
+    sqlite3.SQLITE_CANTOPEN: "let this user write to the folder",
+    sqlite3.SQLITE_CORRUPT: "move the file away, and let the senders send again what the lake lacks",
+    sqlite3.SQLITE_NOTADB: "move the file away, and let the senders send again what the lake lacks",
+}
 
 # `identities` holds those of the present events too, so that one look-up finds both; its rows are in the order of time,
 # which makes forgetting the oldest a range. An index ends with the rowid: events of a user are read in their order.
 SCHEMA = """
-CREATE TABLE header (log_id TEXT NOT NULL, created_at TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL);
-CREATE TABLE events (seq INTEGER PRIMARY KEY, source TEXT NOT NULL, event_id TEXT NOT NULL, source_user_id TEXT NOT NULL,
-    ts INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE header (log_id TEXT NOT NULL, created_at TEXT NOT NULL,
+    first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL);
+CREATE TABLE events (seq INTEGER PRIMARY KEY, source TEXT NOT NULL, event_id TEXT NOT NULL,
+    source_user_id TEXT NOT NULL, ts INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE INDEX events_of_user ON events (source, source_user_id);
 CREATE TABLE identities (seq INTEGER PRIMARY KEY, identity BLOB NOT NULL, content BLOB NOT NULL);
 CREATE UNIQUE INDEX identity ON identities (identity);
@@ -42,17 +54,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more precisely where
-        if code == sqlite3.SQLITE_FULL:
+        extended = getattr(error, "sqlite_errorcode", 0)
+        code = extended & 0xFF
+        if code == sqlite3.SQLITE_FULL or extended in NO_ROOM or getattr(error, "errno", 0) in NO_ROOM:
             raise StorageFull("the event log has no room", where=str(path), hint="make room on its disk") from error
-        hint = {
-            sqlite3.SQLITE_BUSY: "find the process that holds the lock of the file",
-            sqlite3.SQLITE_READONLY: "let this user write to the file and its folder",
-            sqlite3.SQLITE_CANTOPEN: "let this user write to the folder",
-            sqlite3.SQLITE_CORRUPT: "move the file away, and restore the events from their senders",
-            sqlite3.SQLITE_NOTADB: "move the file away, and restore the events from their senders",
-        }.get(code)
-        raise StorageError(f"the event log failed: {error}", where=str(path), hint=hint) from error
+        raise StorageError(f"the event log failed: {error}", where=str(path), hint=HINTS.get(code)) from error
 
 
 @contextmanager
@@ -90,7 +96,7 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")  # a commit returns after the log was written to the disk
-        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `checkpoint`
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see the first lines of this file
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         application, version = (pragma(connection, name) for name in ("application_id", "user_version"))
         if (application, version) != (APPLICATION_ID, FORMAT):
@@ -137,7 +143,7 @@ def read_header(connection: sqlite3.Connection) -> LogHeader:
 
 def file_number(path: Path) -> int:
     """Inode of the file, by which a file that was removed or replaced is noticed; an error if there is none."""
-    return path.stat().st_ino
+    return os.stat(path).st_ino
 
 
 @contextmanager
@@ -151,8 +157,3 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy the write-ahead log into the database, so that it starts from its beginning again. To be called while `writing`."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
