@@ -138,7 +138,6 @@ class RedisLog(EventLog):
 
     def _header(self, fields: dict[bytes, bytes]) -> LogHeader:
         if not fields:
-            self._log_id = None
             raise StorageError("the event log was removed from the server", where=self._where)
         text = {name.decode(): value.decode() for name, value in fields.items()}
         return LogHeader(

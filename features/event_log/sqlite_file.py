@@ -58,6 +58,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         code = extended & 0xFF
         if code == sqlite3.SQLITE_FULL or extended in NO_ROOM or getattr(error, "errno", 0) in NO_ROOM:
             raise StorageFull("the event log has no room", where=str(path), hint="make room on its disk") from error
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            code = sqlite3.SQLITE_READONLY
         raise StorageError(f"the event log failed: {error}", where=str(path), hint=HINTS.get(code)) from error
 
 

@@ -64,7 +64,9 @@ def test_events_of_users(log, event):
     assert log.get([]) == []
 
 
-@pytest.mark.parametrize("text", ["é", "e\u0301", "用户😀", " a ", "'; DROP TABLE events; --", "{x}:*", "\n\x01\x7f", "", "x" * 5_000])
+@pytest.mark.parametrize(
+    "text", ["é", "e\u0301", "用户😀", " a ", "'; DROP TABLE events; --", "{x}:*", "\n\x01\x7f", "", "x" * 5_000]
+)
 def test_ids_are_any_text(log, event, text):
     """Two spellings of é are two ids: nothing is normalised."""
     sent = event(0, source=text, event_id=text, source_user_id=text)
