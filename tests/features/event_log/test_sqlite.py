@@ -114,23 +114,23 @@ import os, sys
 from features.event_log import AcceptedEvent, open_log
 from qianmian.errors import StorageError
 path = sys.argv[1]
-event = AcceptedEvent("shop", "e1", "u1", 0, b"{}")
+first, second = (AcceptedEvent("shop", name, "u1", 0, b"{}") for name in ("e1", "e2"))
 log = open_log(path)
-log.append([event])
+log.append([first])
 log.close()
-files = [path, path + "-lock"]
-for name in files:
-    os.chmod(name, 0o444)
-for name in (files, files[:1]):
+os.chmod(path, 0o444)
+log = open_log(path)
+for mode in (0o644, 0o444):
+    os.chmod(path + "-lock", mode)
     try:
-        open_log(path).append([event])
+        log.append([second])
         sys.exit("accepted")
     except StorageError as error:
         assert error.http_status == 503, error
         assert error.hint == "let this user write to the file and its folder", error
-    os.chmod(files[1], 0o644)
-os.chmod(path, 0o644)
-assert open_log(path).append([event])[0].status == "duplicate"
+for name in (path, path + "-lock"):
+    os.chmod(name, 0o644)
+assert log.append([first, second])[1].status == "new"
 """
     with tempfile.TemporaryDirectory() as folder:
         as_user: list[str] = []
