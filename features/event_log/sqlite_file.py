@@ -27,8 +27,8 @@ CHECKPOINT_PAGES = 8_000  # of 4 KiB
 NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, errno.ENOSPC, errno.EDQUOT)
 HINTS = {
     sqlite3.SQLITE_BUSY: "find the process that holds the lock of the file",
-    sqlite3.SQLITE_READONLY: "let this user write to the file and its folder",
-    sqlite3.SQLITE_CANTOPEN: "let this user write to the folder",
+    sqlite3.SQLITE_READONLY: "let this user write to the folder, the file and those beside it",
+    sqlite3.SQLITE_CANTOPEN: "create the folder, and let this user write to it",
     sqlite3.SQLITE_CORRUPT: "move the file away, and let the senders send again what the lake lacks",
     sqlite3.SQLITE_NOTADB: "move the file away, and let the senders send again what the lake lacks",
 }
@@ -99,6 +99,7 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA synchronous = FULL")  # a commit returns after the log was written to the disk
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # see the first lines of this file
+        connection.execute("PRAGMA cache_size = -16384")  # KiB: the index of identities is read at random
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         application, version = (pragma(connection, name) for name in ("application_id", "user_version"))
         if (application, version) != (APPLICATION_ID, FORMAT):
