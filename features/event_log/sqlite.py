@@ -70,7 +70,9 @@ class SqliteLog(EventLog):
         self._reader_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._writer_file = self._pages_written = 0
-        self._open()
+        with storage_errors(self.path), writing(self.path, timeout_s):
+            create(self.path)
+            connect(self.path, timeout_s).close()  # checks it
         self._group = GroupCommit(self._commit, max_waiting=max_waiting)
 
     def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
@@ -90,18 +92,13 @@ class SqliteLog(EventLog):
 
     # ---- writing: the thread of the group commit only ----------------------------------------------------------------
 
-    def _open(self) -> None:
-        with storage_errors(self.path), writing(self.path, self._timeout_s):
-            create(self.path)
-            connect(self.path, self._timeout_s).close()
-
     def _commit(self, batch: list[IdentifiedEvent]) -> list[Stored]:
         try:
             with storage_errors(self.path), writing(self.path, self._timeout_s):
                 connection = self._writing_connection()
                 with transaction(connection, "IMMEDIATE"):
                     stored = _store(connection, batch)
-                self._pages_written += 5 + len(batch)  # of the header, two tables and two indexes; at most two an event
+                self._pages_written += 5 + len(batch)  # about; only the indexes are written at random places
                 if self._pages_written > CHECKPOINT_PAGES:
                     _checkpoint(connection)
                     self._pages_written = 0
@@ -117,6 +114,7 @@ class SqliteLog(EventLog):
             create(self.path)
             self._writer = connect(self.path, self._timeout_s)
             self._writer_file = file_number(self.path)
+            _checkpoint(self._writer)  # after a full disk, the next commit then fits into what the log already takes
         return self._writer
 
     def _close_writer(self) -> None:

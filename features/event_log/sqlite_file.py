@@ -23,8 +23,17 @@ from qianmian.errors import StorageError, StorageFull
 APPLICATION_ID = 0x514D454C  # "QMEL", which `file` shows
 LOCK_POLL_SECONDS = 0.0003
 CHECKPOINT_PAGES = 8_000  # of 4 KiB
-# the file by which SQLite shares the index of its log could not grow; errors of the system for a full disk or quota
-NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, errno.ENOSPC, errno.EDQUOT)
+# the second: the file by which processes share the index of the write-ahead log could not grow
+NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+# errors of the system, where SQLite has not met them first
+AS_SQLITE = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+    errno.EPERM: sqlite3.SQLITE_READONLY,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+}
 HINTS = {
     sqlite3.SQLITE_BUSY: "find the process that holds the lock of the file",
     sqlite3.SQLITE_READONLY: "let this user write to the folder, the file and those beside it",
@@ -54,13 +63,13 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        extended = getattr(error, "sqlite_errorcode", 0)
-        code = extended & 0xFF
-        if code == sqlite3.SQLITE_FULL or extended in NO_ROOM or getattr(error, "errno", 0) in NO_ROOM:
+        code = (
+            AS_SQLITE.get(error.errno or 0, 0) if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0)
+        )
+        if code in NO_ROOM:
             raise StorageFull("the event log has no room", where=str(path), hint="make room on its disk") from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            code = sqlite3.SQLITE_READONLY
-        raise StorageError(f"the event log failed: {error}", where=str(path), hint=HINTS.get(code)) from error
+        hint = HINTS.get(code & 0xFF)  # the other bits say more precisely where
+        raise StorageError(f"the event log failed: {error}", where=str(path), hint=hint) from error
 
 
 @contextmanager
@@ -72,9 +81,7 @@ def writing(path: Path, timeout_s: float) -> Iterator[None]:
     StorageError
         Others held the lock for `timeout_s`.
     """
-    with path.with_name(path.name + "-lock").open(
-        "a"
-    ) as handle:  # closing it frees the lock, as does the end of the process
+    with path.with_name(path.name + "-lock").open("a") as handle:  # freed when it is closed or the process ends
         deadline = time.monotonic() + timeout_s
         while not try_lock(handle):
             if time.monotonic() > deadline:

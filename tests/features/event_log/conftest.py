@@ -42,7 +42,7 @@ class RedisServer:
         deadline = time.monotonic() + 30
         while True:
             try:
-                self.client.ping()
+                assert self.client.config_get("dir") == {"dir": str(self.folder)}, "another server has taken the port"
                 return
             except redis.exceptions.ConnectionError:
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()

@@ -14,7 +14,7 @@ from qianmian.errors import StorageError, StorageFull
 @pytest.fixture
 def log(redis_server):
     redis_server.client.flushall()
-    log = RedisLog(redis_server.url, timeout_s=2)
+    log = RedisLog(redis_server.url)
     yield log
     log.close()
 
