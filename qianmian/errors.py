@@ -151,13 +151,13 @@ class NotReady(QianmianError):
 
 
 class StorageError(QianmianError):
-    """The event log cannot be read or written now: locked too long, read-only, damaged, unreachable or of another format."""
+    """The event log cannot be read or written: locked, read-only, damaged, unreachable or of another format."""
 
     code, http_status, exit_code = "storage", 503, 2
 
 
 class StorageFull(StorageError):
-    """The event log has no room: nothing of the refused events was stored. It accepts events again once there is room."""
+    """The event log has no room. None of the refused events was stored; it accepts events again once there is room."""
 
     code, http_status, exit_code = "storage_full", 507, 2
 

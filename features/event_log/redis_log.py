@@ -98,9 +98,8 @@ class RedisLog(EventLog):
         try:
             yield
         except redis.exceptions.OutOfMemoryError as error:
-            raise StorageFull(
-                "the event log has no room", where=self._where, hint="raise maxmemory, or compact"
-            ) from error
+            hint = "raise maxmemory, or take events into the lake"
+            raise StorageFull("the event log has no room", where=self._where, hint=hint) from error
         except redis.exceptions.RedisError as error:
             if "REPLACED" in str(error):
                 self._log_id = None
@@ -145,22 +144,16 @@ class RedisLog(EventLog):
         )
 
     def _warn_unless_durable(self) -> None:
-        try:
-            found = {key: self._client.config_get(key).get(key) for key in SAFE}
-        except redis.exceptions.ResponseError as error:  # managed servers do not show their settings
-            logger.warning("event_log=durability_unknown server=%s error=%s", self._where, error)
-            return
-        except redis.exceptions.RedisError as error:
-            raise StorageError(f"the event log failed: {error}", where=self._where) from error
+        with self._errors():
+            try:
+                found = {key: self._client.config_get(key).get(key) for key in SAFE}
+            except redis.exceptions.ResponseError as error:  # managed servers do not show their settings
+                logger.warning("event_log=durability_unknown server=%s error=%s", self._where, error)
+                return
         for key, value in SAFE.items():
             if found[key] != value:
-                logger.warning(
-                    "event_log=may_lose_events server=%s setting=%s value=%s safe=%s",
-                    self._where,
-                    key,
-                    found[key],
-                    value,
-                )
+                text = "event_log=may_lose_events server=%s setting=%s value=%s safe=%s"
+                logger.warning(text, self._where, key, found[key], value)
 
     # ---- appending and reading ---------------------------------------------------------------------------------------
 
@@ -175,12 +168,8 @@ class RedisLog(EventLog):
         return [Stored(STATUSES[answers[n]], answers[n + 1]) for n in range(0, len(answers), 2)]
 
     def version(self) -> int:
-        """The last number, one round trip to the server."""
-        with self._errors():
-            last_seq = self._client.hget(HEADER, "last_seq")
-        if last_seq is None:
-            self._header({})
-        return int(last_seq)
+        """The last number, in one round trip to the server."""
+        return self.header().last_seq
 
     def header(self) -> LogHeader:
         """State of the log."""

@@ -63,9 +63,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        code = (
-            AS_SQLITE.get(error.errno or 0, 0) if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0)
-        )
+        of_system = AS_SQLITE.get(getattr(error, "errno", None) or 0, 0)
+        code: int = getattr(error, "sqlite_errorcode", of_system)
         if code in NO_ROOM:
             raise StorageFull("the event log has no room", where=str(path), hint="make room on its disk") from error
         hint = HINTS.get(code & 0xFF)  # the other bits say more precisely where

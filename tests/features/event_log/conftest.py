@@ -42,6 +42,7 @@ class RedisServer:
         deadline = time.monotonic() + 30
         while True:
             try:
+                self.client.ping()  # an error as long as it reads its file
                 assert self.client.config_get("dir") == {"dir": str(self.folder)}, "another server has taken the port"
                 return
             except redis.exceptions.ConnectionError:
