@@ -6,7 +6,8 @@ A copy of the workspace is served by one worker. Sixteen connections send reques
 answer: plain ones, exclusions, filters, events, reasons, re-ranking, other scenes, unknown customers, and ones that are
 refused (a wrong field, no JSON, an unknown path). Customers and items are drawn at random; unknown ids and paths, texts
 of filters and times of events never come twice, so that something that is kept for each of them shows. The proportional
-set size of the worker is read every 1,000 requests after a warm-up, in which the caches of bounded size fill.
+set size of the worker is read every 1,000 requests after a warm-up, in which the caches of bounded size fill: that of
+the lists of customers by a plain request for each customer and scene, the others by mixed requests.
 
 Musts: every request gets the status that belongs to it, and memory does not grow: the 95 % interval of the slope over
 the requests (Theil and Sen) includes 0. A quick run only reports the slope: its few readings, with caches that still
@@ -42,6 +43,7 @@ from serving.champions import Champions, load_from_workspace
 
 REQUESTS, WARM_UP, STEP = 200_000, 40_000, 1_000
 QUICK_SHARE = 0.1
+OTHER_SCENES = ("discover", "replenish")  # whose lists of customers are kept, as those of `home`
 MUSTS = {"errors": Must("metric", most=0), "slope_low_kb": Must("metric", most=0)}
 QUICK_MUSTS = {"errors": MUSTS["errors"]}
 
@@ -96,7 +98,7 @@ def kinds_of(champions: Champions, users: Sequence[str]) -> dict[str, Kind]:
         "exploration": (2, of_user(exploration=lambda draw: {"share": 0.2})),
     } | {
         scene: (2, of_user(scene=lambda draw, scene=scene: scene))
-        for scene in ("discover", "replenish")
+        for scene in OTHER_SCENES
         if scene in model.catalogue.scenes
     }
     found = {name: Kind(weight, PATH, 200, body) for name, (weight, body) in lists.items()} | {
@@ -132,6 +134,11 @@ class Senders:
         self._drawn = self._requests()
         self._lock = threading.Lock()
 
+    def fill_lists(self) -> None:
+        """Ask for the list of every customer and scene."""
+        names = [name for name in ("plain", *OTHER_SCENES) if name in self.kinds]
+        self._send([(name, Draw(0, user, random.Random(0))) for name in names for user in self.users])
+
     @property
     def errors(self) -> int:
         """Number of requests that did not get the status that belongs to them."""
@@ -147,8 +154,11 @@ class Senders:
 
     def send(self, n: int) -> None:
         """Send some requests; what goes wrong in a sender, other than a request without an answer, is raised."""
-        self.requested += n
-        drawn = islice(self._drawn, n)
+        self._send(list(islice(self._drawn, n)))
+
+    def _send(self, requests: Sequence[tuple[str, Draw]]) -> None:
+        self.requested += len(requests)
+        drawn = iter(requests)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             senders = [pool.submit(self._connection, drawn) for _ in range(CONNECTIONS)]
         for sender in senders:
@@ -186,6 +196,7 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, dict[str, float]]:
     memory = []
     with server(workspace) as target:
         senders = Senders(target.url, kinds, users)
+        senders.fill_lists()
         senders.send(int(WARM_UP * share))
         for _ in range(int(REQUESTS * share) // STEP):
             senders.send(STEP)

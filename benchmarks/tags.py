@@ -61,7 +61,7 @@ def measure(
 ) -> tuple[dict[str, Any], list[Check]]:
     """Figures and checks of one workspace; moments None for those that the command chooses."""
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
     from features.profiles.governance.moments import choose_moments, needed_names, tags_at
     from features.profiles.governance.validate import number_customers
     from features.profiles.tags.tagging import declared_tags

@@ -292,7 +292,7 @@ def format_index(rate: Rate | None) -> str:
 
 def _open_lake(workspace: Path | None, as_of: str | None, as_json: bool) -> tuple[Output, Builder, Settings, datetime]:
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
     from qianmian.config import load_settings
 
     output = Output(as_json)
@@ -310,7 +310,7 @@ def _tag_values(
     if by is None:
         return None
     from features.profiles.analytics import tag_column
-    from features.profiles.snapshot import snapshot_at
+    from features.profiles.building import snapshot_at
 
     output.step(f"computing the tags as of {moment:%Y-%m-%d %H:%M}")
     snapshot = snapshot_at(builder, moment, settings)

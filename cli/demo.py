@@ -59,7 +59,7 @@ def demo(
     """
     from features.data.ingest import ingest
     from features.data.lake import Lake
-    from features.profiles.snapshot import ensure_snapshot
+    from features.profiles.building import ensure_snapshot
     from qianmian.config import load_settings
     from training import train
 

@@ -46,8 +46,9 @@ def features(
     check_engine(engine, spark_master, out)
     check_suffix(out, SUFFIXES if engine != "spark" else (*SUFFIXES, ""))
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
-    from features.profiles.snapshot import ensure_snapshot, published_as_of, snapshot_at
+    from features.definitions.building import make_builder
+    from features.profiles.building import ensure_snapshot, snapshot_at
+    from features.profiles.snapshot import published_as_of
     from qianmian.config import load_settings
 
     output = Output(as_json)
@@ -107,7 +108,7 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     """Compute and write the profiles with Spark; the rows stay in Spark, and nothing is published."""
     from features.compute.engines.spark import SparkEngine
     from features.compute.engines.spark_session import LOCAL_MASTER
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
 
     begun = time.perf_counter()
     with output.working():

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def load_profiles(output: Output, located: Workspace, as_of: str | None) -> Snapshot:
     """Load the served profiles, or build those of another date without publishing them."""
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
-    from features.profiles.snapshot import current_snapshot_name, load_current, snapshot_at
+    from features.definitions.building import make_builder
+    from features.profiles.building import snapshot_at
+    from features.profiles.snapshot import current_snapshot_name, load_current
     from qianmian.config import load_settings
 
     if as_of is None and current_snapshot_name(located) is not None:

@@ -69,8 +69,9 @@ def tags(
     check_suffix(out, SUFFIXES)
 
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
-    from features.profiles.snapshot import Snapshot, current_snapshot_name, snapshot_at
+    from features.definitions.building import make_builder
+    from features.profiles.building import snapshot_at
+    from features.profiles.snapshot import Snapshot, current_snapshot_name
     from qianmian.config import load_settings
     from serving.scoring.tables import IDENTITY_COLUMNS
     from serving.scoring.tags import score_tags
@@ -104,7 +105,7 @@ def _score_profiles(
     execution.check(out)
 
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.scoring import churn, lifecycle

@@ -126,7 +126,7 @@ def recommend(
     }
 
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
     from models.recommend.scene import DEFAULT_SCENE, SCENES
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace

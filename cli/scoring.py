@@ -245,7 +245,8 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
     With `with_tags` also if the declarations or settings of the tags have changed, or a model has published one.
     """
     from features.data.lake import Lake
-    from features.profiles.snapshot import current_snapshot_name, ensure_snapshot, load_current, read_facts
+    from features.profiles.building import ensure_snapshot
+    from features.profiles.snapshot import current_snapshot_name, load_current, read_facts
     from features.profiles.tags.tagging import tags_digest
 
     lake, name = Lake(located), current_snapshot_name(located)

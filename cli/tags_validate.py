@@ -48,7 +48,7 @@ def validate_(
     The verdicts are shown in `qianmian tags list` and in profiles until the declaration of the tag changes.
     """
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
     from features.profiles.governance.moments import choose_moments
     from features.profiles.governance.validate import claiming_tags, validate
     from features.profiles.tags.checked import write_checks

@@ -46,11 +46,11 @@ def value_(
     The tags are those of --as-of (default: one horizon before the end of the data); the outcome is measured after it.
     """
     from features.data.lake import Lake
-    from features.definitions.pack_features import make_builder
+    from features.definitions.building import make_builder
+    from features.profiles.building import snapshot_at
     from features.profiles.governance.lift import END_SHARE, tag_lifts
     from features.profiles.governance.outcome import find_target, horizon_end, target_labels
     from features.profiles.governance.value import information_gain
-    from features.profiles.snapshot import snapshot_at
     from qianmian.config import load_settings
 
     find_target(target)
@@ -68,7 +68,8 @@ def value_(
             builder, snapshot.table, moment, target, horizon_days, settings.churn.active_days or 2 * horizon_days
         )
         output.step(f"computing the information gain of {len(snapshot.tags)} tags")
-        values_by_tag = {name: [values[row] for row in outcome.rows] for name, values in snapshot.tags.items()}
+        lists = ((name, list(values)) for name, values in snapshot.tags.items())  # read at once, not row by row
+        values_by_tag = {name: [values[row] for row in outcome.rows] for name, values in lists}
         lifts = tag_lifts(values_by_tag, outcome.numbers, settings.seed)
         found = information_gain(values_by_tag, outcome.codes, settings.seed)
     counts = {label: int((outcome.codes == code).sum()) for code, label in enumerate(outcome.labels)}

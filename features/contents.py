@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder
 from features.compute.views import days_before
 from features.id_map import IdMap
-from features.interactions import Interactions, TrainingSet
+from features.interactions import ContentSet, Interactions, TrainingSet
 from features.training_data import interactions_from_rows
 from qianmian.errors import DataError
 
@@ -31,33 +31,9 @@ CONTENT_WEIGHTS = {
     "coupon_redeem": 2.0,
     "purchase": 2.0,
 }
-READ_WEIGHT = 1.0  # an event of at least this weight counts as a complete read
 MIN_DWELL_SAMPLES = 5  # with fewer dwell times a content uses the median of its type, then the overall median
 MIN_DWELL_FACTOR, MAX_DWELL_FACTOR = 0.1, 2.0  # bounds of the dwell time factor
 CONTENT_COLUMNS = ("type", "topics", "item_ids", "channel", "language")
-
-
-@dataclass(frozen=True)
-class ContentSet(TrainingSet):
-    """A `TrainingSet` whose items are contents; `source` is ``contents``.
-
-    `item_attributes` are the columns of the table `contents`; `category` is the type. Contents without interactions are
-    items too, after all others. An entry of `interactions` is an event about a content, weighted by
-    `engagement_weights`.
-
-    Attributes
-    ----------
-    purchases : TrainingSet or None
-        Purchases of the same customers, without profile features. None if the lake has no items.
-    """
-
-    purchases: TrainingSet | None = None
-
-    def with_earlier_cutoff(self, days: float) -> ContentSet:
-        """Return the set as it was `days` days before `as_of`, purchases included; see `TrainingSet`."""
-        before = super().with_earlier_cutoff(days)
-        assert isinstance(before, ContentSet)
-        return replace(before, purchases=None if self.purchases is None else self.purchases.with_earlier_cutoff(days))
 
 
 def engagement_weights(

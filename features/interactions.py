@@ -27,11 +27,14 @@ from features.promotions import ItemPromotions
 __all__ = [  # what a model needs to know of interactions
     "INTERACTION_FIELDS",
     "INTERACTION_TYPES",
+    "READ_WEIGHT",
+    "ContentSet",
     "Interactions",
     "TrainingSet",
     "sorted_interactions",
 ]
 
+READ_WEIGHT = 1.0  # an event of at least this weight counts as a complete read
 T = TypeVar("T")
 
 
@@ -329,3 +332,26 @@ class TrainingSet:
     def user_rows(self, one_ids: NDArray[np.str_]) -> NDArray[np.int64]:
         """Index of each id in `user_ids`, −1 for an unknown user."""
         return IdMap(self.user_ids).rows(one_ids)
+
+
+@dataclass(frozen=True)
+class ContentSet(TrainingSet):
+    """A `TrainingSet` whose items are contents; `source` is ``contents``.
+
+    `item_attributes` are the columns of the table `contents`; `category` is the type. Contents without interactions are
+    items too, after all others. An entry of `interactions` is an event about a content, weighted by
+    `engagement_weights`.
+
+    Attributes
+    ----------
+    purchases : TrainingSet or None
+        Purchases of the same customers, without profile features. None if the lake has no items.
+    """
+
+    purchases: TrainingSet | None = None
+
+    def with_earlier_cutoff(self, days: float) -> ContentSet:
+        """Return the set as it was `days` days before `as_of`, purchases included; see `TrainingSet`."""
+        before = super().with_earlier_cutoff(days)
+        assert isinstance(before, ContentSet)
+        return replace(before, purchases=None if self.purchases is None else self.purchases.with_earlier_cutoff(days))

@@ -22,7 +22,7 @@ from features.id_map import IdMap
 from features.interaction_arrays import distinct_customers
 from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYPES, PURCHASE, type_names
 from features.interactions import Interactions, TrainingSet, sorted_interactions
-from features.promotions import item_promotions
+from features.promotion_rows import item_promotions
 from features.purchases import purchase_rows
 from features.targets import choose_target, lines_are_dated, tables_with_items
 from qianmian.errors import DataError

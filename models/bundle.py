@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from features.id_map import IdMap
+from features.id_map import CustomerMap, IdMap
 from models.kinds import MODELS, model_class
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
@@ -75,7 +75,7 @@ class ModelBundle:
     @cached_property
     def user_map(self) -> IdMap:
         """one_id → row of the model."""
-        return IdMap(self.user_ids)
+        return CustomerMap(self.user_ids)
 
     @cached_property
     def item_map(self) -> IdMap:

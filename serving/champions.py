@@ -151,6 +151,8 @@ class Champions:
             for job in PROFILE_JOBS:
                 if job in self.models:
                     self.encoded(job)
+        if "lookalike" in self.models:
+            self.models["lookalike"].bundle.user_map.row("")
         for job in dict.fromkeys(scene.job for scene in SCENES.values()):
             if job not in self.models:
                 continue

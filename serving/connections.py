@@ -26,7 +26,7 @@ from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
-from serving.server import SUPERVISOR_VARIABLE
+from serving.supervisor import PROCESS_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ UNREAD_SECONDS = 10.0  # that a client may take nothing of what waits for it
 HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
 TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
 LINGER_SECONDS = 2.0  # that a refused connection is read on
+CLOSE_SECONDS = 0.05  # until the event loop has closed what it was told to close
 STRAGGLER_SECONDS = 1  # until requests that were cut have noticed
 
 
@@ -153,7 +154,7 @@ class Server(uvicorn.Server):
         self.server_state = WorkerState()
         self.loader = loader
         # the parent of this process may have ended already, while it started
-        self._supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
+        self._supervisor = int(os.environ.get(PROCESS_VARIABLE, os.getppid()))
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
         self._unread: dict[BoundedHttp, tuple[int, float]] = {}  # their unread bytes, and when some were taken last
 
@@ -261,9 +262,13 @@ class Server(uvicorn.Server):
 
         All workers and the supervisor have the same socket, and clients are refused once the last of them closes it.
         """
-        waiting = [connection for listening in sockets for connection in accepted(listening)]
+        held = [listening.dup() for listening in sockets]
         for server in self.servers:
             server.close()
+        await asyncio.sleep(CLOSE_SECONDS)  # the loop closes its sockets in its next round; these are still open
+        waiting = [connection for listening in held for connection in accepted(listening)]
+        for listening in (*held, *sockets):
+            listening.close()
         loop = asyncio.get_running_loop()
         for connection in waiting:
             await loop.connect_accepted_socket(self.make_protocol, connection, ssl=self.config.ssl)

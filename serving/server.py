@@ -26,7 +26,6 @@ from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace
 SERVICE = "serving.service:Qianmian"
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
-SUPERVISOR_VARIABLE = "QIANMIAN_SUPERVISOR"  # set by the supervisor for its workers: its process id
 HOME_PREFIX = ".serve-"
 LOCK = "lock"
 

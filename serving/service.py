@@ -164,32 +164,11 @@ class Qianmian:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def prepare_supervisor() -> None:
-        """Let the supervisor, in which this runs, stop its workers well.
+        """Let the supervisor, in which this runs, stop its workers well."""
+        # of a Bento, only what is in this package can be imported now: BentoML has taken its folder off the path
+        from serving import supervisor
 
-        They get its process id, by which they notice its end. It closes the listening sockets before it stops them:
-        otherwise clients could connect until it has ended, with nobody to accept them, and would be reset then. A
-        SIGINT while it waits for them, such as a second Ctrl-C, ends them at once.
-        """
-        import os
-        import signal
-
-        from bentoml._internal.utils import circus
-
-        from serving.server import SUPERVISOR_VARIABLE
-
-        class Supervisor(circus.Arbiter):
-            def stop(self) -> Any:
-                self.sockets.close_all()
-                signal.signal(signal.SIGINT, self.hurry)
-                return super().stop()
-
-            def hurry(self, _number: int, _frame: object) -> None:
-                for watcher in self.iter_watchers():
-                    for worker in list(watcher.processes):
-                        watcher.send_signal(worker, signal.SIGINT)
-
-        os.environ[SUPERVISOR_VARIABLE] = str(os.getpid())
-        circus.Arbiter = Supervisor  # type: ignore[misc]
+        supervisor.prepare()
 
     async def __is_ready__(self) -> bool:
         return loader().why_not_ready() is None

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from features.data.lake import Lake
-from features.definitions.pack_features import make_builder
+from features.definitions.building import make_builder
 from features.profiles import snapshot
+from features.profiles.building import ensure_snapshot
 from features.profiles.tags.published import publish
 from models.parallel import one_blas_thread, return_freed_memory
 from qianmian import model_store
@@ -169,7 +170,7 @@ def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings
         published_day, cutoff_day = f"{published:%Y-%m-%d}", f"{cutoff:%Y-%m-%d}"
         progress(f"profiles: those of {published_day} stay published, because this training is as of {cutoff_day}")
         return
-    snapshot.ensure_snapshot(workspace, cutoff, settings)
+    ensure_snapshot(workspace, cutoff, settings)
     progress(f"profiles: published as of {cutoff:%Y-%m-%d}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.compute.algebra import TIME_COLUMNS, Feature
@@ -19,6 +20,7 @@ from qianmian.errors import ArtifactError, DataError
 from qianmian.timezones import UTC_ZONE
 
 MISSING_CODE = -1
+BLOCK = 4_096  # customers encoded at a time: their rows of the matrix stay in the cache of the processor
 
 
 @dataclass(frozen=True)
@@ -183,24 +185,16 @@ class UserFeatures:
         if spec is None:
             vocabularies = []
             for feature in features:
-                values = table[feature.name].to_pylist() if feature.categorical else []
-                vocabularies.append(tuple(sorted({value for value in values if value})))
+                values = table[feature.name].unique().to_pylist() if feature.categorical else []
+                vocabularies.append(tuple(sorted(value for value in values if value)))
             spec = FeatureSpec(tuple(features), tuple(vocabularies), timezone)
         matrix = np.empty((table.num_rows, len(spec.features)), dtype=np.float32)
-        present = set(table.column_names)
-        for j, (feature, vocabulary) in enumerate(zip(spec.features, spec.vocabularies, strict=True)):
-            if feature.name not in present:
-                matrix[:, j] = MISSING_CODE if feature.categorical else feature.default
-            elif feature.categorical:
-                codes = {value: code for code, value in enumerate(vocabulary)}
-                matrix[:, j] = [codes.get(value, MISSING_CODE) for value in table[feature.name].to_pylist()]
-            else:
-                matrix[:, j] = table[feature.name].to_numpy(zero_copy_only=False)
-        if spec.neutral:
-            neutral = np.array([np.nan if value is None else value for value in spec.neutral], dtype=np.float32)
-            defaults = [MISSING_CODE if feature.categorical else feature.default for feature in spec.features]
-            unknown = spec.missing(matrix) & (matrix == np.array(defaults, dtype=np.float32))
-            matrix = np.where(unknown & np.isfinite(neutral), neutral, matrix)
+        columns = [_encoded(table, *column) for column in zip(spec.features, spec.vocabularies, strict=True)]
+        for start in range(0, table.num_rows, BLOCK):
+            block = matrix[start : start + BLOCK]
+            for j, column in enumerate(columns):
+                block[:, j] = column if isinstance(column, float) else column.slice(start, BLOCK).to_numpy()
+            _set_neutral(block, spec)
         return cls(np.asarray(table["one_id"].to_pylist(), dtype=np.str_), matrix, as_of, spec)
 
     def column(self, name: str) -> NDArray[np.float32]:
@@ -235,6 +229,25 @@ class UserFeatures:
     def take(self, rows: NDArray[np.int64]) -> UserFeatures:
         """A copy with the customers of these rows only."""
         return replace(self, one_ids=self.one_ids[rows].copy(), values=self.values[rows].copy())
+
+
+def _encoded(table: pa.Table, feature: Feature, vocabulary: tuple[str, ...]) -> pa.ChunkedArray | float:
+    """The numbers or codes of a column; a column that the table does not have is its default."""
+    if feature.name not in table.column_names:
+        return float(MISSING_CODE if feature.categorical else feature.default)
+    column = table[feature.name]
+    if feature.categorical:
+        column = pc.index_in(column, value_set=pa.array(vocabulary, pa.string())).fill_null(MISSING_CODE)
+    return column
+
+
+def _set_neutral(matrix: NDArray[np.float32], spec: FeatureSpec) -> None:
+    """Write the neutral values of the spec where a profile attribute is unknown."""
+    if spec.neutral:
+        neutral = np.array([np.nan if value is None else value for value in spec.neutral], dtype=np.float32)
+        defaults = [MISSING_CODE if feature.categorical else feature.default for feature in spec.features]
+        unknown = spec.missing(matrix) & (matrix == np.array(defaults, dtype=np.float32))
+        np.copyto(matrix, neutral, where=unknown & np.isfinite(neutral))
 
 
 def _neutral(values: Iterable[float | None]) -> tuple[float | None, ...]:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from features.compute.algebra import PROFILE_PREFIX, Condition, Feature, check
-from features.compute.builder import Builder
-from features.compute.engines import Engine
-from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.definitions.recency import NEVER
 from qianmian.errors import ConfigError, did_you_mean
@@ -73,24 +70,6 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
 def declared_features(settings: Settings) -> tuple[Feature, ...]:
     """All features declared under these settings: the built-in ones, then those of the pack."""
     return (*FEATURES, *features_for(settings))
-
-
-def make_builder(lake: Lake, settings: Settings, engine: Engine | None = None) -> Builder:
-    """Make the builder of the features declared under these settings.
-
-    Parameters
-    ----------
-    engine : Engine, optional
-        Engine that runs the expressions, in its own time zone; default: DuckDB in this process.
-    """
-    return Builder(
-        lake,
-        declared_features(settings),
-        engine,
-        timezone=settings.calendar_timezone,
-        allow_undated=settings.profiles.allow_undated,
-        memory_gb=settings.database_memory_gb,
-    )
 
 
 def _feature(pack_feature: PackFeature) -> Feature:

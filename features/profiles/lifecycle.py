@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.views import Views
-from features.profiles.purchase_process import PROCESS_FEATURES, PurchaseProcess, process_of
+from features.profiles.purchase_process.process import PROCESS_FEATURES, PurchaseProcess
 from qianmian.errors import DataError
 from qianmian.settings import LifecycleSettings
 
@@ -24,6 +23,12 @@ BUYER_STAGE_FEATURES = ("orders_total", "orders_365d")
 DORMANT_STAGES = ("asleep", "lost")
 USUAL_GAPS = 2.0  # a silence of more own gaps is longer than usual; of random gaps, 14 % are
 LONG_GAPS = 4.0  # a silence of more own gaps is that of a customer who is asleep
+INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS = "silence_contacts", "silence_responses", "silence_visits"
+INACTIVITY_SOURCES = {  # column that `falling_asleep_reason` reads → source table
+    INACTIVITY_CONTACTS: "touches",
+    INACTIVITY_RESPONSES: "touches",
+    INACTIVITY_VISITS: "events",
+}
 Columns = Mapping[str, NDArray[Any]]
 
 
@@ -162,13 +167,15 @@ def falling_asleep_reason(
     return reasons.astype(np.str_)
 
 
-def stages_of_build(views: Views, table: pa.Table, settings: LifecycleSettings | None = None) -> NDArray[np.str_]:
+def stages_of_build(
+    process: PurchaseProcess | None, table: pa.Table, settings: LifecycleSettings | None = None
+) -> NDArray[np.str_]:
     """Lifecycle stage of every row of a profile build, shape (n,), by the purchase process at its cutoff.
 
     Parameters
     ----------
-    views : Views
-        Rows before the cutoff of the build.
+    process : PurchaseProcess or None
+        Purchase process of the shop at the cutoff of the build; None without orders with times.
     table : pyarrow.Table
         Table of the build, n rows.
     settings : LifecycleSettings, optional
@@ -179,7 +186,6 @@ def stages_of_build(views: Views, table: pa.Table, settings: LifecycleSettings |
     DataError
         The build lacks features that need orders with times.
     """
-    process = process_of(views, table, settings)
     if process is None:
         missing = [name for name in LIFECYCLE_FEATURES if name not in table.column_names]
         raise DataError(

@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -20,16 +21,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.compute.builder import Builder, ProfileBuild
-from features.compute.online.build import build_state
+from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
 from features.compute.spec import FeatureSpec, UserFeatures
-from features.data.lake import Lake
-from features.definitions.pack_features import make_builder
-from features.id_map import IdMap
+from features.hashed_texts import HashedTexts
+from features.id_map import CustomerMap
 from features.profiles.tags.checked import read_verdicts
 from features.profiles.tags.declare import TagValue
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.tagging import declared_tags, make_tags, missing_rows, tags_digest
+from features.profiles.tags.pack_tags import tags_for
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -38,9 +37,22 @@ from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
-ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
+
+
+@dataclass(frozen=True)
+class _UserIds:
+    """The user ids of all sources, found one at a time."""
+
+    index: HashedTexts
+    sources: Sequence[str]
+    one_ids: Sequence[str]
+
+    @classmethod
+    def of(cls, customers: pa.Table) -> _UserIds:
+        user_ids, sources, one_ids = (TextColumn(customers[name]) for name in ("source_user_id", "source", "one_id"))
+        return cls(HashedTexts(user_ids), sources, one_ids)
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,8 @@ class Snapshot:
     ----------
     table : pyarrow.Table
         Table of `ProfileBuild.table`: one_id, user_id, user_source, then features; rows sorted by one_id.
-    tags : dict of str to list
-        Tag name → values, one per row.
+    tags : mapping of str to sequence
+        Tag name → values, one per row: lists of a new build, `ArrowColumn` of what is loaded.
     customers : pyarrow.Table
         Columns one_id, source, source_user_id: the user ids of all sources.
     as_of : datetime
@@ -74,7 +86,7 @@ class Snapshot:
     """
 
     table: pa.Table
-    tags: dict[str, list[TagValue]]
+    tags: Mapping[str, Sequence[TagValue]]
     customers: pa.Table
     as_of: datetime
     spec: FeatureSpec
@@ -102,22 +114,18 @@ class Snapshot:
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
 
     @cached_property
-    def one_ids(self) -> list[str]:
+    def one_ids(self) -> Sequence[str]:
         """The one_id of each row."""
-        return list(self.table["one_id"].to_pylist())
+        return TextColumn(self.table["one_id"])
 
     @cached_property
-    def user_map(self) -> IdMap:
+    def user_map(self) -> CustomerMap:
         """one_id → row."""
-        return IdMap(self.one_ids)
+        return CustomerMap(self.one_ids)
 
     @cached_property
-    def _by_user(self) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {}
-        columns = (self.customers[name].to_pylist() for name in ("source_user_id", "source", "one_id"))
-        for user, source, one_id in zip(*columns, strict=True):
-            found.setdefault(user, []).append((source, one_id))
-        return found
+    def _user_ids(self) -> _UserIds:
+        return _UserIds.of(self.customers)
 
     def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
         """The one_id of a user id, or None if the user id is unknown.
@@ -127,20 +135,22 @@ class Snapshot:
         InvalidRequest
             The user id belongs to different customers in several sources, and `user_source` is missing.
         """
-        known = self._by_user.get(user_id, [])
-        if len(known) == 1:  # nearly always
-            source, one_id = known[0]
-            return one_id if user_source in (None, source) else None
-        matches = [(source, one_id) for source, one_id in known if user_source in (None, source)]
-        if len({one_id for _, one_id in matches}) > 1:
+        users = self._user_ids
+        rows = users.index.rows(user_id)
+        if user_source is not None:
+            rows = [row for row in rows if users.sources[row] == user_source]
+        if len(rows) == 1:  # nearly always
+            return users.one_ids[rows[0]]
+        one_ids = {users.one_ids[row] for row in rows}
+        if len(one_ids) > 1:
             raise InvalidRequest(
                 "the user id occurs in more than one source",
                 got=user_id,
-                allowed=", ".join(sorted(source for source, _ in matches)),
+                allowed=", ".join(sorted(users.sources[row] for row in rows)),
                 field="user_source",
                 hint="name the source in user_source",
             )
-        return matches[0][1] if matches else None
+        return one_ids.pop() if one_ids else None
 
     def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
         """Tags of one customer: category → tag → value, as_of, stale, source, checked.
@@ -202,12 +212,11 @@ class Snapshot:
         """
         try:
             facts = read_facts(folder)
-            tables = {name: pq.read_table(folder / f"{name}.parquet") for name in ("profiles", "tags", "customers")}
-            tags = {name: tables["tags"][name].to_pylist() for name in tables["tags"].column_names if name != "one_id"}
             return cls(
-                tables["profiles"],
-                tags,
-                tables["customers"],
+                # a large file: with a buffer it would also be in memory as it is stored
+                pq.read_table(folder / "profiles.parquet", pre_buffer=False),
+                _read_tags(folder / "tags.parquet"),
+                pq.read_table(folder / "customers.parquet"),
                 datetime.fromisoformat(facts["as_of"]),
                 FeatureSpec.of(facts["spec"]),
                 facts["data_digest"],
@@ -220,6 +229,14 @@ class Snapshot:
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error
+
+
+def _read_tags(path: Path) -> dict[str, ArrowColumn[TagValue]]:
+    """The tags, their texts dictionary-encoded."""
+    kinds = {column.name: column.type for column in pq.read_schema(path) if column.name != "one_id"}
+    texts = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
+    table = pq.read_table(path, columns=list(kinds), read_dictionary=texts)
+    return {name: EncodedColumn(table[name]) if name in texts else ArrowColumn(table[name]) for name in kinds}
 
 
 def unreadable(folder: Path, error: Exception) -> ArtifactError:
@@ -252,34 +269,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """Build profiles and tags at `as_of` in memory, without writing them."""
-    built: ProfileBuild = builder.build(as_of)
-    customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
-    unrecorded = missing_rows(builder, built, settings)
-    tags, facts = make_tags(builder, built, settings, unrecorded)
-    digest = tags_digest(settings, builder.lake.workspace)
-    checked = _verdicts(builder.lake.workspace, settings)
-    return Snapshot(
-        built.table,
-        tags,
-        customers,
-        as_of,
-        built.matrix().spec,
-        builder.lake.digest,
-        built.unsupported,
-        digest,
-        facts,
-        checked,
-        unrecorded,
-    )
-
-
-def _verdicts(workspace: Workspace, settings: Settings | None = None) -> dict[str, str]:
+def verdicts_of(workspace: Workspace, settings: Settings | None = None) -> dict[str, str]:
     """The verdicts on the declared tags; none if they cannot be read, because profiles do not depend on them."""
     try:
         settings = settings or load_settings(workspace.config_file)
-        return read_verdicts(workspace, declared_tags(settings), settings)
+        return read_verdicts(workspace, tags_for(settings), settings)
     except (ArtifactError, ConfigError) as error:
         logger.warning("tag_checks=ignored reason=%s", error)
         return {}
@@ -329,7 +323,7 @@ def load_current(workspace: Workspace) -> Snapshot:
             "no profiles have been built yet", where=str(workspace.online), hint="run `qianmian features`"
         )
     snapshot = Snapshot.load(workspace.online / name)
-    return replace(snapshot, checked=_verdicts(workspace))
+    return replace(snapshot, checked=verdicts_of(workspace))
 
 
 def published_as_of(workspace: Workspace) -> datetime | None:
@@ -338,50 +332,3 @@ def published_as_of(workspace: Workspace) -> datetime | None:
         return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
         return None
-
-
-def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
-    """The current snapshot if it is up to date; otherwise build and publish a new one.
-
-    A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        Workspace with the lake.
-    as_of : datetime
-        Cutoff, naive UTC.
-    settings : Settings
-        Settings of features and tags.
-    with_state : bool
-        Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
-    """
-    builder = make_builder(Lake(workspace), settings)
-    snapshot = _reusable_snapshot(builder, as_of, settings)
-    if snapshot is None:
-        snapshot = build_snapshot(builder, as_of, settings)
-        publish(workspace, snapshot)
-    folder = workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER
-    if with_state and not folder.exists():
-        with atomic_path(folder) as temporary:
-            build_state(builder, as_of, snapshot.spec.features).save(temporary)
-    return snapshot
-
-
-def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
-    return _reusable_snapshot(builder, as_of, settings) or build_snapshot(builder, as_of, settings)
-
-
-def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
-    workspace = builder.lake.workspace
-    try:
-        snapshot = load_current(workspace)
-        same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
-        same = same and snapshot.spec.timezone == builder.timezone
-        declared = tags_digest(settings, workspace)
-        if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
-            return snapshot
-    except (WorkspaceError, ArtifactError) as error:
-        logger.info("profiles=rebuilt reason=%s", error.message)
-    return None

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.churn import ChurnClassifier
 from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import Design, day_number, probability

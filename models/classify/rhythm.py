@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from features.profiles.purchase_process import PROCESS_FEATURES, PurchaseProcess
+from features.profiles.purchase_process.process import PROCESS_FEATURES, PurchaseProcess
 
 RHYTHM_FEATURES = (
     "days_since_last_order",

@@ -162,7 +162,8 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
             return None
         slate = make_slate(resolved.plan, request.num_results)
         rows = make_rows(resolved.plan, slate)
-        list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)
+        # without braces: a slice is as long as its text, while orjson's buffers of 4 KB stay as long as they were
+        list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
         champions.kept_lists.keep_json(key, request.num_results, list_json)
     identity = orjson.dumps(
         {
@@ -172,7 +173,7 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
             "one_id": one_id,
         }
     )
-    return b",".join((identity[:-1], list_json[1:-1], metadata_json(champions, champion, now)[1:]))
+    return b",".join((identity[:-1], list_json, metadata_json(champions, champion, now)[1:]))
 
 
 ENDPOINT = Endpoint(

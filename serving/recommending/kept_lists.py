@@ -15,7 +15,7 @@ Key = tuple[str, int, str]  # scene, row of the customer, purchased option
 
 @dataclass(slots=True)
 class KeptList:
-    """One list, and the JSON of its first `k` items as they were shown last."""
+    """One list, and the JSON (without braces) of its first `k` items as they were shown last."""
 
     ranked: Ranked
     k: int = 0

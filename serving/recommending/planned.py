@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 
-import duckdb
-
-from features.data.lake import Lake
-from features.promotions import ItemPromotions, item_promotions
 from models.bundle import ModelBundle
-from models.recommend.ranking.promotions import PAST_DAYS
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import ArtifactError, QianmianError
 from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
-
-TABLE = "promotions"
-NO_LIMIT = datetime(9999, 1, 1)
 
 
 class PromotionsError(ArtifactError):
@@ -46,13 +37,12 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace, problems: list[Qi
     readers = [model for model in (scenes.models or {}).values() if model.reads_promotions]
     if not readers:
         return ""
-    lake = Lake(workspace)
+    # the database that reads the lake takes time and memory of a server, and most models read no promotions
+    from serving.recommending import lake_promotions
+
     try:
-        state = lake.states().get(TABLE)
-        if state is None:
-            return ""
-        promotions = _of_bundle(lake, bundle)
-    except (ArtifactError, duckdb.Error, OSError) as error:
+        digest, promotions = lake_promotions.of_bundle(workspace, bundle)
+    except lake_promotions.READ_ERRORS as error:
         problem = PromotionsError(
             "the planned promotions cannot be read, and the recommender uses those known when it was trained",
             where=str(workspace.lake),
@@ -62,22 +52,12 @@ def read_promotions(bundle: ModelBundle, workspace: Workspace, problems: list[Qi
         logger.warning("promotions=broken reason=%s", problem)
         problems.append(problem)
         return ""
-    for model in readers:
-        model.update_promotions(promotions)
-    return state.digest
+    if digest:
+        for model in readers:
+            model.update_promotions(promotions)
+    return digest
 
 
 def changed_since_fit(bundle: ModelBundle, digest: str) -> bool:
     """Whether promotions of the lake that a model reads (`read_promotions`) are others than those of its fit."""
     return digest not in ("", bundle.facts.get("promotions_digest"))
-
-
-def _of_bundle(lake: Lake, bundle: ModelBundle) -> ItemPromotions | None:
-    """The promotions of the items of a bundle, whenever they became known."""
-    backend, categories = lake.connect([TABLE]), bundle.item_attributes["category"]
-    try:
-        return item_promotions(
-            backend, bundle.as_of, bundle.item_ids, categories, known_before=NO_LIMIT, ended_days=PAST_DAYS
-        )
-    finally:
-        backend.disconnect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from features.data.lake import Lake
-from features.definitions.pack_features import make_builder
+from features.definitions.building import make_builder
 from features.profiles.snapshot import load_current
 from features.targets import choose_target
 from features.training_data import training_set

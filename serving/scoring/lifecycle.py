@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.builder import Builder
 from features.compute.spec import UserFeatures
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
@@ -18,6 +17,9 @@ from serving.champions import Champion, Champions
 from serving.responses import rounded
 from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
+
+if TYPE_CHECKING:  # endpoints predict without a database
+    from features.compute.builder import Builder
 
 JOB = "lifecycle"
 STAGE_TAG = "lifecycle_stage"

@@ -160,12 +160,8 @@ def known_ids(champions: Champions, ids: Sequence[SourcedId]) -> KnownIds:
     for user_id, source in ids:
         by_source.setdefault(source, []).append(user_id)
     users = [user for source, named in by_source.items() for user in resolve_users(champions, named, source)]
-    one_ids = [user.one_id or "" for user in users]
-    rows = champions.require(JOB).bundle.user_map.rows(one_ids)
-    found = {
-        (user.user_id, user.user_source): row if one_id else -1
-        for user, one_id, row in zip(users, one_ids, rows.tolist(), strict=True)
-    }
+    customers = champions.require(JOB).bundle.user_map
+    found = {(user.user_id, user.user_source): customers.row(user.one_id) for user in users}
     unknown = tuple(dict.fromkeys(user_id for user_id, source in ids if found[user_id, source] < 0))
     return KnownIds(np.unique([row for row in found.values() if row >= 0]).astype(np.int64), unknown)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from features.compute.builder import Builder
-from features.profiles.snapshot import build_snapshot
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import atomic_path
 from serving.champions import Champion, Champions
+
+if TYPE_CHECKING:
+    from features.compute.builder import Builder
 
 BLOCK = 8_192  # customers per block; it bounds the memory used beside the result
 FORMATS = (".parquet", ".csv")
@@ -85,6 +86,9 @@ def at_moment(champions: Champions, champion: Champion, as_of: datetime | None, 
         return champions
     assert as_of is not None
     assert builder is not None
+    # only who has a builder builds profiles: servers import this module too, and have no database in memory
+    from features.profiles.building import build_snapshot
+
     return champions.with_snapshot(build_snapshot(builder, as_of, champions.settings))
 
 

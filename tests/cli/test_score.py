@@ -14,8 +14,9 @@ import pytest
 from cli.score_recommend import read_json, read_limits
 from cli.scoring import read_candidates, read_ids
 from features.data.lake import Lake
-from features.definitions.pack_features import make_builder
-from features.profiles.snapshot import build_snapshot, load_current, publish
+from features.definitions.building import make_builder
+from features.profiles.building import build_snapshot
+from features.profiles.snapshot import load_current, publish
 from qianmian.errors import ArtifactError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace

@@ -14,14 +14,13 @@ from features.contents import (
     CONTENT_WEIGHTS,
     MAX_DWELL_FACTOR,
     MIN_DWELL_FACTOR,
-    READ_WEIGHT,
-    ContentSet,
     content_interactions,
     content_rows,
     content_set,
     engagement_weights,
 )
 from features.definitions import FEATURES
+from features.interactions import READ_WEIGHT, ContentSet
 from features.training_data import training_set
 from qianmian.errors import DataError
 

@@ -6,15 +6,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.id_map import IdMap
+from features.arrow_column import ArrowColumn
+from features.id_map import CustomerMap, IdMap
 
 WANTED = ["张", "x", "a", "a", ""]
 ROWS = [2, -1, 1, 1, -1]
 
 
-@pytest.fixture(params=[list, np.array], ids=["list", "array"])
-def ids(request) -> IdMap:
-    return IdMap(request.param(["b", "a", "张"]))
+@pytest.fixture(params=[IdMap, CustomerMap])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(params=[list, np.array, lambda ids: ArrowColumn(pa.array(ids))], ids=["list", "array", "arrow"])
+def ids(request, kind) -> IdMap:
+    return kind(request.param(["b", "a", "张"]))
 
 
 def test_one_id(ids):
@@ -43,8 +49,8 @@ def test_known_and_unknown_ids_once_each(ids):
     assert ids.split([])[0].tolist() == []
 
 
-def test_no_ids():
-    nothing = IdMap(np.array([], dtype=np.str_))
+def test_no_ids(kind):
+    nothing = kind(np.array([], dtype=np.str_))
     assert nothing.rows(["a"]).tolist() == [-1]
     assert nothing.row("a") == -1
     assert IdMap(["a"]).rows(np.array([], dtype=np.str_)).tolist() == []

@@ -10,7 +10,7 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.promotions import item_promotions
+from features.promotion_rows import item_promotions
 from features.training_data import training_set
 from tests.features.data.exports import Export
 from tests.models.recommend.promoted_shop import promotions_of

@@ -22,7 +22,7 @@ from features.data.sources import SOURCES
 from features.data.sources.synthetic import Synthetic
 from features.definitions.pack_features import declared_features
 from features.profiles.analytics import funnel
-from features.profiles.purchase_process import process_of
+from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags import TAGS, tag_values
 from features.profiles.tags.declare import fit_tags
 from features.profiles.tags.pack_tags import tags_for

@@ -13,7 +13,7 @@ from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.definitions import FEATURES
 from features.definitions.pack_features import features_for, replenishment_cycles
-from features.profiles.snapshot import ensure_snapshot
+from features.profiles.building import ensure_snapshot
 from features.profiles.tags.pack_tags import tags_for
 from features.profiles.tags.tagging import tags_digest
 from qianmian.config import load_settings

@@ -15,8 +15,10 @@ import pandas as pd
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.profiles.building import build_snapshot
 from features.profiles.lifecycle import stages_of_build
-from features.profiles.snapshot import build_snapshot, publish
+from features.profiles.purchase_process.fitting import process_of
+from features.profiles.snapshot import publish
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
@@ -58,7 +60,9 @@ def fit_bundles(
     )
     churned = (now.column("days_since_last_order")[rows[active]] > horizon).astype(int)
     churn = ChurnClassifier(n_estimators=30, folds=3, min_child_weight=1.0).fit(before.values[active], churned)
-    today, then = (stages_of_build(builder.views(moment), built.table) for moment, built in builds.items())
+    today, then = (
+        stages_of_build(process_of(builder.views(moment), built.table), built.table) for moment, built in builds.items()
+    )
     then = then[rows]
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
     expander = LookalikeExpander(factors=8, bags=3).fit(

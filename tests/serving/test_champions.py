@@ -209,7 +209,8 @@ def test_missing_artifacts_are_an_artifact_error(workspace):
 
 def test_corrupt_profiles_are_replaced_by_the_previous_ones(workspace, champions, damaged):
     from features.compute.builder import Builder
-    from features.profiles.snapshot import build_snapshot, current_snapshot_name, publish
+    from features.profiles.building import build_snapshot
+    from features.profiles.snapshot import current_snapshot_name, publish
 
     before = current_snapshot_name(workspace)
     newer = publish(
@@ -237,7 +238,8 @@ def test_corrupt_profiles_are_replaced_by_the_previous_ones(workspace, champions
 
 def test_a_model_of_another_time_zone_than_the_profiles_is_not_served(workspace, champions, tmp_path):
     from features.compute.builder import Builder
-    from features.profiles.snapshot import build_snapshot, current_snapshot_name, publish
+    from features.profiles.building import build_snapshot
+    from features.profiles.snapshot import current_snapshot_name, publish
 
     before = current_snapshot_name(workspace)
     settings = Settings(timezone="America/New_York")

@@ -18,7 +18,8 @@ from features.data.lake import Lake
 from features.data.sources.files import FileSource
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
-from features.profiles.snapshot import build_snapshot, publish
+from features.profiles.building import build_snapshot
+from features.profiles.snapshot import publish
 from features.training_data import interaction_rows, training_set
 from models.bundle import ModelBundle
 from models.recommend.popular import PopularRecommender
@@ -210,5 +211,7 @@ def test_promotions_that_cannot_be_read_leave_the_champion_and_its_plans(planned
 def test_a_model_without_promotions_does_not_open_the_lake(planned, registering, monkeypatch):
     workspace, train, bundle = planned
     registering.register(workspace, "recommend", bundle(PopularRecommender().fit(train)))
-    monkeypatch.setattr("serving.recommending.planned.Lake", lambda workspace: pytest.fail("the lake was opened"))
+    monkeypatch.setattr(
+        "serving.recommending.lake_promotions.Lake", lambda workspace: pytest.fail("the lake was opened")
+    )
     assert load_from_workspace(workspace, Settings(), ["recommend"]).models["recommend"].promotions == ""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from features.contents import READ_WEIGHT
+from features.interactions import READ_WEIGHT
 from models.recommend.content.model import ContentRecommender
 from qianmian.errors import DataError
 from training.jobs import content

@@ -19,6 +19,7 @@ from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles import snapshot
 from features.profiles.lifecycle import stages_of_build
+from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags import published
 from models.bundle import ModelBundle
 from models.persist import load_arrays
@@ -187,7 +188,8 @@ def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, 
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
     else:
-        today = stages_of_build(Builder(Lake(store), FEATURES).views(END), profiles.table)[:40]
+        process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
+        today = stages_of_build(process, profiles.table)[:40]
         got = model.predict(frame[["one_id", *bundle.spec.names]].assign(lifecycle_stage=today))
         np.testing.assert_array_equal(
             got[bundle.model.classes_.tolist()].to_numpy(), bundle.model.predict_proba(X, today)

@@ -12,7 +12,7 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.definitions import FEATURES
-from features.profiles.snapshot import build_snapshot
+from features.profiles.building import build_snapshot
 from features.purchases import not_merchandise
 from features.training_data import training_set
 from models.bundle import ModelBundle

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.compute.views import Views
 from features.definitions.recency import NEVER
-from features.profiles.purchase_process import OrderTimes
+from features.profiles.purchase_process.order_times import OrderTimes
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
 
 NO_GAP = 365.0  # days; the default of `gap_days_mean`, for a customer with one order

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.boosting import MIN_ROWS, check_outcomes
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
-from features.profiles.purchase_process import PurchaseProcess, fit_process
+from features.profiles.purchase_process.fitting import fit_process
+from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.rhythm import day_number
 from qianmian.settings import LifecycleSettings
 from training.churn.history import OrderHistory

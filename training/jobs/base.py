@@ -15,9 +15,10 @@ from features.compute.builder import Builder, ProfileBuild
 from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.data.shared_accounts import SharedAccount
-from features.definitions.pack_features import make_builder
+from features.definitions.building import make_builder
 from features.interactions import TrainingSet
 from features.profiles.lifecycle import stages_of_build
+from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags.declare import TagValue
 from features.shared_accounts import shared_accounts
 from features.targets import Target, choose_target
@@ -153,7 +154,8 @@ class TrainingContext:
         """Lifecycle stage of every customer of the profiles at a cutoff, computed once and kept."""
         if as_of not in self._stages:
             table = self.build_profiles(as_of).table
-            self._stages[as_of] = stages_of_build(self.builder.views(as_of), table, self.settings.lifecycle)
+            process = process_of(self.builder.views(as_of), table, self.settings.lifecycle)
+            self._stages[as_of] = stages_of_build(process, table, self.settings.lifecycle)
         return self._stages[as_of]
 
     def stationary_spec(self, as_of: datetime) -> FeatureSpec:

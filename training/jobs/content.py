@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.contents import READ_WEIGHT, ContentSet, content_interactions, content_rows, content_set
-from features.interactions import Interactions, TrainingSet
+from features.contents import content_interactions, content_rows, content_set
+from features.interactions import READ_WEIGHT, ContentSet, Interactions, TrainingSet
 from models.bundle import ModelBundle
 from models.ranked import NOT_A_CANDIDATE, top_k
 from models.recommend.content.model import ContentRecommender

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ MAX_VALUES = 12  # a number with more distinct values is divided at its quartile
 UNTAGGED = "(none)"
 
 
-def tag_column(name: str, one_ids: Sequence[str], tags: dict[str, list[TagValue]]) -> pa.Table:
+def tag_column(name: str, one_ids: Sequence[str], tags: Mapping[str, Sequence[TagValue]]) -> pa.Table:
     """Table with the columns ``one_id`` and ``tag``, the values of one tag as text.
 
     Raises

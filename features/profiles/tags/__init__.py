@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from features.definitions import FEATURES
+from features.profiles.lifecycle import INACTIVITY_SOURCES
 from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
 from features.profiles.tags.built_in_claims import CLAIMS
 from features.profiles.tags.chinese import CHINESE
 from features.profiles.tags.declare import Tag, TagValue, check, tag_values
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.inactivity import SOURCES as INACTIVITY_SOURCES
 from qianmian.registry import Registry
 
 # names of the columns a tag may use, besides the attributes of a profile

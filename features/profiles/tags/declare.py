@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compute.algebra import PROFILE_PREFIX
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.claims import Claim
 from qianmian.errors import ConfigError, did_you_mean

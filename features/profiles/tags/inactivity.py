@@ -17,13 +17,10 @@ from ibis import _
 
 from features.compute.views import Views
 from features.data.lake import TableState
-from features.profiles.lifecycle import USUAL_GAPS
-from features.profiles.purchase_process import PROCESS_FEATURES, PurchaseProcess
+from features.profiles.lifecycle import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS, USUAL_GAPS
+from features.profiles.purchase_process.process import PROCESS_FEATURES, PurchaseProcess
 from qianmian.times import SECONDS_PER_DAY
 
-INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS = "silence_contacts", "silence_responses", "silence_visits"
-# column → source table
-SOURCES = {INACTIVITY_CONTACTS: "touches", INACTIVITY_RESPONSES: "touches", INACTIVITY_VISITS: "events"}
 NON_VISIT_EVENTS = ("message_open", "message_click", "purchase", "service")
 
 

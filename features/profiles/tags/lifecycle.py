@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from features.definitions.recency import NEVER
 from features.profiles.lifecycle import (
     BUYER_STAGE_FEATURES,
+    INACTIVITY_CONTACTS,
+    INACTIVITY_RESPONSES,
+    INACTIVITY_VISITS,
     LIFECYCLE_FEATURES,
     LONG_GAPS,
     buyer_stage,
@@ -21,10 +24,9 @@ from features.profiles.lifecycle import (
     lifecycle_stage,
     replenishment,
 )
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags.behaviour import VISIT_EVENTS
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, yes_no
-from features.profiles.tags.inactivity import INACTIVITY_CONTACTS, INACTIVITY_RESPONSES, INACTIVITY_VISITS
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
 
 POINTS_DAYS = 30.0

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from features.compute.builder import Builder, ProfileBuild
-from features.profiles.purchase_process import process_of
+from features.profiles.lifecycle import INACTIVITY_SOURCES
+from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags import published
 from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_values
 from features.profiles.tags.facts import TagFacts
-from features.profiles.tags.inactivity import SOURCES, inactivity_columns
+from features.profiles.tags.inactivity import inactivity_columns
 from features.profiles.tags.pack_tags import tags_for
 from features.profiles.tags.recorded import unrecorded_tags
 from qianmian.packs import pack_digest
@@ -76,7 +77,7 @@ def missing_rows(builder: Builder, built: ProfileBuild, settings: Settings) -> d
 
 def _sources(built: ProfileBuild) -> dict[str, frozenset[str]]:
     """Source tables of each column; a quotient has those of its parts."""
-    found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in SOURCES.items()}
+    found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in INACTIVITY_SOURCES.items()}
     for feature in built.features:
         parts = feature.aggregate == "quotient"
         found[feature.name] = found[feature.column] | found[feature.over] if parts else frozenset({feature.view})

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.contents import READ_WEIGHT, ContentSet
-from features.interactions import Interactions, TrainingSet
+from features.interactions import READ_WEIGHT, ContentSet, Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Evidence, Query, Range, Recommender, fold_in, row_indices

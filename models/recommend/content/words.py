@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.contents import ContentSet
-from features.interactions import TrainingSet
+from features.interactions import ContentSet, TrainingSet
 
 SHOWN_WORDS = 0.5  # weight of a word of a shown item, relative to a topic of the content
 

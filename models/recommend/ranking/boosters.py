@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class Boosters:
     @cached_property
     def _joined(self) -> xgb.Booster:
         """One booster with an output per ranker: a call costs as much as the trees of a request."""
-        from models.recommend.ranking.boosting import joined  # imports XGBoost
+        from models.recommend.ranking.xgboost_trees import joined  # imports XGBoost
 
         whole = joined(self.boosters)
         if self.threads is not None:
@@ -107,7 +107,7 @@ class Boosters:
         save_arrays(folder / TREES_FILE, {"names": np.array(self.names), **trees})
 
     @classmethod
-    def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool, threads: int | None = None) -> Boosters:
+    def load(cls, folder: Path, scales: Floats, *, reads_gaps: bool, threads: int | None = None) -> Self:
         """Read what `save` wrote. XGBoost's files are read when they are needed.
 
         Raises
@@ -117,9 +117,10 @@ class Boosters:
         """
         stored = _StoredBoosters([folder / _file(place) for place in range(len(scales))])
         if not (folder / TREES_FILE).exists():  # an earlier version wrote none
-            from models.recommend.ranking.boosting import boosters_of  # imports XGBoost
+            from models.recommend.ranking.xgboost_trees import flattened  # imports XGBoost
 
-            return replace(boosters_of(stored, scales, reads_gaps=reads_gaps), threads=threads)
+            names = tuple(stored[0].feature_names or ())
+            return cls(stored, scales, names, flattened(stored), reads_gaps, threads)
         trees = load_arrays(folder / TREES_FILE)
         names = tuple(trees.pop("names").tolist())
         return cls(stored, scales, names, FlatTrees(**trees, width=len(names)) if trees else None, reads_gaps, threads)

@@ -17,7 +17,7 @@ from features.compute.builder import Builder
 from features.compute.engines import duckdb as engine_module
 from features.compute.views import PreparedTables
 from features.definitions import FEATURES
-from features.profiles.snapshot import build_snapshot
+from features.profiles.building import build_snapshot
 from features.training_data import training_set
 from qianmian.errors import DataError
 from qianmian.settings import Settings

@@ -14,7 +14,7 @@ from features.compute.online.build import build_state
 from features.compute.online.recent import ViewRows
 from features.compute.online.state import microseconds
 from features.definitions import FEATURES
-from features.profiles.snapshot import build_snapshot, ensure_snapshot
+from features.profiles.building import build_snapshot, ensure_snapshot
 from qianmian.errors import ArtifactError, ConfigError
 from qianmian.settings import Settings
 

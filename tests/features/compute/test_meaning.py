@@ -13,6 +13,7 @@ from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles import snapshot
+from features.profiles.building import ensure_snapshot
 from qianmian.errors import ArtifactError
 from qianmian.settings import Settings
 
@@ -61,18 +62,18 @@ def test_a_snapshot_of_other_declarations_is_built_again(lake_of):
     """Somebody adds a feature: a model trained on it must not meet profiles that lack it."""
     lake = lake_of({"transactions": [LINE]})
     as_of = datetime(2024, 2, 1)
-    made = snapshot.ensure_snapshot(lake.workspace, as_of, Settings())
+    made = ensure_snapshot(lake.workspace, as_of, Settings())
     old = Builder(lake, FEATURES).build(as_of, made.spec.features[:-1])
     snapshot.publish(lake.workspace, replace(made, table=old.table, spec=old.matrix().spec))
     assert made.spec.names[-1] not in snapshot.load_current(lake.workspace).spec.names
-    assert snapshot.ensure_snapshot(lake.workspace, as_of, Settings()).spec == made.spec
+    assert ensure_snapshot(lake.workspace, as_of, Settings()).spec == made.spec
     assert snapshot.load_current(lake.workspace).spec == made.spec
 
 
 @pytest.mark.parametrize("content", [{"format": 99}, [], {"as_of": 5}])
 def test_a_snapshot_that_says_something_else(lake_of, content):
     lake = lake_of({"transactions": [LINE]})
-    snapshot.ensure_snapshot(lake.workspace, datetime(2024, 2, 1), Settings())
+    ensure_snapshot(lake.workspace, datetime(2024, 2, 1), Settings())
     file = lake.workspace.online / snapshot.current_snapshot_name(lake.workspace) / "snapshot.json"
     facts = content if isinstance(content, list) else {**json.loads(file.read_text()), **content}
     file.write_text(json.dumps(facts))

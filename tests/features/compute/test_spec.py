@@ -25,6 +25,7 @@ CARTS = Feature(
 )
 CHANNEL = Feature("top_channel", "orders", "top", "channel", default="", description="d")
 NEVER = Feature("days", "orders", "recency", default=9999.0, description="d")
+TIER = Feature("tier", "profiles", "attribute", "tier", default="", description="d")
 SPEC = FeatureSpec((ORDERS, CARTS, CHANNEL, NEVER), ((), (), ("web", "应用"), ()))
 AS_OF = datetime(2024, 1, 1)
 TABLE = pa.table(
@@ -36,6 +37,18 @@ TABLE = pa.table(
         "days": [1.5, 9999.0, 2.0],
     }
 )
+
+
+def test_a_table_of_several_blocks_and_chunks_is_encoded_like_one(monkeypatch):
+    neutral = replace(SPEC, features=(*SPEC.features, TIER), vocabularies=(*SPEC.vocabularies, ("gold",)))
+    neutral = replace(neutral, neutral=(None, None, None, None, 0.5))
+    table = pa.concat_tables([TABLE, TABLE.slice(1), TABLE]).append_column("profile_tier", pa.array(["gold", None] * 4))
+    whole = UserFeatures.from_table(table, neutral.features, AS_OF, neutral)
+    monkeypatch.setattr("features.compute.spec.BLOCK", 3)
+    parts = UserFeatures.from_table(table, neutral.features, AS_OF, neutral)
+    np.testing.assert_array_equal(parts.values, whole.values)
+    assert parts.column("profile_tier").tolist() == [0, 0.5] * 4
+    assert parts.text("top_channel") == table["top_channel"].to_pylist()
 
 
 def test_it_survives_json():

@@ -11,11 +11,11 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.building import build_snapshot
 from features.profiles.governance.audit import AUDIT_RULES, audit, normalised_information
 from features.profiles.governance.catalogue import catalogue
 from features.profiles.governance.encoding import MAX_VALUES, OTHER, UNKNOWN, encode, encode_tags
 from features.profiles.governance.usage import tag_usage
-from features.profiles.snapshot import build_snapshot
 from features.profiles.tags import INPUTS, TAGS
 from features.profiles.tags.declare import Tag
 from features.profiles.tags.facts import TagFacts

@@ -9,10 +9,10 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.building import build_snapshot
 from features.profiles.governance.lift import tag_lifts
 from features.profiles.governance.outcome import TARGETS, target_labels
 from features.profiles.governance.value import bias, information_gain, mutual_information
-from features.profiles.snapshot import build_snapshot
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 

@@ -17,7 +17,8 @@ from features.profiles.lifecycle import (
     return_probability,
     stages_of_build,
 )
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.fitting import process_of
+from features.profiles.purchase_process.process import PurchaseProcess
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.settings import LifecycleSettings
@@ -158,7 +159,11 @@ def test_stages_of_a_build(lake_of):
     as_of = datetime(2024, 1, 1) + timedelta(days=300)
     built = builder.build(as_of)
     stages = dict(
-        zip(built.table["user_id"].to_pylist(), stages_of_build(builder.views(as_of), built.table), strict=True)
+        zip(
+            built.table["user_id"].to_pylist(),
+            stages_of_build(process_of(builder.views(as_of), built.table), built.table),
+            strict=True,
+        )
     )
     assert {stages[f"u{n:02}"] for n in range(20)} == {"lost"}
     assert {stages[f"u{n:02}"] for n in range(20, 60)} == {"loyal"}
@@ -171,4 +176,4 @@ def test_stages_without_dated_orders_say_what_is_missing(lake_of):
     with pytest.raises(
         DataError, match="lifecycle stages require orders with times.*no days_since_last_order.*map the column `ts`"
     ):
-        stages_of_build(builder.views(as_of), builder.build(as_of).table)
+        stages_of_build(None, builder.build(as_of).table)

@@ -10,16 +10,14 @@ import pytest
 from features.compute.builder import Builder
 from features.definitions import FEATURES
 from features.profiles.lifecycle import lifecycle_stage
-from features.profiles.purchase_process import (
+from features.profiles.purchase_process.fitting import fit_process, process_of, residual_quantiles
+from features.profiles.purchase_process.order_times import OrderTimes, read_order_times
+from features.profiles.purchase_process.process import (
+    PROBABILITIES,
     PROCESS_FEATURES,
-    OrderTimes,
+    WEIBULL_QUANTILES,
     PurchaseProcess,
-    fit_process,
-    process_of,
-    read_order_times,
 )
-from features.profiles.purchase_process.fitting import residual_quantiles
-from features.profiles.purchase_process.process import PROBABILITIES, WEIBULL_QUANTILES
 from qianmian.settings import LifecycleSettings
 
 BEGIN = datetime(2024, 1, 1)

@@ -14,14 +14,8 @@ from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.compute.spec import FeatureSpec
 from features.definitions import FEATURES
-from features.profiles.snapshot import (
-    Snapshot,
-    build_snapshot,
-    current_snapshot_name,
-    ensure_snapshot,
-    load_current,
-    publish,
-)
+from features.profiles.building import build_snapshot, ensure_snapshot
+from features.profiles.snapshot import Snapshot, current_snapshot_name, load_current, publish
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from features.definitions.pack_features import make_builder
-from features.profiles.snapshot import Snapshot, build_snapshot, load_current, publish
+from features.definitions.building import make_builder
+from features.profiles.building import build_snapshot
+from features.profiles.snapshot import Snapshot, load_current, publish
 from features.profiles.tags import TAGS
 from features.profiles.tags.checked import checks_path, read_verdicts, write_checks
 from qianmian.errors import ArtifactError

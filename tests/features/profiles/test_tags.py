@@ -10,9 +10,9 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
+from features.profiles.building import build_snapshot
 from features.profiles.lifecycle import LIFECYCLE_FEATURES
-from features.profiles.purchase_process import PurchaseProcess
-from features.profiles.snapshot import build_snapshot
+from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags import TAGS, basic, tag_values
 from features.profiles.tags.declare import fit_tags, quantile_bin, quantile_edges
 from qianmian.settings import Settings

@@ -11,8 +11,9 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.profiles.purchase_process import PurchaseProcess
-from features.profiles.snapshot import Snapshot, build_snapshot, ensure_snapshot, load_current
+from features.profiles.building import build_snapshot, ensure_snapshot
+from features.profiles.purchase_process.process import PurchaseProcess
+from features.profiles.snapshot import Snapshot, load_current
 from features.profiles.tags import INPUTS, TAGS, published
 from features.profiles.tags.declare import Tag, check, fit_tags, tag_values
 from features.profiles.tags.rule_tags import tag_from_rule

@@ -8,9 +8,10 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from features.definitions.pack_features import make_builder
+from features.definitions.building import make_builder
+from features.profiles.building import build_snapshot
 from features.profiles.governance.catalogue import catalogue
-from features.profiles.snapshot import Snapshot, build_snapshot
+from features.profiles.snapshot import Snapshot
 from features.profiles.tags import TAGS
 from features.profiles.tags.behaviour import VISIT_EVENTS
 from qianmian.schema import EVENT_TYPES

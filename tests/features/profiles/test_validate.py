@@ -12,7 +12,7 @@ import pytest
 from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
-from features.definitions.pack_features import make_builder
+from features.definitions.building import make_builder
 from features.profiles.governance.later import LaterRows
 from features.profiles.governance.moments import choose_moments, needed_names, tags_at
 from features.profiles.governance.validate import claiming_tags, compare, validate

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from features.profiles.purchase_process import PurchaseProcess
+from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from features.contents import ContentSet
-from features.interactions import Interactions, TrainingSet
+from features.interactions import ContentSet, Interactions, TrainingSet
 from models.recommend.content.features import (
     FEATURES,
     ContentStatistics,

@@ -9,9 +9,10 @@ import pytest
 import xgboost as xgb
 
 from models.recommend.ranking.boosters import TREES_FILE, Boosters, check_features
-from models.recommend.ranking.boosting import LIST_OBJECTIVE, fit_boosters, joined
+from models.recommend.ranking.boosting import LIST_OBJECTIVE, fit_boosters
 from models.recommend.ranking.examples import RankingExamples
 from models.recommend.ranking.spool import SpooledRows
+from models.recommend.ranking.xgboost_trees import joined
 from qianmian.errors import ArtifactError
 
 TREES = {"eta": 0.3, "max_depth": 3, "max_bin": 32, "seed": 0, "nthread": 1}

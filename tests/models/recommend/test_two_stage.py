@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +36,7 @@ from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import ArtifactError, DataError, UsageError
 from training.evaluation.metrics import ranking_metrics
 
+ROOT = Path(__file__).resolve().parents[3]
 STAGES = (("repeat", {}, 30), ("popular", {"window_days": 28.0}, 10), ("ials", {"factors": 8, "iterations": 4}, 20))
 NEW_STAGES = (("ials", {"factors": 8, "iterations": 4}, 30), ("popular", {}, 20))
 QUICK = {"rounds": 40, "learning_rate": 0.15, "depth": 4, "min_child_weight": 5.0, "n_jobs": 1}
@@ -461,6 +465,13 @@ def test_saved_with_orders_quantities_and_any_names(tmp_path, shop_and_truth):
     np.testing.assert_array_equal(one.ids, other.ids)
     np.testing.assert_array_equal(one.scores, other.scores)
     np.testing.assert_array_equal(one.source, other.source)
+    program = (
+        "import sys; from pathlib import Path; from models.recommend.ranking.two_stage import TwoStageRecommender; "
+        "print(TwoStageRecommender.load(Path(sys.argv[1])).recommend([0], 15).ids.tolist(), 'xgboost' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "模型")]
+    elsewhere = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert elsewhere.stdout.strip() == f"{one.ids[:1].tolist()} False", "a process that ranks does not import XGBoost"
     (tmp_path / "模型" / TREES_FILE).write_bytes(b"nothing of the kind")
     with pytest.raises(ArtifactError):
         TwoStageRecommender.load(tmp_path / "模型")
