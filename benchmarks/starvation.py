@@ -69,7 +69,9 @@ async def client(url: str, load: str, users: Sequence[str], number: int, counts:
         if status == 200:
             number += 1_000
         elif status == 429:
+            writer.close()  # the server closes idle connections
             await asyncio.sleep(float(headers.get("retry-after", 1)))
+            reader, writer = await asyncio.open_connection(host, port)
         else:
             raise SystemExit(f"a request of the load {load} was answered with {status}")
 
