@@ -250,6 +250,9 @@ class ServingSettings(Section):
     kept_lists: int = Field(
         20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )
+    event_identity_days: float = Field(
+        30.0, ge=0, description="days for which a repeated event is recognised after it has left the event log"
+    )
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"
     )
