@@ -165,4 +165,4 @@ class StorageFull(StorageError):
 class Overloaded(QianmianError):
     """More events wait for being stored than a process accepts; they may be sent again later."""
 
-    code, http_status, exit_code = "overloaded", 503, 1
+    code, http_status, exit_code = "overloaded", 429, 1

@@ -262,6 +262,12 @@ class ServingSettings(Section):
     shutdown_seconds: float = Field(
         20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
     )
+    online_store: str | None = Field(
+        None, min_length=1, description="where accepted events are: a file of the workspace, or a redis:// URL"
+    )
+    max_clock_skew_seconds: float = Field(
+        300.0, ge=0, le=86_400, description="events whose time is further in the future are rejected"
+    )
 
 
 class Settings(Section):

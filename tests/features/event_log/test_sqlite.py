@@ -86,7 +86,7 @@ def test_too_many_waiting_events_are_refused(path, event):
             time.sleep(0.001)
         with pytest.raises(Overloaded, match="50 events wait .* of at most 10") as caught:
             log.append([event(99)])
-        assert caught.value.http_status == 503
+        assert caught.value.http_status == 429
     first.join()
     assert log.append([event(99)])[0].seq == 51
     log.close()
