@@ -140,7 +140,7 @@ def ingest(
         )
     located = Workspace.locate(workspace)
     settings = load_settings(located.config_file)
-    store = log_location(located, online_store) if source == "events" else online_store
+    store = log_location(located, settings, online_store) if source == "events" else online_store
     options = {
         "config_path": config,
         "customers": customers,

@@ -23,22 +23,24 @@ OnlineStoreOption = Annotated[
     typer.Option(
         "--online-store",
         metavar="URL|PATH",
-        help="events: where the accepted events are: redis://… or a file. Default: online/events.db of the workspace.",
+        help="events: where the accepted events are: a file or redis://… Default: as for `qianmian serve`.",
         show_default=False,
     ),
 ]
 
 
-def log_location(workspace: Workspace, given: str | None) -> str:
-    """The path or URL of the event log.
+def log_location(workspace: Workspace, settings: Settings, given: str | None) -> str:
+    """The path or URL of the event log; by default that of a server of this workspace.
 
     Raises
     ------
     UsageError
         The file that is named does not exist.
     """
+    from features.event_log.location import locate
+
     if given is None:
-        return str(workspace.event_log)
+        return locate(workspace, settings.serving) or ""
     if "://" not in given and not Path(given).is_file():
         raise UsageError(
             "there is no event log", where="--online-store", got=given, hint="name the store that `qianmian serve` uses"

@@ -69,11 +69,6 @@ class Workspace:
         return self.root / "online"
 
     @property
-    def event_log(self) -> Path:
-        """The file of accepted events, where no other store is named."""
-        return self.online / "events.db"
-
-    @property
     def config_file(self) -> Path:
         return self.root / "qianmian.yaml"
 

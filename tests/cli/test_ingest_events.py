@@ -50,7 +50,7 @@ STEPS = {
 
 
 def append(place: Path, numbers: range, at: datetime) -> None:
-    log = open_log(Workspace(place).event_log)
+    log = open_log(Workspace(place).online / "events.db")
     values = {"source": "kiosk", "source_user_id": "k1", "item_id": "i1"}
     log.append(
         [
@@ -143,6 +143,8 @@ def test_without_profiles_the_log_keeps_all(fresh_shop, qianmian):
 
 def test_a_workspace_begins_with_events_and_before_the_first_one_nothing_happens(tmp_path, qianmian):
     place = tmp_path / "workspace"
+    assert qianmian("ingest", "events", "--workspace", place).code == 2
+    Workspace(place).create()
     done = qianmian("ingest", "events", "--workspace", place)
     assert (done.code, "no event has been accepted yet" in done.out) == (0, True)
     append(place, range(5), END)

@@ -32,9 +32,13 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "a workspace").create()
 
 
+def file_of(workspace: Workspace) -> Path:
+    return workspace.online / "events.db"
+
+
 @pytest.fixture
 def log(workspace: Workspace) -> EventLog:
-    log = open_log(workspace.event_log)
+    log = open_log(file_of(workspace))
     yield log
     log.close()
 
@@ -45,7 +49,7 @@ def event(event_id: str, event_type: str = "view", **values: Any) -> AcceptedEve
 
 
 def read(workspace: Workspace) -> IngestReport:
-    return ingest(workspace, EventLogSource(workspace.event_log), Settings(), now=NOW)
+    return ingest(workspace, EventLogSource(file_of(workspace)), Settings(), now=NOW)
 
 
 def table(workspace: Workspace, query: str) -> list[tuple[Any, ...]]:
@@ -84,7 +88,7 @@ def test_events_become_rows_once_and_the_position_is_in_the_commit(workspace, lo
 
 def test_without_a_log_there_is_nothing_to_do_and_no_log_is_made(workspace):
     assert read(workspace).read == 0
-    assert not workspace.event_log.exists()
+    assert not file_of(workspace).exists()
 
 
 def test_bad_events_go_to_quarantine_and_do_not_stop_the_others(workspace, log):
@@ -107,7 +111,7 @@ def test_events_that_are_all_bad_do_not_stop_those_that_come_later(workspace, lo
 
 def test_a_preview_writes_nothing(workspace, log):
     log.append([event("e1"), event("e2")])
-    report = preview(workspace, EventLogSource(workspace.event_log), Settings(), now=NOW)
+    report = preview(workspace, EventLogSource(file_of(workspace)), Settings(), now=NOW)
     assert (report.kept, report.errors) == (2, ())
     assert Lake(workspace).states() == {}
     assert lake_position(Lake(workspace)) is None

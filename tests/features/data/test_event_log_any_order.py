@@ -61,6 +61,10 @@ def accepted(tables: dict[str, pa.Table]) -> list[AcceptedEvent]:
     return found
 
 
+def file_of(workspace: Workspace) -> Path:
+    return workspace.online / "events.db"
+
+
 def content(workspace: Workspace) -> dict[str, list[tuple[Any, ...]]]:
     """All rows, in an order of their own; whether events told them is not compared."""
     connection = Lake(workspace).connect().con
@@ -102,15 +106,15 @@ def ingest_in_portions(
     cuts = [0, *sorted(chance.sample(range(1, len(stream)), portions - 1)), len(stream)]
     kept = 0
     for start, end in pairwise(cuts):
-        with closing(open_log(workspace.event_log)) as log:
+        with closing(open_log(file_of(workspace))) as log:
             log.append(stream[start:end])
-        kept += ingest(workspace, EventLogSource(workspace.event_log), SETTINGS).kept
+        kept += ingest(workspace, EventLogSource(file_of(workspace)), SETTINGS).kept
     assert kept == len(events)
     if replaced:  # the log is lost, and all senders send again
-        workspace.event_log.unlink()
-        with closing(open_log(workspace.event_log)) as log:
+        file_of(workspace).unlink()
+        with closing(open_log(file_of(workspace))) as log:
             log.append(stream)
-        again = ingest(workspace, EventLogSource(workspace.event_log), SETTINGS)
+        again = ingest(workspace, EventLogSource(file_of(workspace)), SETTINGS)
         assert (again.kept, again.duplicates) == (0, len(events))
     return workspace
 
