@@ -48,7 +48,7 @@ class ClientError(Exception):
 
 
 @dataclass(frozen=True)
-class RejectedEvent:
+class RefusedEvent:
     """An event that the server refused: its place in the events that were sent, and why."""
 
     index: int
@@ -69,13 +69,13 @@ class EventsResult:
         Events that are stored durably, duplicates included.
     duplicates : int
         Events among them that had been stored before, for example by a try whose answer was lost.
-    rejected : tuple of RejectedEvent
+    rejected : tuple of RefusedEvent
         Events that are wrong; sending them again does not help.
     """
 
     accepted: int
     duplicates: int
-    rejected: tuple[RejectedEvent, ...]
+    rejected: tuple[RefusedEvent, ...]
 
 
 class Client:
@@ -115,7 +115,7 @@ class Client:
         """
         identified = [{**event, "event_id": event.get("event_id") or str(uuid.uuid4())} for event in events]
         accepted = duplicates = 0
-        rejected: list[RejectedEvent] = []
+        rejected: list[RefusedEvent] = []
         for start, bodies in _batches(identified):
             try:
                 answer = self._post("/v1/events", b'{"events":[' + b",".join(bodies) + b"]}")
@@ -127,7 +127,7 @@ class Client:
             for each in answer["rejected"]:
                 at, why = start + each["index"], each["error"]
                 rejected.append(
-                    RejectedEvent(at, identified[at], why["code"], why["message"], why.get("field"), why.get("hint"))
+                    RefusedEvent(at, identified[at], why["code"], why["message"], why.get("field"), why.get("hint"))
                 )
         return EventsResult(accepted, duplicates, tuple(rejected))
 
@@ -157,7 +157,7 @@ class Client:
             self._local.connection = None
 
     def _post(self, route: str, body: bytes) -> dict[str, Any]:
-        for tries in range(self.retries + 1):
+        for attempt in range(self.retries + 1):
             wait = 0.0
             try:
                 status, wait, content = self._try(route, body)
@@ -171,8 +171,8 @@ class Client:
                 failure = answer
                 if status not in REPEATED:
                     break
-            if tries < self.retries:
-                growing = FIRST_PAUSE_SECONDS * 2**tries
+            if attempt < self.retries:
+                growing = FIRST_PAUSE_SECONDS * 2**attempt
                 time.sleep(min(max(wait, growing) * random.uniform(1.0, 1.5), MAX_PAUSE_SECONDS))
         raise failure
 
