@@ -120,7 +120,7 @@ def _start(header: LogHeader, position: LogPosition | None) -> tuple[int, tuple[
     warning = InputWarning(
         "events_missing",
         f"{missing:,} events were removed from the log, and this lake does not have them",
-        "they are in the lake for which they were removed; ingest that one's backup, or the exports of the sources",
+        "they are in the lake for which they were removed: restore it, or ingest the exports of the sources",
         missing,
     )
     return header.first_seq - 1, (warning,)

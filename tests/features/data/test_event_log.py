@@ -162,6 +162,16 @@ def test_the_export_of_the_shop_replaces_the_order_that_events_told(workspace, l
     assert table(workspace, query) == wanted
 
 
+def test_events_of_an_order_that_the_shop_has_told_first_are_known(workspace, log):
+    rows = [{"order": "o1", "user": "u1", "at": "2026-05-01 12:00:07", "item": "milk", "paid": 2.9}]
+    export(workspace, rows, "order_id: order, source_user_id: user, ts: at, item_id: item, amount: paid")
+    log.append([event("e1", "purchase", **ORDER), event("e2", "purchase", **{**ORDER, "line_no": 2})])
+    log.append([event("e3", "purchase", **{**ORDER, "order_id": "o2"})])
+    report = read(workspace)
+    assert (report.kept, report.duplicates, report.quarantined) == (1, 2, 0)
+    assert table(workspace, "SELECT order_id, amount FROM transactions ORDER BY 1") == [("o1", 2.9), ("o2", 3.0)]
+
+
 def test_a_refund_that_an_event_tells_changes_the_order(workspace, log):
     log.append([event("e1", "purchase", **ORDER)])
     read(workspace)
