@@ -255,6 +255,9 @@ def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = No
 
 def show_report(output: Output, report: IngestReport) -> None:
     """Print the row counts of an ingest, then the reasons for rejected and flagged rows."""
+    if not report.tables and not report.errors:
+        output.say(f"{report.source}: nothing new")
+        return
     numbers = ("read", "kept", "duplicates", "quarantined", "updated")
     rows: list[list[object]] = [
         [name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()

@@ -29,8 +29,8 @@ def removable_through(log: EventLog, ingested: int, as_of: datetime, keep_days: 
     """
     before = (as_of - timedelta(days=keep_days) - EPOCH) // MICROSECOND
     tail = Tail(log, log.header().first_seq - 1)
-    while tail.after < ingested:
-        for seq, event in tail.read(min(PAGE_EVENTS, ingested - tail.after)):
+    while tail.after < ingested and (events := tail.read(min(PAGE_EVENTS, ingested - tail.after))):
+        for seq, event in events:
             if event.ts >= before:
                 return seq - 1
     return tail.after

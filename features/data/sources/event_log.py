@@ -24,6 +24,7 @@ from features.data.sources.watermarks import Watermark
 from features.event_log import LoggedEvent, Tail, open_log
 from features.event_log.base import LogHeader
 from features.event_log.rows import decode
+from qianmian.errors import StorageError
 from qianmian.schema import TABLES
 
 NAME = "events"
@@ -90,7 +91,12 @@ class EventLogSource(Source):
             end = header.last_seq if self.limit is None else min(header.last_seq, start + self.limit)
             tail = Tail(log, start, header.log_id)
             while tail.after < end:
-                files.write(tail.read(min(PAGE_EVENTS, end - tail.after)))
+                events = tail.read(min(PAGE_EVENTS, end - tail.after))
+                if not events:
+                    raise StorageError(
+                        "the event log lacks numbered events", where=self.label, got=f"{tail.after}…{end}"
+                    )
+                files.write(events)
             if (warnings or files.unreadable) and not files.writers:
                 files.writer("events")  # what is said about the log is said with the rows of a table
         self.reached = LogPosition(header.log_id, end).watermarks()
