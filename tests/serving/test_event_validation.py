@@ -19,7 +19,7 @@ from qianmian.errors import InvalidRequest, NotReady
 from qianmian.schema import EVENT_TYPES, TABLES
 from qianmian.settings import ServingSettings
 from serving.endpoints.events import ENDPOINT, EventsResponse
-from serving.events.validation import FIELDS, Event, check_events
+from serving.events.validation import FIELDS, CustomerEvent, check_events
 from serving.http import accept_json
 from serving.requests import parse_request
 
@@ -53,7 +53,7 @@ def test_an_event_has_the_columns_of_its_table():
         columns = {column.name for column in table.columns if not column.derived}
         named = {"user_id": "source_user_id", "user_source": "source"}
         assert {named.get(name, name) for name in fields} == columns | {"event_type", "event_id"}
-    assert set().union(*FIELDS.values()) == set(Event.model_fields)
+    assert set().union(*FIELDS.values()) == set(CustomerEvent.model_fields)
 
 
 def test_rows():
@@ -215,7 +215,7 @@ GOOD = st.fixed_dictionaries(
     {"event_id": FIELD_VALUES["event_id"], "user_id": st.just("u"), "user_source": st.just("s")},
     optional={
         name: FIELD_VALUES.get(name, JSON)
-        for name in [*Event.model_fields, "unknown"]
+        for name in [*CustomerEvent.model_fields, "unknown"]
         if name not in ("event_id", "user_id", "user_source")
     },
 ).map(lambda event: {"event_type": "view", "ts": "2026-05-01T12:00:00Z", **event})
