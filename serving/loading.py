@@ -64,8 +64,9 @@ class BackgroundLoader:
         self._shut_down: NotReady | None = None
 
     def start(self) -> None:
-        """Start loading; further calls have no effect."""
+        """Start loading, and opening the event log; further calls have no effect."""
         if self._thread is None:
+            threading.Thread(target=self._open_store, name="qianmian-store", daemon=True).start()
             self._thread = threading.Thread(target=self._run, name="qianmian-load", daemon=True)
             self._thread.start()
 
@@ -111,7 +112,6 @@ class BackgroundLoader:
         self._shut_down = NotReady("the server is shutting down", hint="send the request to another server")
 
     def _run(self) -> None:
-        self._open_store()
         try:
             self._load_all()
         finally:
@@ -125,7 +125,7 @@ class BackgroundLoader:
                 logger.exception("following=failed")
 
     def _open_store(self) -> None:
-        """Open the event log before the first event comes; models are served without it."""
+        """Open the event log before the first event comes; the models do not wait for it."""
         try:
             self.store.open()
         except NotReady:  # a server without one

@@ -19,7 +19,7 @@ from serving.requests import Request
 from serving.responses import ErrorBody, Response, ResponseBody, error_fields, metadata_of
 
 MAX_EVENTS = 1_000
-AT_ONCE = 100  # events that are checked before others get their turn
+AT_ONCE = 50  # events that are checked before others get their turn
 FOREVER = datetime(9999, 12, 31)
 EVENTS = "events"  # name in `model` of the responses
 

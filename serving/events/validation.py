@@ -27,7 +27,7 @@ REQUEST_FIELDS = {"source": "user_source", "source_user_id": "user_id"}  # of co
 OptionalId = Identifier | None
 
 
-class Event(RequestModel):
+class CustomerEvent(RequestModel):
     """An event of a customer. A purchase has the columns of `transactions`, every other type those of `events`."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -72,7 +72,7 @@ class Event(RequestModel):
 
 def _fields_of(table: str) -> frozenset[str]:
     names = {REQUEST_FIELDS.get(name, name) for name in TABLES[table].names}
-    return frozenset(names & set(Event.model_fields)) | {"event_id", "event_type"}
+    return frozenset(names & set(CustomerEvent.model_fields)) | {"event_id", "event_type"}
 
 
 FIELDS = {event_type: _fields_of("transactions" if event_type == PURCHASE else "events") for event_type in EVENT_TYPES}
@@ -93,7 +93,7 @@ def _keep_error(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 # what parsing gives is either; the schema is that of an event
-ParsedEvent = Annotated[Event, WrapValidator(_keep_error)]
+ParsedEvent = Annotated[CustomerEvent, WrapValidator(_keep_error)]
 
 
 class CheckedEvent(NamedTuple):
@@ -105,7 +105,7 @@ class CheckedEvent(NamedTuple):
 
 
 def check_events(
-    events: Sequence[Event | WrongEvent], source: str | None, latest: datetime, begin: int = 0
+    events: Sequence[CustomerEvent | WrongEvent], source: str | None, latest: datetime, begin: int = 0
 ) -> Iterator[CheckedEvent]:
     """Check parsed events.
 
@@ -123,13 +123,13 @@ def check_events(
     for place, event in enumerate(events, begin):
         try:
             if isinstance(event, WrongEvent):
-                raise request_error(event.error, Event)
+                raise request_error(event.error, CustomerEvent)
             yield CheckedEvent(place, _accepted(event, source, latest), None)
         except QianmianError as error:
             yield CheckedEvent(place, None, error)
 
 
-def _accepted(event: Event, source: str | None, latest: datetime) -> AcceptedEvent:
+def _accepted(event: CustomerEvent, source: str | None, latest: datetime) -> AcceptedEvent:
     """Make what the log keeps of an event.
 
     Raises
@@ -171,11 +171,11 @@ def _wrong_type(event_type: str, values: dict[str, Any]) -> InvalidRequest:
             field="event_type",
         )
     allowed = FIELDS[event_type]
-    wrong = next(name for name in Event.model_fields if name in values and name not in allowed)
+    wrong = next(name for name in CustomerEvent.model_fields if name in values and name not in allowed)
     kind = "a purchase" if event_type == PURCHASE else f"an event of type {event_type}"
     return InvalidRequest(
         f"{kind} has no {wrong}",
-        allowed=", ".join(name for name in Event.model_fields if name in allowed),
+        allowed=", ".join(name for name in CustomerEvent.model_fields if name in allowed),
         field=wrong,
         hint="leave it out" if event_type == PURCHASE else "leave it out, or send it in properties",
     )
@@ -220,7 +220,7 @@ def has_infinite_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-def _refuse_nul(event: Event) -> None:
+def _refuse_nul(event: CustomerEvent) -> None:
     """Raise the error if a text has NUL; a text may also have a backslash followed by u0000."""
     path = path_of_nul(event.model_dump())
     if path is not None:
