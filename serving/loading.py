@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from features.event_log import EventLog
 from models.parallel import return_freed_memory
 from models.recommend.ranking.compiled import COMPILED
 from qianmian.errors import NotReady, QianmianError
+from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.checks import check_answers
+from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
 from serving.metrics import count_reload
 from serving.recommending.fill import fill_kept_lists
@@ -41,6 +44,8 @@ class BackgroundLoader:
         Called once the champions are there.
     source : WorkspaceSource, optional
         What is followed; default: nothing.
+    store : OnlineStore, optional
+        The event log; default: one that only the environment can name.
     """
 
     def __init__(
@@ -48,7 +53,9 @@ class BackgroundLoader:
         load: Callable[[], Champions],
         loaded: Callable[[], None] = lambda: None,
         source: WorkspaceSource | None = None,
+        store: OnlineStore | None = None,
     ) -> None:
+        self.store = store if store is not None else OnlineStore()
         self._load, self._loaded, self._source = load, loaded, source
         self._ended = threading.Event()
         self._champions: Champions | None = None
@@ -57,8 +64,9 @@ class BackgroundLoader:
         self._shut_down: NotReady | None = None
 
     def start(self) -> None:
-        """Start loading; further calls have no effect."""
+        """Start loading, and opening the event log; further calls have no effect."""
         if self._thread is None:
+            threading.Thread(target=self._open_store, name="qianmian-store", daemon=True).start()
             self._thread = threading.Thread(target=self._run, name="qianmian-load", daemon=True)
             self._thread.start()
 
@@ -77,6 +85,23 @@ class BackgroundLoader:
         if self._champions is None:
             raise fresh(self._error)
         return self._champions
+
+    @property
+    def serving_settings(self) -> ServingSettings:
+        """The settings of the champions, or as long as there are none those of the workspace."""
+        return self.store.settings if self._champions is None else self._champions.settings.serving
+
+    async def event_log(self) -> EventLog:
+        """Return the event log; see `OnlineStore.open`."""
+        return await self.store.opened()
+
+    @property
+    def events(self) -> EventLog | None:
+        """The event log, opened if it is not open; None if it cannot be opened now. To be called on a thread."""
+        try:
+            return self.store.open()
+        except QianmianError:
+            return None
 
     def why_not_ready(self) -> QianmianError | None:
         """Return the error that `get` would raise, or that the server shuts down; else None."""
@@ -98,6 +123,15 @@ class BackgroundLoader:
                 self._follow(self._source)
             except Exception:  # the next look may succeed
                 logger.exception("following=failed")
+
+    def _open_store(self) -> None:
+        """Open the event log before the first event comes; the models do not wait for it."""
+        try:
+            self.store.open()
+        except NotReady:  # a server without one
+            pass
+        except QianmianError as error:
+            logger.warning("event_log=unavailable reason=%s", error)
 
     def _fill(self) -> None:
         if self._champions is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
@@ -48,11 +49,13 @@ class _UserIds:
     index: HashedTexts
     sources: Sequence[str]
     one_ids: Sequence[str]
+    only_source: str | None
 
     @classmethod
     def of(cls, customers: pa.Table) -> _UserIds:
         user_ids, sources, one_ids = (TextColumn(customers[name]) for name in ("source_user_id", "source", "one_id"))
-        return cls(HashedTexts(user_ids), sources, one_ids)
+        different = pc.unique(customers["source"]).to_pylist()
+        return cls(HashedTexts(user_ids), sources, one_ids, different[0] if len(different) == 1 else None)
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,11 @@ class Snapshot:
     @cached_property
     def _user_ids(self) -> _UserIds:
         return _UserIds.of(self.customers)
+
+    @property
+    def only_source(self) -> str | None:
+        """The source of all user ids, None if there are several or none."""
+        return self._user_ids.only_source
 
     def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
         """The one_id of a user id, or None if the user id is unknown.
