@@ -250,6 +250,11 @@ class ServingSettings(Section):
     kept_lists: int = Field(
         20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )
+    kept_events: int = Field(
+        20_000,
+        ge=0,
+        description="accepted events a process keeps for the next request of the customer, about 1 KB each",
+    )
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"
     )
