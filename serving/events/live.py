@@ -21,6 +21,8 @@ from features.event_log.rows import EventRow, decode
 from features.event_log.tail import ReaderBehind, Tail
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest, QianmianError
+from qianmian.settings import Settings
+from serving.events.fresh_tags import FreshTags
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +233,7 @@ class LiveCustomers:
         self._customers: dict[str, tuple[User, ...]] = {}  # by one_id
         self._strangers: dict[str, tuple[User, ...]] = {}  # by user id
         self._lock = threading.Lock()  # of changes; a request only looks up
+        self._fresh_tags: FreshTags | None = None
 
     def has_any(self, one_id: str | None, user_id: str) -> bool:
         """Whether a customer, or a user id that no profile knows, may have events."""
@@ -263,6 +266,13 @@ class LiveCustomers:
         """The accepted events of a customer in the order of their acceptance; see `users`."""
         users = self.users(one_id, user_id, user_source)
         return self._events.rows(users) if users else ()
+
+    def fresh_tags(self, settings: Settings) -> FreshTags:
+        """What computes tags of these profiles anew, made once."""
+        with self._lock:
+            if self._fresh_tags is None:
+                self._fresh_tags = FreshTags(self.snapshot, settings)
+            return self._fresh_tags
 
     def add(self, users: Sequence[User]) -> None:
         """Add user ids that have events."""
