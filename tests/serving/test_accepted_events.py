@@ -18,6 +18,7 @@ from models.recommend.scene import SCENES
 from qianmian.errors import InvalidRequest
 from serving.endpoints import ENDPOINTS
 from serving.events.live import LiveEvents
+from serving.loading import BackgroundLoader
 
 AS_OF = datetime(2024, 8, 1)
 NOW = datetime(2024, 8, 3)
@@ -201,3 +202,26 @@ def test_every_scene_answers_for_a_customer_with_events(shop, buyers, items):
     for scene in SCENES.values():
         if catalogue.trained(scene.name):
             assert shop.lists(user_id=buyers[0], scene=scene.name)["recent_events"] == 1
+
+
+def test_a_server_with_a_log_knows_its_events_when_it_is_ready(champions, buyers, items, tmp_path):
+    log = open_log(tmp_path / "events.db")
+    source = next(
+        row["source"] for row in champions.customers.customers.to_pylist() if row["source_user_id"] == buyers[0]
+    )
+    row = {"source": source, "source_user_id": buyers[0], "ts": AS_OF, "event_type": "purchase", "item_id": items[7]}
+    log.append([encode(make_row("e1", row))])
+    loader = BackgroundLoader(lambda: champions, events=log)
+    loader.start()
+    loader.wait(SECONDS)
+    served = loader.get()
+    endpoint = ENDPOINTS["/recommendations"]
+    request = endpoint.request.model_validate({"user_id": buyers[0]})
+    assert endpoint.respond(served, request, NOW)["recent_events"] == 1
+    # other profiles and models know them as well
+    other = served.with_snapshot(replace(served.customers))
+    assert other.live is not served.live
+    assert endpoint.respond(other, request, NOW)["recent_events"] == 1
+    assert replace(other, models=dict(other.models)).live is other.live
+    served.events.close()
+    log.close()
