@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from qianmian.settings import Settings
 logger = logging.getLogger(__name__)
 
 FROM_EVENTS = frozenset({"events", "lines", "orders", "refunds"})  # views of what is accepted as events
+CANCELLED = "cancelled"
 KNOWN_AT_BUILD = frozenset({"profiles"})  # attributes of a customer, which a tag may combine with events
 
 
@@ -67,11 +69,8 @@ class FreshTags:
             return {}
         if now < state.as_of:
             return {}
-        new_rows: dict[str, list[dict[str, Any]]] = {}
-        for table, row, _ in rows:
-            new_rows.setdefault(table, []).append(row)
         with self._lock:
-            found = values(state.customer(one_id), now, new_rows)
+            found = values(state.customer(one_id), now, _by_table(rows))
         columns = {name: np.asarray([value]) for name, value in found.items()}
         return {tag.name: self._value(tag, columns) for tag in self._tags}
 
@@ -94,7 +93,7 @@ class FreshTags:
                 self._loading = threading.Thread(target=load, name="qianmian-online-state", daemon=True)
                 self._loading.start()
 
-    def _load(self, folder: Any) -> None:
+    def _load(self, folder: Path) -> None:
         if not folder.exists():
             logger.warning("fresh_tags=off reason=the profiles have no online state fix=run `qianmian features`")
             return
@@ -120,3 +119,19 @@ class FreshTags:
             return False
         missing = set(tag.inputs) - names - set(self._snapshot.unsupported)
         return tag.supported(names) and all(name.startswith(PROFILE_PREFIX) for name in missing)
+
+
+def _by_table(rows: Iterable[EventRow]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table, without order lines that were cancelled later: the lake has the last status of a line."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for table, row, _ in rows:
+        found.setdefault(table, []).append(row)
+    lines = found.get("transactions", [])
+    cancelled = {_line(row) for row in lines if row["status"] == CANCELLED}
+    if cancelled:
+        found["transactions"] = [row for row in lines if _line(row) not in cancelled]
+    return found
+
+
+def _line(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["source"], row["order_id"], row["line_no"]

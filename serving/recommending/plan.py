@@ -282,8 +282,8 @@ def resolve_request(
     options : ListOptions, optional
         Filters, purchased option and re-ranking; not used with `candidates`.
     now : datetime, optional
-        Current time, naive UTC, unless the context has a moment: accepted events later than it are left out. Without
-        it, all are.
+        Current time, naive UTC; without it, no accepted event is read. Later ones are left out, unless the context has
+        a moment, up to which they count.
 
     Raises
     ------

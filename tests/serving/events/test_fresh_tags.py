@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -96,6 +97,20 @@ def test_statistics_use_the_parameters_of_the_build(published):
         assert {name: published.tags[name][row] for name in found} == found
 
 
+def test_an_order_line_that_was_cancelled_counts_no_more(published):
+    fresh = FreshTags(published, Settings())
+    fresh.of(published.one_ids[0], [], NOW)
+    assert fresh.wait(SECONDS)
+    one_id = published.one_ids[0]
+    ((source, user),) = users_of(published, one_id)[:1]
+    row = {"event_type": "purchase", "source": source, "source_user_id": user, "item_id": "i000001", "amount": 5.0}
+    row |= {"order_id": "new", "ts": NOW - timedelta(days=1)}
+    bought, cancelled = make_row("e1", row), make_row("e2", {**row, "status": "cancelled"})
+    before = fresh.of(one_id, [], NOW)
+    assert fresh.of(one_id, [bought], NOW) != before
+    assert fresh.of(one_id, [bought, cancelled], NOW) == before
+
+
 @pytest.fixture
 def live(champions, published, tmp_path: Path) -> Iterator[LiveEvents]:
     log = open_log(tmp_path / "events.db")
@@ -118,8 +133,10 @@ def test_the_profile_of_a_customer_with_events_is_fresh(champions, published, ac
     assert not endpoint.is_slow(served, request)
     rows = accepted[user]
     live._log.append([encode(row) for row in rows])
-    while not served.live.has_any(one_id, user[1]) or len(served.live.rows(one_id, *user[::-1])) < len(rows):
-        pass
+    deadline = time.monotonic() + SECONDS
+    while len(served.live.rows(one_id, *user[::-1])) < len(rows):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert endpoint.is_slow(served, request)
     assert endpoint.respond(served, request, NOW) == before, "until the state has been loaded"
     assert served.live.fresh_tags(served.settings).wait(SECONDS)
