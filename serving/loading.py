@@ -45,8 +45,8 @@ class BackgroundLoader:
         Called once the champions are there.
     source : WorkspaceSource, optional
         What is followed; default: nothing.
-    events : EventLog, optional
-        Accepted events, which the answers take into account; default: none.
+    open_events : callable, optional
+        Returns the log of accepted events, which the answers take into account; see `LiveEvents`. Default: none.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class BackgroundLoader:
         load: Callable[[], Champions],
         loaded: Callable[[], None] = lambda: None,
         source: WorkspaceSource | None = None,
-        events: EventLog | None = None,
+        open_events: Callable[[], EventLog] | None = None,
     ) -> None:
         self._load, self._loaded, self._source = load, loaded, source
-        self.events = events
+        self._open_events = open_events
         self._live: LiveEvents | None = None
         self._ended = threading.Event()
         self._champions: Champions | None = None
@@ -175,10 +175,10 @@ class BackgroundLoader:
 
     def _with_events(self, champions: Champions) -> Champions:
         """Let the champions know the accepted events; those that are in the log now are known when this returns."""
-        if self.events is None:
+        if self._open_events is None:
             return champions
         if self._live is None:
-            self._live = LiveEvents(self.events, champions.settings.serving.kept_events)
+            self._live = LiveEvents(self._open_events, champions.settings.serving.kept_events)
             self._live.start()
         self._live.wait(EVENTS_SECONDS)
         return replace(champions, events=self._live)

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from features.event_log.base import EventLog, LoggedEvent
@@ -49,8 +49,9 @@ class LiveEvents:
 
     Parameters
     ----------
-    log : EventLog
-        The log; it is not closed here.
+    open_log : callable
+        Returns the log, or raises a `QianmianError` if it cannot be opened now; called by the thread until it can. The
+        log is not closed here.
     most : int, default 20_000
         Events of customers that are kept in memory for their next request, each of about 1 KB.
 
@@ -60,15 +61,16 @@ class LiveEvents:
         Whether the log could not be read lately, so that there may be events that are not known.
     """
 
-    def __init__(self, log: EventLog, most: int = 20_000) -> None:
+    def __init__(self, open_log: Callable[[], EventLog], most: int = 20_000) -> None:
         self.lost = False
-        self._log, self._most = log, most
+        self._open_log, self._most = open_log, most
+        self._log: EventLog | None = None
         self._tail: Tail | None = None
         self._last: dict[User, int] = {}
         self._generation = 0  # of the numbers in `_last`, which begin anew with another log
         self._first_seq, self._looked_at = 0, 0.0
         self._views: weakref.WeakSet[LiveCustomers] = weakref.WeakSet()
-        self._views_lock = threading.Lock()
+        self._views_lock, self._making = threading.Lock(), threading.Lock()
         self._read: OrderedDict[tuple[User, ...], ReadRows] = OrderedDict()  # the one used least recently comes first
         self._read_size = 0
         self._read_lock = threading.Lock()
@@ -91,14 +93,15 @@ class LiveEvents:
 
     def of(self, snapshot: Snapshot) -> LiveCustomers:
         """The events by customer, as these profiles resolve user ids. Kept as long as somebody uses it."""
-        with self._views_lock:
-            for view in self._views:
+        with self._making:  # so that nobody gets one that is not complete yet
+            for view in self._all_views():
                 if view.snapshot is snapshot:
                     return view
             view = LiveCustomers(self, snapshot)
-            self._views.add(view)  # from now on the thread adds those that are new
-        view.add(list(self._last))
-        return view
+            with self._views_lock:
+                self._views.add(view)  # from now on the thread adds those that are new
+            view.add(list(self._last))
+            return view
 
     def rows(self, users: tuple[User, ...]) -> tuple[EventRow, ...]:
         """The events of some user ids in the order of their acceptance; reads the log only for those not read yet."""
@@ -109,7 +112,7 @@ class LiveEvents:
                 self._read.move_to_end(users)
         if known is None or known.generation != generation:
             known = ReadRows(generation, 0, ())
-        if last <= known.through or self.lost:
+        if last <= known.through or self.lost or self._log is None:
             return known.rows
         try:
             new = self._log.get(users, known.through)
@@ -155,6 +158,8 @@ class LiveEvents:
 
     def _follow(self) -> None:
         """Take in what is new."""
+        if self._log is None:
+            self._log = self._open_log()
         if self._tail is None:
             self._tail = Tail(self._log, self._log.header().first_seq - 1)
         if not self._tail.changed():
@@ -165,7 +170,7 @@ class LiveEvents:
                 break
         if (now := time.monotonic()) - self._looked_at > FORGET_SECONDS:
             self._looked_at = now
-            self._forget_removed()
+            self._forget_removed(self._log.header().first_seq)
 
     def _add(self, events: Iterable[LoggedEvent]) -> None:
         new: list[User] = []
@@ -178,9 +183,8 @@ class LiveEvents:
             for view in self._all_views():
                 view.add(new)
 
-    def _forget_removed(self) -> None:
+    def _forget_removed(self, first_seq: int) -> None:
         """Forget the user ids whose events are all in the lake by now."""
-        first_seq = self._log.header().first_seq
         if first_seq == self._first_seq:
             return
         self._first_seq = first_seq

@@ -31,7 +31,7 @@ class Shop:
     def __init__(self, champions, log: EventLog) -> None:
         self.log, self.plain = log, champions
         self.customers = champions.customers.customers.to_pylist()
-        self.events = LiveEvents(log)
+        self.events = LiveEvents(lambda: log)
         self.events.start()
         self.champions = replace(champions, events=self.events)
         self.champions.warm()
@@ -211,7 +211,7 @@ def test_a_server_with_a_log_knows_its_events_when_it_is_ready(champions, buyers
     )
     row = {"source": source, "source_user_id": buyers[0], "ts": AS_OF, "event_type": "purchase", "item_id": items[7]}
     log.append([encode(make_row("e1", row))])
-    loader = BackgroundLoader(lambda: champions, events=log)
+    loader = BackgroundLoader(lambda: champions, open_events=lambda: log)
     loader.start()
     loader.wait(SECONDS)
     served = loader.get()

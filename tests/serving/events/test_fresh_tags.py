@@ -114,7 +114,7 @@ def test_an_order_line_that_was_cancelled_counts_no_more(published):
 @pytest.fixture
 def live(champions, published, tmp_path: Path) -> Iterator[LiveEvents]:
     log = open_log(tmp_path / "events.db")
-    events = LiveEvents(log)
+    events = LiveEvents(lambda: log)
     events.start()
     yield events
     events.close()
@@ -132,7 +132,7 @@ def test_the_profile_of_a_customer_with_events_is_fresh(champions, published, ac
     before = endpoint.respond(served, request, NOW)
     assert not endpoint.is_slow(served, request)
     rows = accepted[user]
-    live._log.append([encode(row) for row in rows])
+    live._open_log().append([encode(row) for row in rows])
     deadline = time.monotonic() + SECONDS
     while len(served.live.rows(one_id, *user[::-1])) < len(rows):
         assert time.monotonic() < deadline

@@ -60,7 +60,7 @@ def following() -> Iterator[Callable[..., LiveEvents]]:
     started: list[LiveEvents] = []
 
     def follow(log: EventLog, **options: int) -> LiveEvents:
-        started.append(LiveEvents(log, **options))
+        started.append(LiveEvents(lambda: log, **options))
         started[-1].start()
         started[-1].wait(SECONDS)
         return started[-1]
@@ -260,3 +260,19 @@ def test_threads_read_while_others_append(log, following):
     for thread in readers:
         thread.join()
     assert not failures
+
+
+def test_a_log_that_cannot_be_opened_yet_is_opened_later(tmp_path):
+    folder = tmp_path / "mounted later"
+    events = LiveEvents(lambda: open_log(folder / "events.db"))
+    events.start()
+    events.wait(SECONDS)
+    customers = events.of(PROFILES)
+    assert (events.lost, customers.rows("ann", "a1", None)) == (True, ())
+    folder.mkdir()
+    with_event = open_log(folder / "events.db")
+    with_event.append([event(1)])
+    until(lambda: numbers(customers.rows("ann", "a1", None)) == ["e1"])
+    until(lambda: not events.lost)
+    events.close()
+    with_event.close()
