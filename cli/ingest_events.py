@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.times import utc_now
-from qianmian.errors import UsageError
+from qianmian.errors import ArtifactError, UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,17 +51,13 @@ def log_location(workspace: Workspace, settings: Settings, given: str | None) ->
 def compact_log(
     output: Output, workspace: Workspace, settings: Settings, location: str, keep_days: float | None
 ) -> dict[str, Any]:
-    """Remove the events that the lake has and the published profiles know; return the state of the log.
-
-    Nothing is removed without published profiles.
-    """
+    """Remove the events that the lake, the profiles and the recommenders know; return the state of the log."""
     from features.data.lake import Lake
     from features.data.sources.event_log import lake_position
     from features.event_log import open_log
     from features.event_log.retention import removable_through
-    from features.profiles.snapshot import published_as_of
 
-    position, as_of = lake_position(Lake(workspace)), published_as_of(workspace)
+    position, as_of = lake_position(Lake(workspace)), known_before(workspace)
     removed = {"events": 0, "identities": 0}
     if position is None:
         return {"log": None, "compacted": removed}
@@ -79,6 +75,27 @@ def compact_log(
         "ingested_seq": position.seq if position.log_id == header.log_id else 0,
     }
     return {"log": state, "compacted": removed}
+
+
+def known_before(workspace: Workspace) -> datetime | None:
+    """The moment before which the published profiles and all recommenders in production know what happened.
+
+    None without published profiles, or if a recommender cannot be read: then every event may still be needed.
+    """
+    from features.profiles.snapshot import published_as_of
+    from models.persist import load_json
+    from models.recommend.scene import SCENES
+    from serving.model_registry import bundle_folder, version_of
+
+    moments = [published_as_of(workspace)]
+    for job in dict.fromkeys(scene.job for scene in SCENES.values()):
+        if (version := version_of(workspace, job)) is not None:
+            try:
+                with bundle_folder(workspace, job, version) as folder:
+                    moments.append(datetime.fromisoformat(load_json(folder / "manifest.json")["as_of"]))
+            except (ArtifactError, KeyError, ValueError):
+                return None
+    return None if None in moments else min(moment for moment in moments if moment is not None)
 
 
 def show_log(output: Output, log: dict[str, Any]) -> None:

@@ -253,6 +253,16 @@ class ServingSettings(Section):
     event_identity_days: float = Field(
         30.0, ge=0, description="days for which a repeated event is recognised after it has left the event log"
     )
+    kept_events: int = Field(
+        20_000,
+        ge=0,
+        description="accepted events a process keeps for the next request of the customer, about 1 KB each",
+    )
+    fresh_profiles: bool = Field(
+        True,
+        description="tags of customers with accepted events are computed anew, with the online state of the profiles "
+        "in the memory of each process: about 250 bytes for each order line in it",
+    )
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"
     )

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from features.event_log import EventLog
 from models.parallel import return_freed_memory
@@ -18,6 +19,7 @@ from qianmian.errors import NotReady, QianmianError
 from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.checks import check_answers
+from serving.events.live import LiveEvents
 from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
 from serving.metrics import count_reload
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 # The default thresholds would scan older objects far too often, because a request creates few reference cycles. All
 # requests wait for a scan: one of 50,000 young objects takes 13 ms.
 GC_THRESHOLD = (5_000, 50, 50)
+EVENTS_SECONDS = 10.0  # that loading waits for the events of the log; more than a million take longer
 
 
 class BackgroundLoader:
@@ -45,7 +48,8 @@ class BackgroundLoader:
     source : WorkspaceSource, optional
         What is followed; default: nothing.
     store : OnlineStore, optional
-        The event log; default: one that only the environment can name.
+        The event log, whose events the answers take into account (`LiveEvents`); default: one that only the environment
+        can name.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class BackgroundLoader:
     ) -> None:
         self.store = store if store is not None else OnlineStore()
         self._load, self._loaded, self._source = load, loaded, source
+        self._live: LiveEvents | None = None
         self._ended = threading.Event()
         self._champions: Champions | None = None
         self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
@@ -175,7 +180,7 @@ class BackgroundLoader:
     def _load_all(self) -> None:
         started = time.perf_counter()
         try:
-            champions = self._load()
+            champions = self._with_events(self._load())
             champions.warm()
         except QianmianError as error:
             self._error = fresh(error)
@@ -197,6 +202,16 @@ class BackgroundLoader:
         )
         if not COMPILED:
             logger.warning("extensions=missing reason=they were not built on this platform: lists take longer")
+
+    def _with_events(self, champions: Champions) -> Champions:
+        """Let the champions know the accepted events; those that are in the log now are known when this returns."""
+        if not self.store.exists:
+            return champions
+        if self._live is None:
+            self._live = LiveEvents(self.store.open, champions.settings.serving.kept_events)
+            self._live.start()
+        self._live.wait(EVENTS_SECONDS)
+        return replace(champions, events=self._live)
 
 
 def freeze_garbage_collector() -> None:

@@ -34,7 +34,9 @@ class Response(BaseModel):
 
     model: ModelVersion = Field(description="registered model and its version")
     as_of: str = Field(description="UTC; no data from this moment or later was used")
-    stale: bool = Field(description="whether as_of is more than serving.stale_after_days ago")
+    stale: bool = Field(
+        description="whether as_of is more than serving.stale_after_days ago, or events accepted since cannot be read"
+    )
 
 
 class ValidationResponse(Response):
@@ -85,15 +87,19 @@ def utc_text(moment: datetime) -> str:
 
 def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
     """Return the response fields `model`, `as_of` and `stale`."""
-    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
+    stale = _is_stale(champions, as_of, now)
     return metadata_of(champion.name, champion.version, as_of, stale=stale)
 
 
 def metadata_json(champions: Champions, champion: Champion, now: datetime) -> bytes:
     """Return `make_metadata` at the cutoff of the champion as JSON."""
     as_of = champion.bundle.as_of
-    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
+    stale = _is_stale(champions, as_of, now)
     return _metadata_json(champion.name, champion.version, as_of, stale)
+
+
+def _is_stale(champions: Champions, as_of: datetime, now: datetime) -> bool:
+    return champions.misses_events or is_stale(as_of, now, champions.settings.serving.stale_after_days)
 
 
 @lru_cache
@@ -126,5 +132,5 @@ def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
 def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
     """Return the metadata of a response made from the profiles only; the version is data digest and spec hash."""
     customers = champions.customers
-    stale = is_stale(customers.as_of, now, champions.settings.serving.stale_after_days)
+    stale = _is_stale(champions, customers.as_of, now)
     return metadata_of(PROFILES, f"{customers.data_digest}-{customers.spec.hash}", customers.as_of, stale=stale)

@@ -1,4 +1,4 @@
-"""How much of an event log the lake and the published profiles allow to remove."""
+"""How much of an event log the lake, the published profiles and the recommenders allow to remove."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def removable_through(log: EventLog, ingested: int, as_of: datetime, keep_days: 
     ingested : int
         Number up to which the lake has the events.
     as_of : datetime
-        `as_of` of the published profiles, naive UTC: what is not older may be missing in them.
+        Earliest `as_of` of the published profiles and the recommenders in production, naive UTC: what is not older may
+        be missing in them.
     keep_days : float
         Days before it of which events are kept too, for the ranker of recent behaviour and for late builds.
 

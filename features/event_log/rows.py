@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
@@ -46,18 +47,28 @@ def make_row(event_id: str, values: Mapping[str, Any]) -> EventRow:
     event_id : str
     values : mapping
         Columns of `events` with `event_type`; of a purchase the columns of `transactions` and `event_type`. The order
-        of a purchase without `order_id` is the event itself; it is line 1, one unit and paid, unless it says otherwise.
+        of a purchase without `order_id` is the event itself, with line 1. In an order, a purchase without `line_no` has
+        a number made of its `event_id`. It is one unit and paid, unless it says otherwise.
 
     Examples
     --------
     >>> make_row("e1", {"event_type": "purchase", "item_id": "milk"}).values
     {'order_id': 'e1', 'line_no': 1, 'quantity': 1.0, 'status': 'paid', 'item_id': 'milk'}
+    >>> basket = [{"event_type": "purchase", "order_id": "o1", "item_id": item} for item in ("milk", "bread")]
+    >>> len({make_row(f"e{place}", values).values["line_no"] for place, values in enumerate(basket)})
+    2
     """
     if values["event_type"] != "purchase":
         return EventRow("events", {"event_id": event_id, **values}, event_id)
-    row = {"order_id": event_id, "line_no": 1, "quantity": 1.0, "status": "paid", **values}
+    line_no = _line_no(event_id) if "order_id" in values else 1
+    row = {"order_id": event_id, "line_no": line_no, "quantity": 1.0, "status": "paid", **values}
     del row["event_type"]
     return EventRow("transactions", row, event_id)
+
+
+def _line_no(event_id: str) -> int:
+    """A number for one of several purchases of an order, which each event can tell by itself; it fits into a double."""
+    return 1 + int.from_bytes(blake2b(event_id.encode(), digest_size=6).digest(), "big")
 
 
 def encode(row: EventRow) -> AcceptedEvent:

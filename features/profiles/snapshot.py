@@ -37,6 +37,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
+ONLINE_STATE_FOLDER = "state"  # subfolder with the online state, if it was built
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -86,6 +87,8 @@ class Snapshot:
         Tag name → verdict of `qianmian tags validate`, for tags whose declaration has not changed since.
     unrecorded : dict of str to tuple of str
         Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
+    folder : Path or None
+        Where it was read from; None for a new build.
     """
 
     table: pa.Table
@@ -99,6 +102,7 @@ class Snapshot:
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    folder: Path | None = None
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -234,6 +238,7 @@ class Snapshot:
                 dict(facts.get("checked", {})),
                 # snapshots of earlier versions do not name them
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
+                folder,
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error

@@ -67,6 +67,9 @@ class Endpoint(Generic[R]):
     accept : callable, optional
         (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it stores
         events: it is called in place of `handle`, and without champions too.
+    is_heavy : callable, optional
+        (champions, request) → whether the answer takes so long, for this customer, that it leaves the event loop
+        whatever the estimate says; default: never.
     errors : mapping of int to str
         Statuses that only this route returns, or for another reason, and what they mean.
     """
@@ -83,11 +86,14 @@ class Endpoint(Generic[R]):
     is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
     accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
+    is_heavy: Callable[[Champions, R], bool] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
 
     def is_slow(self, champions: Champions, request: R) -> bool:
         """Whether the request has to leave the event loop."""
-        return self.estimated_ms(request) > LIMIT_MS and not self.is_kept(champions, request)
+        if self.estimated_ms(request) > LIMIT_MS and not self.is_kept(champions, request):
+            return True
+        return self.is_heavy is not None and self.is_heavy(champions, request)
 
     def json(self, champions: Champions, request: R, now: datetime) -> bytes:
         """Return the body of the response as JSON."""

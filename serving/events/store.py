@@ -48,6 +48,11 @@ class OnlineStore:
         """The settings, as long as no champions have any."""
         return self._load_settings()
 
+    @property
+    def exists(self) -> bool:
+        """Whether this server has an event log, which may not be open yet."""
+        return locate(self._workspace, self.settings) is not None
+
     async def opened(self) -> EventLog:
         """Return the log, as `open` does, without blocking the event loop."""
         return self._log if self._log is not None else await asyncio.to_thread(self.open)
