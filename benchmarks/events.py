@@ -43,6 +43,7 @@ from serving.server import free_port, running
 ROUTE = "/v1/events"
 BATCH = 100
 KILLS, QUICK_KILLS = 50, 4
+KINDS = ["worker"] * 4 + ["supervisor", "all"]  # what is killed; a new server takes seconds
 SENDERS = 4  # of each of the two sizes while processes are killed
 PAUSE_SECONDS = 0.01  # of a sender between two requests while processes are killed: the next server has to start
 POLL_SECONDS = 0.005
@@ -197,7 +198,7 @@ class Sender(threading.Thread):
                 time.sleep(0.02)
 
 
-def workers_of(port: int) -> list[psutil.Process]:
+def processes_of(port: int) -> list[psutil.Process]:
     """The supervisor of the server on the port, then its workers."""
     servers = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
     return [process for server in servers for process in (server, *server.children(recursive=True))]
@@ -240,11 +241,11 @@ def kill_at_random(workspace: Workspace, path: Path, kills: int) -> dict[str, in
             alive = True
             while alive and done < kills:
                 time.sleep(generator.uniform(0.3, 1.5))
-                processes = workers_of(port)
-                kind = generator.choice(["worker", "worker", "supervisor", "all"])
-                for process in {"worker": [generator.choice(processes[1:])], "supervisor": processes[:1]}.get(
-                    kind, processes
-                ):
+                while len(processes := processes_of(port)) < 2:  # the killed worker has no successor yet
+                    time.sleep(0.02)
+                kind = generator.choice(KINDS)
+                chosen = {"worker": [generator.choice(processes[1:])], "supervisor": processes[:1], "all": processes}
+                for process in chosen[kind]:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.send_signal(signal.SIGKILL)
                 done += 1
