@@ -121,26 +121,27 @@ def throughput(target: Target, size: int, seconds: float) -> tuple[float, float,
 # ---- how soon others have an event -----------------------------------------------------------------------------------
 
 
-def follow(path: str, arrivals: Any) -> None:
-    """Follow the log, as another worker does, and send the id of each event and the time of its arrival."""
+def follow(path: str, count: int, arrivals: Any) -> None:
+    """Follow the log, as another worker does; after so many events, send the time at which each arrived, by its id."""
     log = open_log(path)
     tail = Tail(log, log.header().last_seq)
     tail.read()
-    arrivals.send(("", 0.0))
-    while True:
+    arrivals.send({})
+    arrived: dict[str, float] = {}
+    while len(arrived) < count:
         if tail.changed():
             now_known = tail.read()
-            arrived = time.monotonic()  # the same clock in all processes of a machine
-            for logged in now_known:
-                arrivals.send((logged.event.event_id, arrived))
+            at = time.monotonic()  # the same clock in all processes of a machine
+            arrived |= {logged.event.event_id: at for logged in now_known}
         time.sleep(POLL_SECONDS)
+    arrivals.send(arrived)  # not one by one: a pipe that nobody reads yet would stop it
 
 
 def seen_ms(target: Target, path: Path, count: int) -> np.ndarray:
     """Milliseconds from the acknowledgement of an event until another process has it, shape (count,)."""
     context = multiprocessing.get_context("spawn")
     arrivals, sending = context.Pipe(duplex=False)
-    process = context.Process(target=follow, args=(str(path), sending), daemon=True)
+    process = context.Process(target=follow, args=(str(path), count, sending), daemon=True)
     process.start()
     arrivals.recv()  # it follows
     connection, acknowledged = http.client.HTTPConnection(urlsplit(target.url).netloc), {}
@@ -151,7 +152,7 @@ def seen_ms(target: Target, path: Path, count: int) -> np.ndarray:
             connection.getresponse().read()
             acknowledged[f"seen-{number}-0"] = time.monotonic()
             time.sleep(generator.uniform(0, 2 * POLL_SECONDS))  # no step with the other process
-        arrived = dict(arrivals.recv() for _ in acknowledged)
+        arrived = arrivals.recv()
     finally:
         process.terminate()
         process.join()
