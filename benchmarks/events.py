@@ -43,6 +43,7 @@ from serving.server import free_port, running
 ROUTE = "/v1/events"
 BATCH = 100
 KILLS, QUICK_KILLS = 50, 4
+KINDS = ["worker"] * 4 + ["supervisor", "all"]  # what is killed; a new server takes seconds
 SENDERS = 4  # of each of the two sizes while processes are killed
 PAUSE_SECONDS = 0.01  # of a sender between two requests while processes are killed: the next server has to start
 POLL_SECONDS = 0.005
@@ -120,26 +121,27 @@ def throughput(target: Target, size: int, seconds: float) -> tuple[float, float,
 # ---- how soon others have an event -----------------------------------------------------------------------------------
 
 
-def follow(path: str, arrivals: Any) -> None:
-    """Follow the log, as another worker does, and send the id of each event and the time of its arrival."""
+def follow(path: str, count: int, arrivals: Any) -> None:
+    """Follow the log, as another worker does; after so many events, send the time at which each arrived, by its id."""
     log = open_log(path)
     tail = Tail(log, log.header().last_seq)
     tail.read()
-    arrivals.send(("", 0.0))
-    while True:
+    arrivals.send({})
+    arrived: dict[str, float] = {}
+    while len(arrived) < count:
         if tail.changed():
             now_known = tail.read()
-            arrived = time.monotonic()  # the same clock in all processes of a machine
-            for logged in now_known:
-                arrivals.send((logged.event.event_id, arrived))
+            at = time.monotonic()  # the same clock in all processes of a machine
+            arrived |= {logged.event.event_id: at for logged in now_known}
         time.sleep(POLL_SECONDS)
+    arrivals.send(arrived)  # not one by one: a pipe that nobody reads yet would stop it
 
 
 def seen_ms(target: Target, path: Path, count: int) -> np.ndarray:
     """Milliseconds from the acknowledgement of an event until another process has it, shape (count,)."""
     context = multiprocessing.get_context("spawn")
     arrivals, sending = context.Pipe(duplex=False)
-    process = context.Process(target=follow, args=(str(path), sending), daemon=True)
+    process = context.Process(target=follow, args=(str(path), count, sending), daemon=True)
     process.start()
     arrivals.recv()  # it follows
     connection, acknowledged = http.client.HTTPConnection(urlsplit(target.url).netloc), {}
@@ -150,7 +152,7 @@ def seen_ms(target: Target, path: Path, count: int) -> np.ndarray:
             connection.getresponse().read()
             acknowledged[f"seen-{number}-0"] = time.monotonic()
             time.sleep(generator.uniform(0, 2 * POLL_SECONDS))  # no step with the other process
-        arrived = dict(arrivals.recv() for _ in acknowledged)
+        arrived = arrivals.recv()
     finally:
         process.terminate()
         process.join()
@@ -197,7 +199,7 @@ class Sender(threading.Thread):
                 time.sleep(0.02)
 
 
-def workers_of(port: int) -> list[psutil.Process]:
+def processes_of(port: int) -> list[psutil.Process]:
     """The supervisor of the server on the port, then its workers."""
     servers = [child for child in psutil.Process().children() if str(port) in child.cmdline()]
     return [process for server in servers for process in (server, *server.children(recursive=True))]
@@ -240,11 +242,11 @@ def kill_at_random(workspace: Workspace, path: Path, kills: int) -> dict[str, in
             alive = True
             while alive and done < kills:
                 time.sleep(generator.uniform(0.3, 1.5))
-                processes = workers_of(port)
-                kind = generator.choice(["worker", "worker", "supervisor", "all"])
-                for process in {"worker": [generator.choice(processes[1:])], "supervisor": processes[:1]}.get(
-                    kind, processes
-                ):
+                while len(processes := processes_of(port)) < 2:  # the killed worker has no successor yet
+                    time.sleep(0.02)
+                kind = generator.choice(KINDS)
+                chosen = {"worker": [generator.choice(processes[1:])], "supervisor": processes[:1], "all": processes}
+                for process in chosen[kind]:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.send_signal(signal.SIGKILL)
                 done += 1
