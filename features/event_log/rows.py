@@ -48,7 +48,7 @@ def make_row(event_id: str, values: Mapping[str, Any]) -> EventRow:
     values : mapping
         Columns of `events` with `event_type`; of a purchase the columns of `transactions` and `event_type`. The order
         of a purchase without `order_id` is the event itself, with line 1. In an order, a purchase without `line_no` has
-        a number made of its `event_id`. It is one unit and paid, unless it says otherwise.
+        a number made of its item, as the refund of that item has. It is one unit and paid, unless it says otherwise.
 
     Examples
     --------
@@ -60,15 +60,15 @@ def make_row(event_id: str, values: Mapping[str, Any]) -> EventRow:
     """
     if values["event_type"] != "purchase":
         return EventRow("events", {"event_id": event_id, **values}, event_id)
-    line_no = _line_no(event_id) if "order_id" in values else 1
+    line_no = _line_no(str(values.get("item_id") or event_id)) if "order_id" in values else 1
     row = {"order_id": event_id, "line_no": line_no, "quantity": 1.0, "status": "paid", **values}
     del row["event_type"]
     return EventRow("transactions", row, event_id)
 
 
-def _line_no(event_id: str) -> int:
-    """A number for one of several purchases of an order, which each event can tell by itself; it fits into a double."""
-    return 1 + int.from_bytes(blake2b(event_id.encode(), digest_size=6).digest(), "big")
+def _line_no(item_id: str) -> int:
+    """A number for a line of an order that its events know by themselves, a refund too; it fits into a double."""
+    return 1 + int.from_bytes(blake2b(item_id.encode(), digest_size=6).digest(), "big")
 
 
 def encode(row: EventRow) -> AcceptedEvent:

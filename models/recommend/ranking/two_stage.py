@@ -206,8 +206,8 @@ class TwoStageRecommender(CandidateRecommender):
         from models.recommend.ranking.boosting import fit_boosters  # imports XGBoost, which a server does not need
 
         samples = self._sampler().samples(train, self.latest_alone)
-        fitted = fit_boosters(samples, self._feature_names(), self.objectives, self.rounds, trees)
-        self.boosters_ = replace(fitted, threads=self.n_jobs)
+        boosters = fit_boosters(samples, self._feature_names(), self.objectives, self.rounds, trees)
+        self.boosters_ = replace(boosters, threads=self.n_jobs)
         del samples
         self.models_ = self._fitted_stages(train)
         self.lines_, self.statistics_ = train.interactions, item_statistics(train)
