@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.console import Output
+from cli.ingest_events import OnlineStoreOption, compact_log, log_location, show_log
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from qianmian.errors import DataError, UsageError
@@ -24,6 +25,7 @@ OPTION_NAMES = {
     "gap_days": "--gap-days",
     "season_strength": "--season-strength",
     "promotions_days_ahead": "--promotions-days-ahead",
+    "online_store": "--online-store",
 }  # parameter of a source → command-line option, if the names differ
 
 
@@ -31,8 +33,8 @@ def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="completejourney|synthetic|files|init",
-            help="Source of the rows; init proposes a sources.yaml for files.",
+            metavar="completejourney|synthetic|files|init|events",
+            help="Source of the rows; init proposes a sources.yaml for files; events are those that were accepted.",
         ),
     ],
     files: Annotated[
@@ -96,6 +98,18 @@ def ingest(
             show_default=False,
         ),
     ] = None,
+    online_store: OnlineStoreOption = None,
+    keep_days: Annotated[
+        float | None,
+        typer.Option(
+            "--keep-days",
+            metavar="DAYS",
+            min=0,
+            help="events: what is older than the published profiles by so many days, and in the lake, is removed from "
+            "the log. Default: 7.",
+            show_default=False,
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read the first rows, report what ingest would do, and write nothing.")
     ] = False,
@@ -105,7 +119,8 @@ def ingest(
     """Read a source into the lake.
 
     Ingesting the same rows twice changes nothing. Rejected rows go to quarantine with a reason. For your own files:
-    `qianmian ingest init FILE…` proposes a sources.yaml, `--check` shows what an ingest with it would do.
+    `qianmian ingest init FILE…` proposes a sources.yaml, `--check` shows what an ingest with it would do. `events`
+    takes the events that the server has accepted into the lake, and removes from their log what the profiles know.
     """
     from features.data.ingest import ingest as run_ingest
     from features.data.ingest import preview
@@ -125,6 +140,7 @@ def ingest(
         )
     located = Workspace.locate(workspace)
     settings = load_settings(located.config_file)
+    store = log_location(located, settings, online_store) if source == "events" else online_store
     options = {
         "config_path": config,
         "customers": customers,
@@ -134,7 +150,10 @@ def ingest(
         "season_strength": season_strength,
         "intent": intent or None,
         "promotions_days_ahead": promotions_days_ahead,
+        "online_store": store,
     }
+    if keep_days is not None and source != "events":
+        raise UsageError(f"'{source}' has no event log", where="qianmian ingest", got="--keep-days", hint="omit it")
     rows = make_source(source, options, pack_of(settings))
     if check:
         with output.working():
@@ -143,8 +162,11 @@ def ingest(
         return
     with output.working():
         report = run_ingest(located, rows, settings, output.step, utc_now())
-    output.result({"workspace": located.root, **report.as_dict()})
+        log = compact_log(output, located, settings, store, keep_days) if store else {}
+    output.result({"workspace": located.root, **report.as_dict(), **log})
     show_report(output, report)
+    if log:
+        show_log(output, log)
     if rows.customers_timezone and settings.timezone is None:
         output.say(
             f"{rows.name}: days and hours of the customers are those of {rows.customers_timezone}; "
@@ -233,6 +255,9 @@ def make_source(name: str, option_values: dict[str, Any], pack: Pack | None = No
 
 def show_report(output: Output, report: IngestReport) -> None:
     """Print the row counts of an ingest, then the reasons for rejected and flagged rows."""
+    if not report.tables and not report.errors:
+        output.say(f"{report.source}: nothing new")
+        return
     numbers = ("read", "kept", "duplicates", "quarantined", "updated")
     rows: list[list[object]] = [
         [name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()

@@ -18,6 +18,10 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Number of server processes.")] = 1,
+    online_store: Annotated[
+        str | None,
+        typer.Option("--online-store", help="Where accepted events are: a file, or a redis:// URL for several hosts."),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +44,9 @@ def serve(
     output.result({"workspace": located.root, "url": url, "workers": workers, "champions": champions})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
     output.say(f"{url} is ready when {url}/readyz returns 200; routes: {url}/docs.json; Ctrl-C stops the server")
-    code = run_server(located, host, port, workers, shutdown_seconds=settings.shutdown_seconds)
+    code = run_server(
+        located, host, port, workers, shutdown_seconds=settings.shutdown_seconds, online_store=online_store
+    )
     if code:
         raise NotReady(
             f"the server ended with exit code {code}",

@@ -148,3 +148,21 @@ class NotReady(QianmianError):
     """The server has no model for this route yet."""
 
     code, http_status, exit_code = "not_ready", 503, 2
+
+
+class StorageError(QianmianError):
+    """The event log cannot be read or written: locked, read-only, damaged, unreachable or of another format."""
+
+    code, http_status, exit_code = "storage", 503, 2
+
+
+class StorageFull(StorageError):
+    """The event log has no room. None of the refused events was stored; it accepts events again once there is room."""
+
+    code, http_status, exit_code = "storage_full", 507, 2
+
+
+class Overloaded(QianmianError):
+    """More events wait for being stored than a process accepts; they may be sent again later."""
+
+    code, http_status, exit_code = "overloaded", 429, 1

@@ -250,6 +250,19 @@ class ServingSettings(Section):
     kept_lists: int = Field(
         20_000, ge=0, description="lists a process keeps for the next request of the customer, about 2.5 KB each"
     )
+    event_identity_days: float = Field(
+        30.0, ge=0, description="days for which a repeated event is recognised after it has left the event log"
+    )
+    kept_events: int = Field(
+        20_000,
+        ge=0,
+        description="accepted events a process keeps for the next request of the customer, about 1 KB each",
+    )
+    fresh_profiles: bool = Field(
+        True,
+        description="tags of customers with accepted events are computed anew, with the online state of the profiles "
+        "in the memory of each process: about 250 bytes for each order line in it",
+    )
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"
     )
@@ -258,6 +271,12 @@ class ServingSettings(Section):
     )
     shutdown_seconds: float = Field(
         20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
+    )
+    online_store: str | None = Field(
+        None, min_length=1, description="where accepted events are: a file of the workspace, or a redis:// URL"
+    )
+    max_clock_skew_seconds: float = Field(
+        300.0, ge=0, le=86_400, description="events whose time is further in the future are rejected"
     )
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
@@ -24,6 +20,8 @@ from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
+from serving.events.live import LiveCustomers, LiveEvents
+from serving.export_index import FORMAT, INDEX_FILE, read_index
 from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.kept_lists import KeptLists
@@ -39,8 +37,6 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "lifecycle": "lifecycle",
     "lookalike": "lookalike",
 }
-INDEX_FILE = "index.json"
-FORMAT = 1
 PROFILES = "profiles"  # in `Champions.failures`, beside the jobs
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 
@@ -89,6 +85,8 @@ class Champions:
         Why a job, or ``profiles``, could not be loaded.
     problems : tuple of QianmianError
         Errors of versions that were replaced by an earlier version, and of planned promotions that cannot be read.
+    events : LiveEvents or None
+        The events that were accepted since the profiles were built; None without an event log.
     """
 
     models: Mapping[str, Champion]
@@ -96,6 +94,7 @@ class Champions:
     settings: Settings
     failures: Mapping[str, QianmianError] = field(default_factory=dict)
     problems: tuple[QianmianError, ...] = ()
+    events: LiveEvents | None = None
 
     def require(self, job: str) -> Champion:
         """Return the champion of a job.
@@ -143,7 +142,7 @@ class Champions:
 
     def warm(self) -> None:
         """Compute the cached values and run every model once, so that the first request is not slow."""
-        self.kept_lists  # noqa: B018 - a cached property that threads share
+        self.kept_lists, self.live  # noqa: B018 - cached properties that threads share
         if self.snapshot is not None:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property
@@ -166,6 +165,16 @@ class Champions:
             first_row = self.encoded("churn").values[:1]
             model.predict_proba(first_row)
             model.explain(first_row)
+
+    @cached_property
+    def live(self) -> LiveCustomers | None:
+        """The accepted events by customer; None without an event log, or without profiles that resolve user ids."""
+        return self.events.of(self.snapshot) if self.events is not None and self.snapshot is not None else None
+
+    @property
+    def misses_events(self) -> bool:
+        """Whether there may be accepted events that cannot be read now."""
+        return self.events is not None and self.events.lost
 
     @cached_property
     def kept_lists(self) -> KeptLists:
@@ -257,7 +266,7 @@ def load_from_folder(folder: Path) -> Champions:
     ArtifactError
         If the folder contains no export.
     """
-    index = _read_index(folder)
+    index = read_index(folder)
     models: dict[str, Champion] = {}
     failures: dict[str, QianmianError] = {}
     for job, entry in index["models"].items():
@@ -362,25 +371,6 @@ def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[Qianmian
         except ArtifactError as error:
             errors.append(fresh(error))
     return None, errors
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX_FILE
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if index["format"] != FORMAT:
-            raise ArtifactError(
-                "the export has an unsupported format",
-                where=str(path),
-                got=index["format"],
-                allowed=FORMAT,
-                hint="export again",
-            )
-        return {**index, "settings": Settings.model_validate(index["settings"])}
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ArtifactError(
-            "the export cannot be read", where=str(path), got=str(error).splitlines()[0], hint="export again"
-        ) from error
 
 
 def _require_models(champions: Champions, where: str) -> Champions:

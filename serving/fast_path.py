@@ -6,41 +6,38 @@ BentoML's middlewares and routing take ten times as long as the answer to a plai
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from qianmian.errors import QianmianError
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.http import (
     CLIENT_CLOSED,
+    Answer,
     Application,
     ChampionsProvider,
     Message,
     Receive,
     Scope,
     Send,
+    accept_json,
+    error_answer,
     error_for_status,
     error_json,
-    internal_error,
-    log_error,
     respond,
     utc_now,
 )
 from serving.index_page import index_page
 from serving.metrics import RequestMetrics
 from serving.requests import parse_request
-from serving.slow_requests import LoopState, SlowRequests, TooManyRequests
-
-logger = logging.getLogger(__name__)
+from serving.slow_requests import LoopState, SlowRequests
 
 PREFIX = "/v1"
 SMALL_BODY = 16_384  # bytes; parsing and validating a longer body may take milliseconds
+SMALL_BATCH = 65_536  # of a batch of events, which others may interrupt; a hundred take 30,000
 BODY_SECONDS = 60.0  # until a body begins to arrive; BentoML's deadline is the same for the rest
 BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json"})
-Answer = tuple[int, bytes] | tuple[int, bytes, tuple[bytes, bytes]]
 UNKNOWN = "unknown"  # route of the metrics of all other paths
 
 
@@ -112,7 +109,7 @@ class FastPath:
             return await send_error(send, 408, (b"connection", b"close"))
         if endpoint.is_always_slow:
             await self._turn()
-        answer = self._answer(endpoint, message)
+        answer = await self._accept(endpoint, message) if endpoint.accept else self._answer(endpoint, message)
         if answer is None:
             await self._turn()
             unread = [message]
@@ -134,10 +131,7 @@ class FastPath:
 
     def _answer(self, endpoint: Endpoint[Any], message: Message) -> Answer | None:
         """Status, body and perhaps a header of the response; None if BentoML's application has to answer."""
-        if message["type"] != "http.request" or message.get("more_body", False):
-            return None
-        body = message.get("body", b"")
-        if len(body) > SMALL_BODY:
+        if (body := _whole_body(message, SMALL_BODY)) is None:
             return None
         self.loop.answering = True
         try:
@@ -150,16 +144,20 @@ class FastPath:
                     self.slow[endpoint.route].refuse(champions.settings.serving.most_waiting)
                 return None
             return 200, endpoint.json(champions, request, utc_now())
-        except TooManyRequests as error:
-            return error.http_status, error_json(error.as_dict()), (b"retry-after", b"%d" % error.retry_after)
-        except QianmianError as error:
-            log_error(endpoint.route, error)
-            return error.http_status, error_json(error.as_dict())
-        except Exception:
-            logger.exception("route=%s status=500", endpoint.route)
-            return 500, error_json(internal_error())
+        except Exception as error:  # noqa: BLE001 - logged by `error_answer`
+            return error_answer(endpoint.route, error)
         finally:
             self.loop.answering = False
+
+    async def _accept(self, endpoint: Endpoint[Any], message: Message) -> Answer | None:
+        """`_answer` of an endpoint that stores events, without champions too."""
+        body = _whole_body(message, SMALL_BATCH)
+        try:
+            if body is None or len(body) > self.models.serving_settings.max_body_bytes:
+                return None
+            return 200, await accept_json(self.models, endpoint, body)
+        except Exception as error:  # noqa: BLE001 - logged by `error_answer`
+            return error_answer(endpoint.route, error)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> int:
         """Let BentoML's application answer a request; returns the status."""
@@ -182,6 +180,14 @@ class FastPath:
             return await send_error(send, 405, (b"allow", b"GET, HEAD"))
         await respond(send, 200, index_page(), content_type=b"text/html; charset=utf-8")
         return 200
+
+
+def _whole_body(message: Message, most: int) -> bytes | None:
+    """The body of a request if it is in its first message and not longer than `most`."""
+    if message["type"] != "http.request" or message.get("more_body", False):
+        return None
+    body: bytes = message.get("body", b"")
+    return body if len(body) <= most else None
 
 
 class SilentClients:

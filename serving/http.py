@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from functools import partial
@@ -14,12 +16,12 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from qianmian.errors import NotReady, QianmianError
-from serving.champions import Champions
+from qianmian.errors import NotReady, Overloaded, QianmianError, StorageError
 from serving.endpoints import ENDPOINTS
-from serving.endpoints.base import Endpoint
+from serving.endpoints.base import Accepting, Endpoint
 from serving.openapi import JSON, operation
 from serving.requests import BodyTooLarge, parse_request
+from serving.responses import error_fields
 from serving.slow_requests import SlowRequests, TooManyRequests, slow_requests
 
 logger = logging.getLogger(__name__)
@@ -34,16 +36,16 @@ ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 # A body that is too large is read this far beyond the limit, because a client that is still sending would see a reset
 # connection instead of the 413.
 DRAIN_BYTES = 8_000_000
-MOST_CHARACTERS = 2_000  # of each text of an error
+ACCEPT_SECONDS = 30.0  # until events are stored; the log itself gives up earlier
+MOST_AFTER_SECONDS = 3  # after which senders of too many events, each another time, are told to try again
 CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
 
 
-class ChampionsProvider(Protocol):
-    """Access to the champions, which may still be loading."""
+Answer = tuple[int, bytes] | tuple[int, bytes, tuple[bytes, bytes]]  # status, body, perhaps a header
 
-    def get(self) -> Champions:
-        """Return the champions, or raise the error that explains why there are none."""
-        ...
+
+class ChampionsProvider(Accepting, Protocol):
+    """Access to the champions, which may still be loading, and to the event log."""
 
     def why_not_ready(self) -> QianmianError | None:
         """Return that error, None when ready."""
@@ -72,6 +74,9 @@ def _handler(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
+            if endpoint.accept is not None:
+                body = await read_body(request, models.serving_settings.max_body_bytes)
+                return Response(await accept_json(models, endpoint, body), media_type=JSON)
             champions = models.get()
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
@@ -82,21 +87,53 @@ def _handler(
             else:
                 body = work()
             return Response(body, media_type=JSON)
-        except TooManyRequests as error:
-            response = error_response(error.as_dict(), error.http_status)
-            response.headers["Retry-After"] = str(error.retry_after)
-            return response
         except ClientDisconnect:
             logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
             return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics
-        except QianmianError as error:
-            log_error(endpoint.route, error)
-            return error_response(error.as_dict(), error.http_status)
-        except Exception:
-            logger.exception("route=%s status=500", endpoint.route)
-            return error_response(internal_error(), 500)
+        except Exception as error:  # noqa: BLE001 - logged by `error_answer`
+            status, body, *headers = error_answer(endpoint.route, error)
+            return Response(body, status, {name.decode(): text.decode() for name, text in headers}, JSON)
 
     return handle
+
+
+async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: bytes) -> bytes:
+    """Return the response of an endpoint that stores events, as JSON.
+
+    Raises
+    ------
+    QianmianError
+        None of the events was acknowledged.
+    """
+    assert endpoint.accept is not None
+    request = parse_request(endpoint.request, body)
+    try:
+        async with asyncio.timeout(ACCEPT_SECONDS):
+            return orjson.dumps(await endpoint.accept(models, request, utc_now()))
+    except TimeoutError as error:
+        raise StorageError(
+            f"the events were not stored within {ACCEPT_SECONDS:g} s",
+            hint="send them again: those that were stored after all are duplicates",
+        ) from error
+
+
+def error_answer(route: str, error: Exception) -> Answer:
+    """Return the response to an error that a route raised; to be called where it is caught."""
+    if not isinstance(error, QianmianError):
+        logger.exception("route=%s status=500", route)
+        return 500, error_json(internal_error())
+    body = error_json(error.as_dict())
+    if isinstance(error, TooManyRequests):
+        return error.http_status, body, retry_after(error.retry_after)
+    if isinstance(error, Overloaded):
+        return error.http_status, body, retry_after(random.randint(1, MOST_AFTER_SECONDS))
+    log_error(route, error)
+    return error.http_status, body
+
+
+def retry_after(seconds: int) -> tuple[bytes, bytes]:
+    """Return the header that says when a request may be sent again."""
+    return b"retry-after", b"%d" % seconds
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -138,18 +175,9 @@ def log_error(route: str, error: QianmianError) -> None:
         logger.warning("route=%s status=%d error=%s", route, error.http_status, error)
 
 
-def error_response(error: dict[str, Any], status: int) -> Response:
-    """Return an error response in the uniform format."""
-    return Response(error_json(error), status_code=status, media_type=JSON)
-
-
 def error_json(fields: dict[str, Any]) -> bytes:
     """Return the body of an error response; what it repeats of the request is cut."""
-    return orjson.dumps({"error": {name: _cut(text) for name, text in fields.items()}})
-
-
-def _cut(text: Any) -> Any:
-    return text[:MOST_CHARACTERS] + "…" if isinstance(text, str) and len(text) > MOST_CHARACTERS else text
+    return orjson.dumps({"error": error_fields(fields)})
 
 
 def internal_error() -> dict[str, Any]:

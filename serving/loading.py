@@ -10,12 +10,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from features.event_log import EventLog
 from models.parallel import return_freed_memory
 from models.recommend.ranking.compiled import COMPILED
 from qianmian.errors import NotReady, QianmianError
+from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.checks import check_answers
+from serving.events.live import LiveEvents
+from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
 from serving.metrics import count_reload
 from serving.recommending.fill import fill_kept_lists
@@ -26,6 +31,7 @@ logger = logging.getLogger(__name__)
 # The default thresholds would scan older objects far too often, because a request creates few reference cycles. All
 # requests wait for a scan: one of 50,000 young objects takes 13 ms.
 GC_THRESHOLD = (5_000, 50, 50)
+EVENTS_SECONDS = 10.0  # that loading waits for the events of the log; more than a million take longer
 
 
 class BackgroundLoader:
@@ -41,6 +47,9 @@ class BackgroundLoader:
         Called once the champions are there.
     source : WorkspaceSource, optional
         What is followed; default: nothing.
+    store : OnlineStore, optional
+        The event log, whose events the answers take into account (`LiveEvents`); default: one that only the environment
+        can name.
     """
 
     def __init__(
@@ -48,8 +57,11 @@ class BackgroundLoader:
         load: Callable[[], Champions],
         loaded: Callable[[], None] = lambda: None,
         source: WorkspaceSource | None = None,
+        store: OnlineStore | None = None,
     ) -> None:
+        self.store = store if store is not None else OnlineStore()
         self._load, self._loaded, self._source = load, loaded, source
+        self._live: LiveEvents | None = None
         self._ended = threading.Event()
         self._champions: Champions | None = None
         self._error: QianmianError = NotReady("the models are being loaded", hint="try again when /readyz returns 200")
@@ -57,8 +69,9 @@ class BackgroundLoader:
         self._shut_down: NotReady | None = None
 
     def start(self) -> None:
-        """Start loading; further calls have no effect."""
+        """Start loading, and opening the event log; further calls have no effect."""
         if self._thread is None:
+            threading.Thread(target=self._open_store, name="qianmian-store", daemon=True).start()
             self._thread = threading.Thread(target=self._run, name="qianmian-load", daemon=True)
             self._thread.start()
 
@@ -77,6 +90,23 @@ class BackgroundLoader:
         if self._champions is None:
             raise fresh(self._error)
         return self._champions
+
+    @property
+    def serving_settings(self) -> ServingSettings:
+        """The settings of the champions, or as long as there are none those of the workspace."""
+        return self.store.settings if self._champions is None else self._champions.settings.serving
+
+    async def event_log(self) -> EventLog:
+        """Return the event log; see `OnlineStore.open`."""
+        return await self.store.opened()
+
+    @property
+    def events(self) -> EventLog | None:
+        """The event log, opened if it is not open; None if it cannot be opened now. To be called on a thread."""
+        try:
+            return self.store.open()
+        except QianmianError:
+            return None
 
     def why_not_ready(self) -> QianmianError | None:
         """Return the error that `get` would raise, or that the server shuts down; else None."""
@@ -98,6 +128,15 @@ class BackgroundLoader:
                 self._follow(self._source)
             except Exception:  # the next look may succeed
                 logger.exception("following=failed")
+
+    def _open_store(self) -> None:
+        """Open the event log before the first event comes; the models do not wait for it."""
+        try:
+            self.store.open()
+        except NotReady:  # a server without one
+            pass
+        except QianmianError as error:
+            logger.warning("event_log=unavailable reason=%s", error)
 
     def _fill(self) -> None:
         if self._champions is not None:
@@ -141,7 +180,7 @@ class BackgroundLoader:
     def _load_all(self) -> None:
         started = time.perf_counter()
         try:
-            champions = self._load()
+            champions = self._with_events(self._load())
             champions.warm()
         except QianmianError as error:
             self._error = fresh(error)
@@ -163,6 +202,16 @@ class BackgroundLoader:
         )
         if not COMPILED:
             logger.warning("extensions=missing reason=they were not built on this platform: lists take longer")
+
+    def _with_events(self, champions: Champions) -> Champions:
+        """Let the champions know the accepted events; those that are in the log now are known when this returns."""
+        if not self.store.exists:
+            return champions
+        if self._live is None:
+            self._live = LiveEvents(self.store.open, champions.settings.serving.kept_events)
+            self._live.start()
+        self._live.wait(EVENTS_SECONDS)
+        return replace(champions, events=self._live)
 
 
 def freeze_garbage_collector() -> None:

@@ -11,7 +11,8 @@ import yaml
 from qianmian.errors import ArtifactError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from serving.champions import INDEX_FILE, export
+from serving.champions import export
+from serving.export_index import INDEX_FILE
 
 BENTO_MODEL_NAME = "qianmian-champions"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from itertools import islice
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
@@ -48,7 +48,15 @@ class RequestModel(BaseModel):
 
 
 class Request(RequestModel):
-    """Base class of all requests."""
+    """Base class of all requests.
+
+    Attributes
+    ----------
+    finds_nul : bool
+        Whether a text with NUL makes the whole request invalid; else the parts of the request are looked at one by one.
+    """
+
+    finds_nul: ClassVar[bool] = True
 
     validate_only: bool = Field(False, description="validate the request without running the model")
 
@@ -94,7 +102,7 @@ def parse_request(model: type[R], body: bytes) -> R:
         )
     try:
         request = model.model_validate_json(body)
-        if NUL in body and (path := _path_of_nul(from_json(body))) is not None:
+        if NUL in body and model.finds_nul and (path := path_of_nul(from_json(body))) is not None:
             raise InvalidRequest(
                 "a text contains the character NUL", field=path or None, hint="leave it out; no id or attribute has it"
             )
@@ -149,17 +157,22 @@ def most_values(model: type[BaseModel]) -> int:
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
-def _path_of_nul(value: Any) -> str | None:
+def path_of_nul(value: Any) -> str | None:
     """Path of the first text with the character NUL, None if there is none. NumPy ignores it at the end of a text."""
     if isinstance(value, str):
         return "" if "\0" in value else None
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
-        found = "" if isinstance(key, str) and "\0" in key else _path_of_nul(part)
+        found = "" if isinstance(key, str) and "\0" in key else path_of_nul(part)
         if found is not None:
             name = str(key).replace("\0", "")
             return f"{name}.{found}" if found else name
     return None
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def request_error(error: ValidationError, model: type[BaseModel]) -> MalformedRequest | InvalidRequest:
@@ -187,7 +200,7 @@ def request_error(error: ValidationError, model: type[BaseModel]) -> MalformedRe
     if first["type"] == "extra_forbidden" and name:
         allowed = ", ".join(model.model_fields)
     elif first["type"] in ("greater_than_equal", "less_than_equal") and name in model.model_fields:
-        limits = model.model_json_schema()["properties"][name]
+        limits = _schema(model)["properties"][name]
         allowed = f"{limits['minimum']:g}..{limits['maximum']:g}" if {"minimum", "maximum"} <= limits.keys() else None
     more = len(lines) - SHOWN_MISTAKES
     return InvalidRequest(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from qianmian.times import is_stale
 from serving.champions import Champion, Champions
 
+MOST_CHARACTERS = 2_000  # of each text of an error
 _random = random.Random()  # seeded by the system; a forked process needs another seed
 os.register_at_fork(after_in_child=_random.seed)
 PROFILES = "profiles"  # name in `model` of responses that are made from the profiles only
@@ -33,7 +34,9 @@ class Response(BaseModel):
 
     model: ModelVersion = Field(description="registered model and its version")
     as_of: str = Field(description="UTC; no data from this moment or later was used")
-    stale: bool = Field(description="whether as_of is more than serving.stale_after_days ago")
+    stale: bool = Field(
+        description="whether as_of is more than serving.stale_after_days ago, or events accepted since cannot be read"
+    )
 
 
 class ValidationResponse(Response):
@@ -57,6 +60,15 @@ class ErrorResponse(BaseModel):
     error: ErrorBody
 
 
+def error_fields(fields: ResponseBody) -> ResponseBody:
+    """Return the fields of an error for a response; what it repeats of the request is cut."""
+    return {name: _cut(text) for name, text in fields.items()}
+
+
+def _cut(text: Any) -> Any:
+    return text[:MOST_CHARACTERS] + "…" if isinstance(text, str) and len(text) > MOST_CHARACTERS else text
+
+
 def rounded(value: float, digits: int = 6) -> float:
     """Round a score for a response, which removes float32 noise."""
     return round(float(value), digits)
@@ -75,23 +87,28 @@ def utc_text(moment: datetime) -> str:
 
 def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
     """Return the response fields `model`, `as_of` and `stale`."""
-    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
-    return _metadata(champion.name, champion.version, as_of, stale)
+    stale = _is_stale(champions, as_of, now)
+    return metadata_of(champion.name, champion.version, as_of, stale=stale)
 
 
 def metadata_json(champions: Champions, champion: Champion, now: datetime) -> bytes:
     """Return `make_metadata` at the cutoff of the champion as JSON."""
     as_of = champion.bundle.as_of
-    stale = is_stale(as_of, now, champions.settings.serving.stale_after_days)
+    stale = _is_stale(champions, as_of, now)
     return _metadata_json(champion.name, champion.version, as_of, stale)
+
+
+def _is_stale(champions: Champions, as_of: datetime, now: datetime) -> bool:
+    return champions.misses_events or is_stale(as_of, now, champions.settings.serving.stale_after_days)
 
 
 @lru_cache
 def _metadata_json(name: str, version: str, as_of: datetime, stale: bool) -> bytes:
-    return orjson.dumps(_metadata(name, version, as_of, stale))
+    return orjson.dumps(metadata_of(name, version, as_of, stale=stale))
 
 
-def _metadata(name: str, version: str, as_of: datetime, stale: bool) -> ResponseBody:
+def metadata_of(name: str, version: str, as_of: datetime, *, stale: bool) -> ResponseBody:
+    """Return the response fields `model`, `as_of` and `stale` of these values."""
     return {"model": {"name": name, "version": version}, "as_of": utc_text(as_of), "stale": stale}
 
 
@@ -115,5 +132,5 @@ def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
 def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
     """Return the metadata of a response made from the profiles only; the version is data digest and spec hash."""
     customers = champions.customers
-    stale = is_stale(customers.as_of, now, champions.settings.serving.stale_after_days)
-    return _metadata(PROFILES, f"{customers.data_digest}-{customers.spec.hash}", customers.as_of, stale)
+    stale = _is_stale(champions, customers.as_of, now)
+    return metadata_of(PROFILES, f"{customers.data_digest}-{customers.spec.hash}", customers.as_of, stale=stale)

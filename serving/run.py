@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Mapping
 from types import FrameType
 
+from features.event_log.location import ENVIRONMENT_VARIABLE as STORE_VARIABLE
+from features.event_log.location import absolute
 from qianmian.workspace import Workspace
 from serving.server import STOP_SECONDS, check_port, command, environment, own_home, stop
 
@@ -20,6 +22,7 @@ def serve(
     workers: int = 1,
     *,
     shutdown_seconds: float = 20.0,
+    online_store: str | None = None,
 ) -> int:
     """Run the server until it exits or SIGINT or SIGTERM arrives; then let it answer what it has, and stop it.
 
@@ -37,6 +40,8 @@ def serve(
         Number of worker processes.
     shutdown_seconds : float
         Seconds after which the workers end by themselves (`serving.shutdown_seconds`); soon after, they are killed.
+    online_store : str, optional
+        Path or URL of the event log; default: that of the settings.
 
     Returns
     -------
@@ -49,7 +54,10 @@ def serve(
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
-    with own_home(workspace, environment(workspace, workers)) as (env, lock):
+    variables = environment(workspace, workers)
+    if online_store is not None:
+        variables[STORE_VARIABLE] = absolute(online_store)
+    with own_home(workspace, variables) as (env, lock):
         return _serve(command(host, port), env, lock, shutdown_seconds + STOP_SECONDS)
 
 

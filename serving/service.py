@@ -77,14 +77,18 @@ def wait_for_others() -> None:
 @cache
 def loader() -> BackgroundLoader:
     """The loader of this worker. It follows a workspace; a Bento never changes."""
+    from qianmian.config import load_settings
     from qianmian.workspace import Workspace
+    from serving.events.store import OnlineStore
     from serving.following import WorkspaceSource
     from serving.loading import BackgroundLoader
 
     if BENTO_FILE.exists():
         return BackgroundLoader(load_bento, loaded=mark_loaded)
-    source = WorkspaceSource(Workspace.locate())
-    return BackgroundLoader(source.load, loaded=mark_loaded, source=source)
+    workspace = Workspace.locate()
+    source = WorkspaceSource(workspace)
+    store = OnlineStore(workspace, lambda: load_settings(workspace.config_file).serving)
+    return BackgroundLoader(source.load, loaded=mark_loaded, source=source, store=store)
 
 
 def needs_middlewares() -> bool:
@@ -155,7 +159,7 @@ SINGLE_THREADED = [
     envs=SINGLE_THREADED,
 )
 class Qianmian:
-    """Recommendations, churn risks, profiles and lookalikes from the models in production."""
+    """Recommendations, churn risks, profiles and lookalikes from the models in production, and accepted events."""
 
     def __init__(self) -> None:
         loader().start()

@@ -18,6 +18,7 @@ CUSTOMERS = Table(
     ),
 )
 TOLD = "_told"
+LOGGED = "_logged"  # in a lake with accepted events: true for the rows that only they have told
 _KEY = ("source", "source_user_id", "valid_from")
 # A row with `valid_from` holds the changing attributes from then to the next row of the record; a row without it holds
 # the fixed ones, which are always valid.

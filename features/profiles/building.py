@@ -9,13 +9,19 @@ from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.data.lake import Lake
 from features.definitions.building import make_builder
-from features.profiles.snapshot import Snapshot, current_snapshot_name, load_current, publish, verdicts_of
+from features.profiles.snapshot import (
+    ONLINE_STATE_FOLDER,
+    Snapshot,
+    current_snapshot_name,
+    load_current,
+    publish,
+    verdicts_of,
+)
 from features.profiles.tags.tagging import make_tags, missing_rows, tags_digest
 from qianmian.errors import ArtifactError, WorkspaceError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path
 
-ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 logger = logging.getLogger(__name__)
 
 

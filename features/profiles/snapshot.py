@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
@@ -36,6 +37,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
+ONLINE_STATE_FOLDER = "state"  # subfolder with the online state, if it was built
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -48,11 +50,13 @@ class _UserIds:
     index: HashedTexts
     sources: Sequence[str]
     one_ids: Sequence[str]
+    only_source: str | None
 
     @classmethod
     def of(cls, customers: pa.Table) -> _UserIds:
         user_ids, sources, one_ids = (TextColumn(customers[name]) for name in ("source_user_id", "source", "one_id"))
-        return cls(HashedTexts(user_ids), sources, one_ids)
+        different = pc.unique(customers["source"]).to_pylist()
+        return cls(HashedTexts(user_ids), sources, one_ids, different[0] if len(different) == 1 else None)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Snapshot:
         Tag name → verdict of `qianmian tags validate`, for tags whose declaration has not changed since.
     unrecorded : dict of str to tuple of str
         Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
+    folder : Path or None
+        Where it was read from; None for a new build.
     """
 
     table: pa.Table
@@ -96,6 +102,7 @@ class Snapshot:
     tag_facts: dict[str, TagFacts] = field(default_factory=dict)
     checked: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    folder: Path | None = None
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -126,6 +133,11 @@ class Snapshot:
     @cached_property
     def _user_ids(self) -> _UserIds:
         return _UserIds.of(self.customers)
+
+    @property
+    def only_source(self) -> str | None:
+        """The source of all user ids, None if there are several or none."""
+        return self._user_ids.only_source
 
     def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
         """The one_id of a user id, or None if the user id is unknown.
@@ -226,6 +238,7 @@ class Snapshot:
                 dict(facts.get("checked", {})),
                 # snapshots of earlier versions do not name them
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
+                folder,
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error

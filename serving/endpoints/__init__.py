@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from qianmian.registry import Registry
-from serving.endpoints import churn, lookalike, predictions, profile, rank, recommendations, similar_items
+from serving.endpoints import churn, events, lookalike, predictions, profile, rank, recommendations, similar_items
 from serving.endpoints.base import Endpoint
 
 ENDPOINTS: Registry[Endpoint[Any]] = Registry(
@@ -23,6 +23,7 @@ ENDPOINTS: Registry[Endpoint[Any]] = Registry(
             predictions.ENDPOINT,
             profile.ENDPOINT,
             lookalike.ENDPOINT,
+            events.ENDPOINT,
         )
     },
 )

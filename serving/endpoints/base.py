@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic
+from typing import Generic, Protocol
 
 import orjson
 
+from features.event_log import EventLog
+from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.costs import LIMIT_MS
 from serving.requests import R
 from serving.responses import Response, ResponseBody
+
+
+class Accepting(Protocol):
+    """What an endpoint that stores events needs of the server, which may have no models."""
+
+    @property
+    def serving_settings(self) -> ServingSettings:
+        """The settings."""
+        ...
+
+    async def event_log(self) -> EventLog:
+        """Return the event log, or raise the error that explains why there is none."""
+        ...
+
+    def get(self) -> Champions:
+        """Return the champions, or raise the error that explains why there are none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,14 @@ class Endpoint(Generic[R]):
     ready_json : callable
         (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
         else None. It says what `handle` would.
+    accept : callable, optional
+        (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it stores
+        events: it is called in place of `handle`, and without champions too.
+    is_heavy : callable, optional
+        (champions, request) → whether the answer takes so long, for this customer, that it leaves the event loop
+        whatever the estimate says; default: never.
     errors : mapping of int to str
-        Statuses that only this route returns, and what they mean.
+        Statuses that only this route returns, or for another reason, and what they mean.
     """
 
     route: str
@@ -60,11 +85,15 @@ class Endpoint(Generic[R]):
     is_always_slow: bool = False
     is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
+    accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
+    is_heavy: Callable[[Champions, R], bool] | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
 
     def is_slow(self, champions: Champions, request: R) -> bool:
         """Whether the request has to leave the event loop."""
-        return self.estimated_ms(request) > LIMIT_MS and not self.is_kept(champions, request)
+        if self.estimated_ms(request) > LIMIT_MS and not self.is_kept(champions, request):
+            return True
+        return self.is_heavy is not None and self.is_heavy(champions, request)
 
     def json(self, champions: Champions, request: R, now: datetime) -> bytes:
         """Return the body of the response as JSON."""

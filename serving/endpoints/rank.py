@@ -19,7 +19,7 @@ from serving.recommending.request_options import RequestContext
 from serving.recommending.responses import (
     RankedResponse,
     RecommendedItem,
-    ignored_events,
+    event_fields,
     list_response,
     unknown_attributes,
 )
@@ -58,8 +58,8 @@ class RankResponse(RankedResponse):
     )
 
 
-def resolve(champions: Champions, request: RankRequest) -> ResolvedRequest:
-    """Resolve the ids of the request and plan the list.
+def resolve(champions: Champions, request: RankRequest, now: datetime | None = None) -> ResolvedRequest:
+    """Resolve the ids of the request and plan the list; accepted events are read if `now` is given.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def resolve(champions: Champions, request: RankRequest) -> ResolvedRequest:
             field="attributes",
             hint="add them to item_ids",
         )
-    return resolve_request(champions, request, SCENE, request.context, candidates=request.item_ids)
+    return resolve_request(champions, request, SCENE, request.context, candidates=request.item_ids, now=now)
 
 
 def handle(champions: Champions, request: RankRequest, now: datetime) -> ResponseBody:
     """Return the items of the request, ranked."""
-    resolved = resolve(champions, request)
+    resolved = resolve(champions, request, now)
     plan, ranked_list = resolved.plan, ResponseBody(items=[], fallback=None)
     assert plan.allowed is not None
     if k := int(plan.allowed.sum()):
@@ -94,7 +94,7 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Respons
         "unknown": [item_id for item_id in resolved.unknown if item_id not in new_ids],
         "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
         **model_metadata(JOB)(champions, now),
-        **ignored_events(resolved.recent, request.context.events),
+        **event_fields(resolved.recent, request.context.events),
     }
 
 

@@ -17,7 +17,7 @@ from serving.recommending.kept_lists import Key
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
 from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, resolve_request
 from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
-from serving.recommending.responses import RankedResponse, ignored_events, list_response, unknown_attributes
+from serving.recommending.responses import RankedResponse, event_fields, list_response, unknown_attributes
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_IDS, Identifiers, NumResults, UserRequest
 from serving.responses import ResponseBody, make_metadata, metadata_json, model_metadata, new_recommendation_id
@@ -62,8 +62,8 @@ class RecommendationsResponse(RankedResponse):
     promotions: list[PromotionResult] | None = Field(None, description="only with promotions")
 
 
-def resolve(champions: Champions, request: RecommendationsRequest) -> ResolvedRequest:
-    """Resolve the ids of the request and plan the list.
+def resolve(champions: Champions, request: RecommendationsRequest, now: datetime | None = None) -> ResolvedRequest:
+    """Resolve the ids of the request and plan the list; accepted events are read if `now` is given.
 
     Raises
     ------
@@ -71,13 +71,13 @@ def resolve(champions: Champions, request: RecommendationsRequest) -> ResolvedRe
         If the user id is ambiguous, or the scene, an option or the context is invalid.
     """
     return resolve_request(
-        champions, request, SCENES[request.scene], request.context, exclude=request.exclude, options=request
+        champions, request, SCENES[request.scene], request.context, exclude=request.exclude, options=request, now=now
     )
 
 
 def handle(champions: Champions, request: RecommendationsRequest, now: datetime) -> ResponseBody:
     """Return the list of one customer."""
-    resolved, recommendation_id = resolve(champions, request), new_recommendation_id()
+    resolved, recommendation_id = resolve(champions, request, now), new_recommendation_id()
     plan, k = resolved.plan, request.num_results
     slate = make_slate(plan, k, random_source(request.exploration, recommendation_id))
     rows = make_rows(plan, slate)
@@ -93,7 +93,7 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
             {"name": promotion.name, "places": places[number], "filled": placed_by.count(number)}
             for number, promotion in enumerate(plan.rerank_options.promotions)
         ]
-    return {**response_body, **ignored_events(resolved.recent, request.context.events)}
+    return {**response_body, **event_fields(resolved.recent, request.context.events)}
 
 
 def list_fields(
@@ -136,6 +136,8 @@ def is_kept(champions: Champions, request: RecommendationsRequest) -> bool:
         return False
     champion = champion_for_scene(champions, SCENES[request.scene])
     one_id = champions.customers.resolve(request.user_id, request.user_source)
+    if champions.live is not None and champions.live.has_any(one_id, request.user_id):
+        return False
     return _key(champion, one_id, request) in champions.kept_lists
 
 
@@ -154,6 +156,8 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
     if not champion.catalogue.trained(scene.name):
         return None
     one_id = champions.customers.resolve(request.user_id, request.user_source)
+    if champions.live is not None and champions.live.has_any(one_id, request.user_id):
+        return None
     key = _key(champion, one_id, request)
     list_json = champions.kept_lists.json(key, request.num_results)
     if list_json is None:

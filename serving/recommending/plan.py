@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from models.recommend.scene import SCENES, PurchasedOption, Scene
 from models.rerank import RerankOptions
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
+from serving.recommending.accepted import accepted_events
 from serving.recommending.catalogue import Catalogue, Mask, combine_masks
 from serving.recommending.kept_lists import KeptLists
-from serving.recommending.recent import RecentActivity, recent_activity
+from serving.recommending.recent import ItemEvent, RecentActivity, recent_activity
 from serving.recommending.request_options import (
     NO_RERANKING,
     ListOptions,
@@ -249,7 +251,7 @@ class ResolvedRequest:
     unknown : list of str
         Item ids of the request that the model does not know.
     recent : RecentActivity or None
-        What the request says about the time after the cutoff.
+        What the request and the accepted events of the customer say about the time after the cutoff.
     """
 
     user: ResolvedUser
@@ -267,6 +269,7 @@ def resolve_request(
     candidates: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     options: ListOptions | None = None,
+    now: datetime | None = None,
 ) -> ResolvedRequest:
     """Resolve the ids of a request about one customer and plan its list.
 
@@ -278,6 +281,9 @@ def resolve_request(
         Item ids to leave out. Context items are left out too.
     options : ListOptions, optional
         Filters, purchased option and re-ranking; not used with `candidates`.
+    now : datetime, optional
+        Current time, naive UTC; without it, no accepted event is read. Later ones are left out, unless the context has
+        a moment, up to which they count.
 
     Raises
     ------
@@ -288,7 +294,10 @@ def resolve_request(
     catalogue = champion.catalogue
     model = catalogue.model(scene.name)
     columns, unknown = catalogue.columns_of(exclude if candidates is None else candidates)
-    recent = recent_activity_of(champion, context)
+    accepted: Sequence[ItemEvent] = ()
+    if now is not None:
+        accepted = accepted_events(champions, user, now if context.now is None else None)
+    recent = recent_activity_of(champion, context, accepted)
     context_items, unknown_items = resolve_context_items(catalogue, scene, context.items)
     if unknown_items or (recent is not None and recent.unknown):
         unknown = list(dict.fromkeys([*unknown, *unknown_items, *(recent.unknown if recent is not None else ())]))
@@ -326,12 +335,16 @@ def champion_for_scene(champions: Champions, scene: Scene) -> Champion:
     return champions.models.get(scene.job) or champions.require(JOB)
 
 
-def recent_activity_of(champion: Champion, context: RequestContext) -> RecentActivity | None:
-    """Return what the context says about the time after the cutoff, None if it says nothing."""
-    if not context.events and context.now is None:
+def recent_activity_of(
+    champion: Champion, context: RequestContext, accepted: Sequence[ItemEvent] = ()
+) -> RecentActivity | None:
+    """Return what the context and accepted events say about the time after the cutoff, None if they say nothing."""
+    says_nothing = not context.events and context.now is None
+    if says_nothing and not accepted:
         return None
-    bundle = champion.bundle
-    return recent_activity(champion.catalogue, bundle.as_of, target_of(bundle.facts), context.events, context.now)
+    target, as_of = target_of(champion.bundle.facts), champion.bundle.as_of
+    recent = recent_activity(champion.catalogue, as_of, target, context.events, context.now, accepted)
+    return None if says_nothing and not recent.n_accepted else recent
 
 
 def resolve_context_items(catalogue: Catalogue, scene: Scene, item_ids: Sequence[str]) -> tuple[Columns, list[str]]:

@@ -1,10 +1,11 @@
-"""Events after the training cutoff that a request contains, as interactions for fold-in."""
+"""Events after the training cutoff, of a request and accepted ones, as interactions for fold-in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -33,9 +34,17 @@ class Event(RequestModel):
     ts: str = Field(max_length=40, description="time of the event, ISO 8601; UTC if it has no time zone")
 
 
+class ItemEvent(NamedTuple):
+    """An event of the customer that was accepted and concerns an item; `ts` is naive UTC."""
+
+    item_id: str
+    event_type: str
+    ts: datetime
+
+
 @dataclass(frozen=True)
 class RecentActivity:
-    """What a request says about the time after the cutoff.
+    """What a request and the accepted events of its customer say about the time after the cutoff.
 
     Attributes
     ----------
@@ -49,7 +58,9 @@ class RecentActivity:
     ignored : list of dict
         Events that are not used, with `index` and `reason`.
     unknown : list of str
-        Item ids of events that the model does not know.
+        Item ids of events of the request that the model does not know.
+    n_accepted : int
+        Number of accepted events that are used.
     """
 
     interactions: Interactions | None
@@ -57,6 +68,7 @@ class RecentActivity:
     elapsed_days: float
     ignored: list[dict[str, int | str]]
     unknown: list[str]
+    n_accepted: int = 0
 
 
 def parse_time(text: str, where: str) -> datetime:
@@ -80,9 +92,14 @@ def parse_time(text: str, where: str) -> datetime:
 
 
 def recent_activity(
-    catalogue: Catalogue, as_of: datetime, target: str, events: Sequence[Event], now: str | None
+    catalogue: Catalogue,
+    as_of: datetime,
+    target: str,
+    events: Sequence[Event],
+    now: str | None,
+    accepted: Sequence[ItemEvent] = (),
 ) -> RecentActivity:
-    """Turn the events of a request into interactions.
+    """Turn the events of a request, and accepted ones, into interactions.
 
     Parameters
     ----------
@@ -96,7 +113,10 @@ def recent_activity(
     events : sequence of Event
         Events of the request.
     now : str, optional
-        Moment of the list, ISO 8601; default: the time of the last event, or `as_of` without events.
+        Moment of the list, ISO 8601; default: the time of the last event that is used or in the request, or `as_of`.
+    accepted : sequence of ItemEvent
+        Accepted events of the customer. Those that cannot be used are left out silently, as are those that the request
+        says too: of the same type, item and second.
 
     Raises
     ------
@@ -104,7 +124,17 @@ def recent_activity(
         If a time is invalid or later than `now`, if `now` is before `as_of`, or if an event type is unknown.
     """
     times = [parse_time(event.ts, f"{EVENTS_FIELD}[{index}].ts") for index, event in enumerate(events)]
-    moment = parse_time(now, "context.now") if now is not None else max([as_of, *times])
+    of_target, besides = type_names(target), _folded_types(catalogue)
+    until = parse_time(now, "context.now") if now is not None else None
+    used = [
+        event
+        for event in _unsaid(accepted, events, times)
+        if event.ts >= as_of
+        and (until is None or event.ts <= until)
+        and (event.event_type in of_target or event.event_type in besides)
+        and catalogue.item_column(event.item_id) >= 0
+    ]
+    moment = until if until is not None else max([as_of, *times, *(event.ts for event in used)])
     if moment < as_of:
         raise InvalidRequest(
             "context.now: earlier than the as_of of the model",
@@ -116,7 +146,14 @@ def recent_activity(
     unknown: dict[str, None] = {}
     rows: list[EventRow] = []
     auxiliary: list[EventRow] = []
-    of_target, besides = type_names(target), _folded_types(catalogue)
+
+    def take(column: int, kind: str, time: datetime) -> None:
+        weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
+        row = (column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind))
+        (rows if kind in of_target else auxiliary).append(row)
+
+    for one in used:
+        take(catalogue.item_column(one.item_id), one.event_type, one.ts)
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
         column, kind = catalogue.item_column(event.item_id), event.event_type
         if event.event_type not in EVENT_TYPES:
@@ -137,15 +174,26 @@ def recent_activity(
             learnt = "transactions" if names == [PURCHASE] else ", ".join(names)
             ignored.append({"index": index, "reason": f"the model learns from {learnt}: {kind} does not count"})
         else:
-            weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
-            row = (column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind))
-            (rows if kind in of_target else auxiliary).append(row)
+            take(column, kind, time)
     n_items = len(catalogue.item_ids)
     made = _interactions(rows, n_items, visits=target != PURCHASE) if rows else None
     if made is not None and target != ANY:
         made = replace(made, types=None)
     other = _interactions(auxiliary, n_items, visits=True) if auxiliary else None
-    return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown))
+    return RecentActivity(made, other, days_between(as_of, moment), ignored, list(unknown), len(used))
+
+
+def _unsaid(accepted: Sequence[ItemEvent], events: Sequence[Event], times: Sequence[datetime]) -> Sequence[ItemEvent]:
+    """The accepted events that the request does not say too."""
+    if not accepted or not events:
+        return accepted
+    said = {
+        (event.event_type, event.item_id, time.replace(microsecond=0))
+        for event, time in zip(events, times, strict=True)
+    }
+    return [
+        event for event in accepted if (event.event_type, event.item_id, event.ts.replace(microsecond=0)) not in said
+    ]
 
 
 def _folded_types(catalogue: Catalogue) -> set[str]:

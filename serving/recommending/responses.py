@@ -59,6 +59,10 @@ class RankedResponse(Response):
         description="context attributes that were not in the training data, as name=value"
     )
     ignored_events: list[IgnoredEvent] | None = Field(None, description="only with events: events that were not used")
+    recent_events: int | None = Field(
+        None,
+        description="number of accepted events since as_of that the list takes into account; only if there are any",
+    )
 
 
 def recommended_items(
@@ -135,6 +139,11 @@ def unknown_attributes(champion: Champion, attributes: Mapping[str, str]) -> lis
     return [pair for pair in (f"{name}={value}" for name, value in attributes.items()) if pair not in known]
 
 
-def ignored_events(recent: RecentActivity | None, events: Sequence[object]) -> ResponseBody:
-    """Return the response field `ignored_events`, empty if the request has no events."""
-    return {"ignored_events": recent.ignored} if events and recent is not None else {}
+def event_fields(recent: RecentActivity | None, events: Sequence[object]) -> ResponseBody:
+    """Return the response fields `ignored_events`, if the request has events, and `recent_events`, if any were used."""
+    fields: ResponseBody = {}
+    if recent is not None and events:
+        fields["ignored_events"] = recent.ignored
+    if recent is not None and recent.n_accepted:
+        fields["recent_events"] = recent.n_accepted
+    return fields

@@ -77,9 +77,9 @@ def bentoml_home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server_environment(bentoml_home) -> Callable[[Workspace | None], dict[str, str]]:
-    def make(workspace: Workspace | None) -> dict[str, str]:
-        found = {**environment(workspace), "BENTOML_HOME": str(bentoml_home)}
+def server_environment(bentoml_home) -> Callable[..., dict[str, str]]:
+    def make(workspace: Workspace | None, workers: int = 1) -> dict[str, str]:
+        found = {**environment(workspace, workers), "BENTOML_HOME": str(bentoml_home)}
         for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH", *(() if workspace else ("QIANMIAN_WORKSPACE",))):
             found.pop(name, None)
         return found

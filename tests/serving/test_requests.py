@@ -147,6 +147,7 @@ FULL: dict[str, dict[str, Any]] = {
     "/predictions": {"user_ids": ["a"], "user_source": "s"},
     "/profile": {"user_id": "a", "user_source": "s"},
     "/lookalike": {"seed_user_ids": ["a"], "user_source": "s", "size": 1, "exclude": ["a"]},
+    "/events": {"events": [{**EVENT, "event_id": "e", "user_id": "u", "user_source": "s"}]},
 }
 
 
@@ -164,12 +165,12 @@ def variants(value: Any, suffix: str):
 
 
 @pytest.mark.parametrize("route", list(ENDPOINTS))
-def test_every_text_refuses_nul_and_half_a_character(route):
-    model = ENDPOINTS[route].request
+def test_every_text_refuses_nul_and_half_a_character(route, champions):
+    endpoint, model = ENDPOINTS[route], ENDPOINTS[route].request
     parse_request(model, orjson.dumps(FULL[route]))
     for changed in variants(FULL[route], "\0"):
         with pytest.raises(InvalidRequest):
-            parse_request(model, orjson.dumps(changed))
+            endpoint.check(champions, parse_request(model, orjson.dumps(changed)))
     for changed in variants(FULL[route], "SURROGATE"):
         for half in (b"\\ud800", b"\\udc00"):
             with pytest.raises(MalformedRequest):

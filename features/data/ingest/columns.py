@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from features.data.lake import quote
+from features.data.tables import LOGGED
 from qianmian.schema import Column, Table
 
 # Key columns that a row may leave empty: a sighting needs no time, and a promotion names an item or a category
@@ -17,6 +18,13 @@ OPTIONAL_KEYS = {
 def needs_value(table: Table, column: Column) -> bool:
     """Whether every row needs a value of a column, if its source maps it."""
     return column.required or (column.name in table.key and (table.name, column.name) not in OPTIONAL_KEYS)
+
+
+def derived(name: str, kind: str, date_only: str | None) -> str:
+    """SQL of a column that the source does not map; `date_only` says it of `ts`, if the source maps that."""
+    if name == LOGGED:
+        return "true"
+    return date_only if name == "date_only" and date_only else f"NULL::{kind}"
 
 
 def column_list(names: Iterable[str]) -> str:

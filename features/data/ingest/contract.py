@@ -9,7 +9,7 @@ from typing import Literal
 
 import duckdb
 
-from features.data.ingest.columns import content_columns, needs_value
+from features.data.ingest.columns import content_columns, derived, needs_value
 from features.data.ingest.currency_columns import converted, row_currencies, unused_currency_column
 from features.data.ingest.ids import ID_COLUMNS, id_cast, id_reasons, id_text
 from features.data.ingest.number_columns import DecimalSeparator, decimal_separators
@@ -27,6 +27,7 @@ from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import InputWarning, RawTable
 from features.data.sources.casting import DTYPE_NOUNS, ColumnCast, attribute_dtype, cast, missing_columns
 from features.data.sources.cells import is_null_word
+from features.data.tables import LOGGED
 from qianmian.errors import DataError
 from qianmian.schema import TABLES, DType, Table
 
@@ -151,6 +152,7 @@ def stage(
     decimals = decimal_separators(connection, raw_table, raw, numbers, where)
     currencies = row_currencies(connection, raw_table, raw, numbers, where)
     casts, columns = _plan_casts(table, raw_table, types, dtypes, decimals, currencies, timezone, where)
+    columns |= {LOGGED: "BOOLEAN"} if raw_table.logged else {}
     several = raw_table.file_column and len(raw_table.files) > 1
     file = f"hash({quote(raw_table.file_column)})" if raw_table.file_column and several else "0::UTINYINT"
     extra = "".join(f", {currency} AS {quote('$' + name)}" for name, currency in currencies.items())
@@ -161,8 +163,9 @@ def stage(
     cleaned = f"SELECT * REPLACE ({ids.removeprefix(', ')}) FROM ({loose})" if ids else loose
     # Each step is a query of its own, because DuckDB computes what occurs twice in one query twice.
     results = "".join(f", {column_cast.value} AS {quote('=' + name)}" for name, column_cast in casts.items())
+    date_only = casts["ts"].date_only if "ts" in casts else None
     values = ", ".join(
-        f"{quote('=' + name) if name in casts else _derived(name, kind, casts)} AS {quote(name)}"
+        f"{quote('=' + name) if name in casts else derived(name, kind, date_only)} AS {quote(name)}"
         for name, kind in columns.items()
     )
     failed = "".join(
@@ -211,11 +214,6 @@ def stage(
         unread_values(connection, raw, typed, raw_table.columns, dtypes),
         findings,
     )
-
-
-def _derived(name: str, kind: str, casts: Mapping[str, ColumnCast]) -> str:
-    """SQL of a column that the source does not map."""
-    return casts["ts"].date_only if name == "date_only" and "ts" in casts else f"NULL::{kind}"
 
 
 def _fault(table: Table, name: str, column_cast: ColumnCast) -> str:

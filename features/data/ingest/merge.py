@@ -83,6 +83,8 @@ def merge(
     else:
         facts = merge_fact(connection, rows)
         updated = facts.status.updated
+        if rows.replaced:
+            updated += int((connection.execute(f"SELECT count(*) FROM ({rows.replaced})").fetchone() or (0,))[0])
     counts = {
         str(verdict): int(count)
         for verdict, count in connection.execute(f"SELECT verdict, count(*) FROM {verdicts} GROUP BY 1").fetchall()

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 import duckdb
 
 from features.data.ingest.columns import cast_columns, column_list
+from features.data.ingest.logged_rows import told_by_source
 from features.data.ingest.merge_rows import MergeRows
 from features.data.ingest.order_lines import MONEY, number_lines
 from features.data.ingest.status_changes import MOVED, REPLACED, TURNED, StatusChanges, settle_status
 from features.data.lake import quote
+from features.data.tables import LOGGED
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class MergedFacts:
 def merge_fact(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> MergedFacts:
     """Give a verdict to each valid staged row that is not kept; see `merge`."""
     staged = rows.staged
+    known_duplicates, others, further = "", "", 0
+    if LOGGED in staged.columns:
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE told_rows AS {told_by_source(staged, rows.good, rows.known)}")
+        known_duplicates, others = "SELECT _row FROM told_rows", " AND _row NOT IN (SELECT _row FROM told_rows)"
     if rows.table.name != "transactions":
-        _compare(connection, rows)
+        _compare(connection, replace(rows, good=rows.good + others))
+        _add_duplicates(connection, rows, known_duplicates)
         return MergedFacts()
-    known_duplicates, further = "", 0
     good = (
         f"SELECT _row, _file, _negative, {cast_columns(rows.columns, staged.columns)} "
-        f"FROM {staged.typed} WHERE _reason IS NULL"
+        f"FROM {staged.typed} WHERE _reason IS NULL{others}"
     )
     lines = replace(rows, good=good)
     if "line_no" not in staged.mapped:
@@ -58,9 +64,13 @@ def merge_fact(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> Merged
     status = StatusChanges()
     if connection.execute(f"SELECT 1 FROM {rows.verdicts} WHERE verdict = 'conflict' LIMIT 1").fetchone():
         status = settle_status(connection, lines)
-    if known_duplicates:
-        connection.execute(f"INSERT INTO {rows.verdicts} SELECT _row, 'duplicate' FROM ({known_duplicates})")
+    _add_duplicates(connection, rows, known_duplicates)
     return MergedFacts(status, further)
+
+
+def _add_duplicates(connection: duckdb.DuckDBPyConnection, rows: MergeRows, duplicates: str) -> None:
+    if duplicates:
+        connection.execute(f"INSERT INTO {rows.verdicts} SELECT _row, 'duplicate' FROM ({duplicates})")
 
 
 def _compare(connection: duckdb.DuckDBPyConnection, rows: MergeRows) -> None:

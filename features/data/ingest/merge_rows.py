@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from features.data.ingest.columns import cast_columns, common_columns, told_columns
 from features.data.ingest.compared_rows import TELLING
 from features.data.ingest.contract import StagedTable
-from features.data.tables import TOLD
+from features.data.ingest.logged_rows import are_replaced
+from features.data.tables import LOGGED, TOLD
 from qianmian.schema import Table
 
 
@@ -24,6 +25,8 @@ class MergeRows:
         Columns of both relations: name → SQL type.
     good, known : str
         SELECT of the valid staged rows, with `_row`, and of the lake's rows.
+    replaced : str or None
+        SELECT of the rows of the lake that are not `known`, because the input tells in their place.
     verdicts : str
         Name of the temp table (_row, verdict) that the merge creates.
     """
@@ -32,6 +35,7 @@ class MergeRows:
     columns: Mapping[str, str]
     good: str
     known: str
+    replaced: str | None
     verdicts: str
 
     @classmethod
@@ -40,11 +44,16 @@ class MergeRows:
         columns = common_columns(staged.columns, lake_columns)
         if staged.table.name in TELLING:
             columns[TOLD] = "VARCHAR"
+        lake, stays, replaced = f"lake_{staged.table.name}", "", None
+        if LOGGED in lake_columns and LOGGED not in staged.columns:
+            condition = are_replaced(staged, lake)
+            stays, replaced = f" WHERE NOT {condition}", f"SELECT * FROM {lake} WHERE {condition}"
         return cls(
             staged,
             columns,
             f"SELECT _row, {cast_columns(columns, staged.columns)} FROM {staged.typed} WHERE _reason IS NULL",
-            f"SELECT {cast_columns(columns, lake_columns)} FROM lake_{staged.table.name}",
+            f"SELECT {cast_columns(columns, lake_columns)} FROM {lake}{stays}",
+            replaced,
             f"verdicts_{staged.table.name}",
         )
 

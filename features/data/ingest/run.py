@@ -19,6 +19,7 @@ from features.data.identity import GraphResolver
 from features.data.identity.resolve import commit
 from features.data.ingest.catalogue import CatalogueChange, compare_catalogue
 from features.data.ingest.checks import CheckInput, IngestWarning, run_checks
+from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.contract import StagedTable, stage
 from features.data.ingest.flags import flags as count_flags
 from features.data.ingest.merge import MergedTable, merge
@@ -118,8 +119,9 @@ def ingest(
             _ingest_table(connection, source, raw, personal, now, report_progress, None, workspace)
             for raw in with_own_items(connection, source.name, source.tables(connection))
         ]
-        _refuse_rejected_tables(outcomes)
-        warnings = run_checks(_check_input(connection, source, settings, outcomes))
+        if source.correctable:
+            _refuse_rejected_tables(outcomes)
+        warnings = _checked(_check_input(connection, source, settings, outcomes))
         queries = {found.staged.table.name: found.merged.query for found in outcomes if found.changes}
         for found in outcomes:
             is_profiles = found.staged.table.name == "profiles"
@@ -199,11 +201,12 @@ def preview(
                 found = _ingest_table(connection, source, raw, personal, now, report_progress, rows, None)
                 outcomes.append(found)
                 examples[raw.table] = mapped_examples(connection, found.staged)
-                _refuse_rejected_tables([found])
+                if source.correctable:
+                    _refuse_rejected_tables([found])
             except DataError as error:
                 errors.append(f"{raw.table}: {error}")
         try:
-            warnings = run_checks(_check_input(connection, source, settings, outcomes))
+            warnings = _checked(_check_input(connection, source, settings, outcomes))
         except DataError as error:
             errors.append(str(error))
     tables = {found.staged.table.name: found.report for found in outcomes}
@@ -262,6 +265,10 @@ def _check_input(
     raw = {found.raw.table: found.raw for found in outcomes}
     catalogue = next((found.catalogue for found in outcomes if found.raw.table == "items"), CatalogueChange())
     return CheckInput(connection, source, settings, staged, merged, raw, catalogue)
+
+
+def _checked(found: CheckInput) -> tuple[IngestWarning, ...]:
+    return run_checks(found) if found.source.correctable else tuple(odd_input(found))
 
 
 def _ingest_table(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from features.data.sources.base import RawTable, Source
 from features.data.sources.completejourney import CompleteJourney
+from features.data.sources.event_log import EventLogSource
 from features.data.sources.files import FileSource
 from features.data.sources.synthetic import Synthetic
 from qianmian.registry import Registry
@@ -14,6 +15,7 @@ SOURCES: Registry[Callable[..., Source]] = Registry(
     "source",
     {
         "completejourney": CompleteJourney,
+        "events": EventLogSource,
         "files": FileSource,
         "synthetic": Synthetic,
     },

@@ -114,6 +114,9 @@ class RawTable:
     common : tuple of str
         SQL expressions over `relation` that occur, in these words, in several of `columns`, `error_conditions` and each
         other. Ingest computes each of them once a row, so none may raise an error.
+    logged : bool
+        Whether the rows are accepted events: what the source itself tells of the same order or event counts instead
+        (`features.data.ingest.logged_rows`).
     """
 
     table: str
@@ -136,6 +139,7 @@ class RawTable:
     refunds: Refunds | None = None
     values: ValueRules = field(default_factory=ValueRules)
     common: tuple[str, ...] = ()
+    logged: bool = False
 
 
 class Source(ABC):
@@ -154,6 +158,9 @@ class Source(ABC):
         qianmian.yaml.
     scratch : Path or None
         Folder for temporary files of one ingest, set by it and removed after it; it need not exist yet.
+    correctable : bool
+        Whether the input can be corrected and read again, so that an ingest refuses it where it looks wrong. Otherwise
+        rejected rows go to quarantine, and nothing else stops the ingest.
     limit : int or None
         Set by a preview: only so many rows of each table are needed.
     watermarks : mapping of str to Watermark
@@ -166,6 +173,7 @@ class Source(ABC):
     timezone: str = "UTC"
     declares_timezone: bool = True
     customers_timezone: str | None = None
+    correctable: bool = True
     scratch: Path | None = None
     limit: int | None = None
     watermarks: Mapping[str, Watermark] = MappingProxyType({})

@@ -1,0 +1,215 @@
+"""The event log as input: the accepted events that the lake does not have yet.
+
+The position in the log is a watermark, so it is saved in the commit that adds the rows: an event is in the lake if its
+number is not above the saved one, whatever happens to the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import duckdb
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.data.lake import Lake, literal, quote
+from features.data.sources.base import InputWarning, RawTable, Source
+from features.data.sources.watermarks import Watermark
+from features.event_log import LoggedEvent, Tail, open_log
+from features.event_log.base import LogHeader
+from features.event_log.rows import decode
+from qianmian.errors import StorageError
+from qianmian.schema import TABLES
+
+NAME = "events"
+PAGE_EVENTS = 10_000
+ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "timestamp": pa.timestamp("us")}
+UNREADABLE = "the body of the event cannot be read"
+UNREADABLE_ERRORS = (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException)
+
+
+class LogPosition(NamedTuple):
+    """The log that the lake has read, and the number up to which it has its events."""
+
+    log_id: str
+    seq: int
+
+    @classmethod
+    def of(cls, watermarks: Mapping[str, Watermark]) -> LogPosition | None:
+        """The position that `watermarks` made these of; None if nothing was read yet."""
+        return cls(watermarks["log_id"].value, watermarks["seq"].value) if "seq" in watermarks else None
+
+    def watermarks(self) -> dict[str, Watermark]:
+        """The position as the lake keeps it."""
+        return {name: Watermark(value) for name, value in self._asdict().items()}
+
+
+def lake_position(lake: Lake) -> LogPosition | None:
+    """Up to which event of which log the lake has them; None if it never read one."""
+    saved = lake.notes()["watermarks"].get(NAME, {})
+    return LogPosition.of({name: Watermark.of(mark) for name, mark in saved.items()})
+
+
+class EventLogSource(Source):
+    """Accepted events of all sources, as rows of `events` and `transactions`.
+
+    Parameters
+    ----------
+    online_store : Path or str
+        The log: a URL or a file. A file that is missing has no events.
+    """
+
+    name = NAME
+    correctable = False
+
+    def __init__(self, online_store: Path | str) -> None:
+        self.online_store = str(online_store)
+
+    @property
+    def label(self) -> str:
+        """The place of the log, without a password."""
+        url = urlsplit(self.online_store)
+        if not url.hostname:
+            return self.online_store
+        return f"{url.scheme}://{url.hostname}:{url.port or 6379}{url.path}"
+
+    def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
+        """Copy the new events to files in the scratch folder, in their order; one table for each kind of rows."""
+        if self.scratch is None:
+            raise ValueError("an ingest sets the scratch folder")
+        if "://" not in self.online_store and not Path(self.online_store).exists():
+            return []
+        with closing(open_log(self.online_store)) as log, closing(_Files(self.scratch)) as files:
+            header = log.header()
+            start, warnings = _start(header, LogPosition.of(self.watermarks))
+            end = header.last_seq if self.limit is None else min(header.last_seq, start + self.limit)
+            tail = Tail(log, start, header.log_id)
+            while tail.after < end:
+                events = tail.read(min(PAGE_EVENTS, end - tail.after))
+                if not events:
+                    raise StorageError(
+                        "the event log lacks numbered events", where=self.label, got=f"{tail.after}…{end}"
+                    )
+                files.write(events)
+            if (warnings or files.unreadable) and not files.writers:
+                files.writer("events")  # what is said about the log is said with the rows of a table
+        self.reached = LogPosition(header.log_id, end).watermarks()
+        own_items = _sources_with_own_items(connection)
+        raw = [self._raw_table(table, files, own_items) for table in sorted(files.writers)]
+        if raw:
+            rejects = _rejects(self.label, files.unreadable_file) if files.unreadable else None
+            raw[0] = replace(raw[0], warnings=warnings, rejects=rejects)
+        return raw
+
+    def _raw_table(self, table: str, files: _Files, own_items: Sequence[str]) -> RawTable:
+        columns = {name: quote(name) for name in _schema(table).names}
+        columns["item_id"] = _item_id(own_items)
+        relation = f"SELECT * FROM read_parquet({literal(files.path(table))})"
+        return RawTable(table, relation, columns, (self.label,), max_rejected=1.0, logged=True)
+
+
+def _start(header: LogHeader, position: LogPosition | None) -> tuple[int, tuple[InputWarning, ...]]:
+    """The number after which to read, and a warning if events before it were removed and never read."""
+    start = 0
+    # another log, or an old copy of this one, is read from its first event: what the lake has is a duplicate
+    if position and position.log_id == header.log_id and position.seq <= header.last_seq:
+        start = position.seq
+    missing = header.first_seq - 1 - start
+    if missing <= 0:
+        return start, ()
+    warning = InputWarning(
+        "events_missing",
+        f"{missing:,} events were removed from the log, and this lake does not have them",
+        "they are in the lake for which they were removed: restore it, or ingest the exports of the sources",
+        missing,
+    )
+    return header.first_seq - 1, (warning,)
+
+
+def _sources_with_own_items(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """The sources whose item ids carry their name (`features.data.ingest.own_items`)."""
+    found = connection.execute(
+        "SELECT source FROM lake_items WHERE source IS NOT NULL GROUP BY 1 "
+        "HAVING bool_and(starts_with(item_id, source || ':')) ORDER BY 1"
+    ).fetchall()
+    return [str(row[0]) for row in found]
+
+
+def _item_id(own_items: Sequence[str]) -> str:
+    """SQL of the item id: a sender may write the id of its source, or that of the lake."""
+    if not own_items:
+        return "item_id"
+    names = ", ".join(map(literal, own_items))
+    plain = f"source IN ({names}) AND NOT starts_with(item_id, source || ':')"
+    return f"CASE WHEN {plain} THEN source || ':' || item_id ELSE item_id END"
+
+
+def _rejects(label: str, file: Path) -> str:
+    return f"SELECT {literal(label)} AS file, {literal(UNREADABLE)} AS reason, row FROM read_parquet({literal(file)})"
+
+
+def _schema(table: str) -> pa.Schema:
+    """Columns of a canonical table that a row may have; JSON is text."""
+    columns = TABLES[table].columns
+    return pa.schema([(c.name, ARROW_TYPES.get(c.dtype, pa.string())) for c in columns if not c.derived])
+
+
+def _arrow(table: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    schema = _schema(table)
+    if unknown := set().union(*rows) - set(schema.names):
+        raise ValueError(f"{table} has no column {sorted(unknown)}")
+    return pa.Table.from_pylist(list(rows), schema)
+
+
+class _Files:
+    """One Parquet file for each table, and one for the events that cannot be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.writers: dict[str, pq.ParquetWriter] = {}
+        self.unreadable: list[LoggedEvent] = []
+        self.unreadable_file = folder / "unreadable.parquet"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, table: str) -> Path:
+        return self.folder / f"logged_{table}.parquet"
+
+    def writer(self, table: str) -> pq.ParquetWriter:
+        if table not in self.writers:
+            self.writers[table] = pq.ParquetWriter(self.path(table), _schema(table))
+        return self.writers[table]
+
+    def write(self, events: Sequence[LoggedEvent]) -> None:
+        rows: dict[str, list[tuple[LoggedEvent, dict[str, Any]]]] = {}
+        for logged in events:
+            try:
+                row = decode(logged.event)
+            except UNREADABLE_ERRORS:
+                self.unreadable.append(logged)
+            else:
+                rows.setdefault(row.table, []).append((logged, row.values))
+        for table, logged_rows in rows.items():
+            self._write(table, logged_rows)
+
+    def _write(self, table: str, rows: list[tuple[LoggedEvent, dict[str, Any]]]) -> None:
+        try:
+            self.writer(table).write_table(_arrow(table, [values for _, values in rows]))
+        except UNREADABLE_ERRORS:
+            if len(rows) == 1:
+                self.unreadable.append(rows[0][0])
+                return
+            for row in rows:
+                self._write(table, [row])
+
+    def close(self) -> None:
+        for writer in self.writers.values():
+            writer.close()
+        if self.unreadable:
+            rows = [orjson.dumps({"seq": seq, "body": repr(event.body)}).decode() for seq, event in self.unreadable]
+            pq.write_table(pa.table({"row": pa.array(rows, pa.string())}), self.unreadable_file)

@@ -1,0 +1,230 @@
+"""The event log in Redis, for several hosts.
+
+A stream holds the events, a hash their identities, and a sorted set for each user the numbers of that user's events.
+One Lua script appends a batch, so that no other client sees a part of it. Whether an acknowledged event survives the
+end of the server is a setting of the server; one that may lose some is reported when the log is opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from features.event_log import redis_scripts as scripts
+from features.event_log.base import (
+    FORMAT,
+    MAX_WAITING,
+    AcceptedEvent,
+    Compacted,
+    EventLog,
+    LoggedEvent,
+    LogHeader,
+    Status,
+    Stored,
+    TailPage,
+)
+from features.event_log.group_commit import GroupCommit
+from features.event_log.identity import IdentifiedEvent, identify
+from qianmian.errors import StorageError, StorageFull
+
+logger = logging.getLogger(__name__)
+
+COMPACTED_AT_ONCE = 1_000
+DAY_SECONDS = 86_400
+STATUSES: tuple[Status, ...] = ("new", "duplicate", "conflict")
+# the braces put all keys into one slot of a cluster, which a script needs
+PREFIX = "{qianmian:events}:"
+HEADER, STREAM, IDENTITIES, REMOVED = (PREFIX + name for name in ("header", "stream", "identities", "removed"))
+SAFE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+
+
+class RedisLog(EventLog):
+    """Events in a database of a Redis server (6.2 or newer), which holds no other log.
+
+    Parameters
+    ----------
+    url : str
+        `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
+    max_waiting : int, default 20_000
+        Events that may wait in this process.
+    timeout_s : float, default 5
+        How long a command may take.
+    """
+
+    def __init__(self, url: str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 5.0) -> None:
+        # sent again once after a lost connection: an event that had arrived is then a duplicate
+        client = redis.Redis.from_url(
+            str(url), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
+        )
+        self._client: Any = client
+        at = client.connection_pool.connection_kwargs
+        self._where = f"redis://{at.get('host', 'localhost')}:{at.get('port', 6379)}/{at.get('db', 0)}"  # no password
+        self._append_script = client.register_script(scripts.APPEND)
+        self._events_script = client.register_script(scripts.EVENTS_OF)
+        self._remove_script = client.register_script(scripts.REMOVE)
+        self._forget_script = client.register_script(scripts.FORGET)
+        self._log_id: str | None = None
+        self._opening = threading.Lock()
+        self._open()
+        self._warn_unless_durable()
+        self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+
+    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """Store events; how durable they are then is a setting of the server."""
+        return self._group.append(events)
+
+    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """The same for a coroutine."""
+        return await self._group.append_async(events)
+
+    def close(self) -> None:
+        """Store what waits, then close the connections."""
+        self._group.close()
+        self._client.close()
+
+    # ---- opening -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.OutOfMemoryError as error:
+            hint = "raise maxmemory, or take events into the lake"
+            raise StorageFull("the event log has no room", where=self._where, hint=hint) from error
+        except redis.exceptions.RedisError as error:
+            if "REPLACED" in str(error):
+                self._log_id = None
+            raise StorageError(f"the event log failed: {error}", where=self._where) from error
+
+    def _open(self) -> str:
+        """Name of the log; creates the header if there is none."""
+        with self._opening:
+            if self._log_id is None:
+                with self._errors():
+                    seconds, micros = self._client.time()
+                    created_at = datetime.fromtimestamp(seconds + micros / 1e6, UTC).isoformat()
+                    first = {
+                        "format": FORMAT,
+                        "log_id": secrets.token_hex(8),
+                        "created_at": created_at,
+                        "first_seq": 1,
+                        "last_seq": 0,
+                    }
+                    with self._client.pipeline(transaction=True) as pipeline:
+                        for field, value in first.items():
+                            pipeline.hsetnx(HEADER, field, value)
+                        pipeline.hgetall(HEADER)
+                        header = self._header(pipeline.execute()[-1])
+                if header.format > FORMAT:
+                    raise StorageError(
+                        "the event log was written by a newer version",
+                        where=self._where,
+                        got=f"format {header.format}",
+                        allowed=f"format {FORMAT}",
+                        hint="install that version of qianmian",
+                    )
+                self._log_id = header.log_id
+            return self._log_id
+
+    def _header(self, fields: dict[bytes, bytes]) -> LogHeader:
+        if not fields:
+            raise StorageError("the event log was removed from the server", where=self._where)
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+        return LogHeader(
+            int(text["format"]), text["log_id"], text["created_at"], int(text["first_seq"]), int(text["last_seq"])
+        )
+
+    def _warn_unless_durable(self) -> None:
+        with self._errors():
+            try:
+                found = {key: self._client.config_get(key).get(key) for key in SAFE}
+            except redis.exceptions.ResponseError as error:  # managed servers do not show their settings
+                logger.warning("event_log=durability_unknown server=%s error=%s", self._where, error)
+                return
+        for key, value in SAFE.items():
+            if found[key] != value:
+                text = "event_log=may_lose_events server=%s setting=%s value=%s safe=%s"
+                logger.warning(text, self._where, key, found[key], value)
+
+    # ---- appending and reading ---------------------------------------------------------------------------------------
+
+    def _commit(self, batch: list[IdentifiedEvent]) -> list[Stored]:
+        keys = [HEADER, STREAM, IDENTITIES]
+        arguments: list[Any] = [self._open()]
+        for event, identity, content in batch:
+            keys.append(_user_key(event.source, event.source_user_id))
+            arguments += (identity, content, *event)
+        with self._errors():
+            answers = self._append_script(keys, arguments)
+        return [Stored(STATUSES[answers[n]], answers[n + 1]) for n in range(0, len(answers), 2)]
+
+    def version(self) -> int:
+        """The last number, in one round trip to the server."""
+        return self.header().last_seq
+
+    def header(self) -> LogHeader:
+        """State of the log."""
+        with self._errors():
+            return self._header(self._client.hgetall(HEADER))
+
+    def tail(self, after: int, limit: int) -> TailPage:
+        """The first `limit` events after a number, and the header of the same state."""
+        with self._errors(), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.hgetall(HEADER)
+            pipeline.xrange(STREAM, min=f"{after + 1}-0", count=limit)
+            header, entries = pipeline.execute()
+        return TailPage(self._header(header), [_logged(key, fields) for key, fields in entries])
+
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
+        """Events of some users after a number, in order."""
+        with self._errors():
+            entries = self._events_script([STREAM, *(_user_key(*user) for user in dict.fromkeys(users))], [after])
+        return sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
+
+    # ---- compaction --------------------------------------------------------------------------------------------------
+
+    def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:
+        """Remove events up to a number, and the identities of events that were removed long enough ago."""
+        at = int(now.timestamp())
+        return Compacted(
+            events=sum(self._remove_events(through, at)),
+            identities=sum(self._forget_identities(at - int(keep_identities_days * DAY_SECONDS))),
+        )
+
+    def _remove_events(self, through: int, at: int) -> Iterator[int]:
+        while True:
+            header, events = self.tail(0, COMPACTED_AT_ONCE)
+            events = [event for event in events if event.seq <= through]
+            if not events:
+                return
+            users = {_user_key(event.source, event.source_user_id) for _, event in events}
+            identities = b"".join(identify(event).identity for _, event in events)
+            with self._errors():
+                yield self._remove_script(
+                    [HEADER, STREAM, REMOVED, *sorted(users)],
+                    [header.log_id, events[0].seq, events[-1].seq, b"%d:%b" % (at, identities)],
+                )
+
+    def _forget_identities(self, until: int) -> Iterator[int]:
+        with self._errors():
+            while (done := self._forget_script([REMOVED, IDENTITIES], [until])) >= 0:
+                yield done
+
+
+def _user_key(source: str, source_user_id: str) -> str:
+    return f"{PREFIX}user:{source}\0{source_user_id}"
+
+
+def _logged(key: bytes, fields: dict[bytes, bytes]) -> LoggedEvent:
+    seq = int(key.partition(b"-")[0])
+    source, event_id, user = (fields[name].decode() for name in (b"source", b"event_id", b"source_user_id"))
+    return LoggedEvent(seq, AcceptedEvent(source, event_id, user, int(fields[b"ts"]), fields[b"body"]))

@@ -1,0 +1,171 @@
+"""`qianmian ingest events`: nothing is lost or doubled, wherever it is killed; the log shrinks behind the profiles."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cli.main import run
+from features.data.lake import Lake
+from features.event_log import open_log
+from features.event_log.rows import encode, make_row
+from qianmian.workspace import Workspace
+
+END = datetime(2025, 12, 1)  # after the last row of the synthetic shop
+EVENTS = 2_500  # compaction takes three steps
+
+# Runs the verb, and kills the process where `function` of `module` is called for the n-th time, before or after it.
+KILLED = """
+import importlib, os, signal, sys
+module, name, when, at = sys.argv[1:5]
+module, calls = importlib.import_module(module), 0
+original = getattr(module, name)
+def killed(*arguments, **options):
+    global calls
+    calls += 1
+    if when == "before" and calls == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*arguments, **options)
+    if when == "after" and calls == int(at):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(module, name, killed)
+from cli.main import run
+sys.exit(run(sys.argv[5:]))
+"""
+STEPS = {
+    "nothing is staged": ("features.data.ingest.run", "_ingest_table", "before", 1),
+    "one table is staged": ("features.data.ingest.run", "_ingest_table", "after", 1),
+    "the rows are written": ("features.data.lake", "write_json", "before", 1),
+    "the manifest is written": ("features.data.lake", "write_json", "after", 1),
+    "nothing is removed": ("features.event_log.sqlite", "_remove_events", "before", 1),
+    "a part is removed": ("features.event_log.sqlite", "_remove_events", "after", 1),
+    "all is removed": ("features.event_log.sqlite", "_forget_identities", "before", 1),
+}
+
+
+def append(place: Path, numbers: range, at: datetime) -> None:
+    log = open_log(Workspace(place).online / "events.db")
+    values = {"source": "kiosk", "source_user_id": "k1", "item_id": "i1"}
+    log.append(
+        [
+            encode(
+                make_row(
+                    f"e{n}",
+                    {
+                        **values,
+                        "ts": at + timedelta(seconds=n),
+                        "event_type": "purchase" if n % 5 == 0 else "view",
+                        **({"amount": 1.5} if n % 5 == 0 else {}),
+                    },
+                )
+            )
+            for n in numbers
+        ]
+    )
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def published(shop, tmp_path_factory):
+    """A shop with published profiles, and events that are older than what must be kept."""
+    place = tmp_path_factory.mktemp("published") / "workspace"
+    shutil.copytree(shop, place)
+    assert run(["features", "--workspace", str(place), "--json"]) == 0
+    append(place, range(EVENTS), first_moment(place))
+    return place
+
+
+def first_moment(place: Path) -> datetime:
+    return Lake(Workspace(place)).states()["transactions"].first
+
+
+def kiosk_rows(place: Path) -> tuple[int, int, int]:
+    """Rows of the events in both tables, and how many different ones."""
+    query = (
+        "SELECT (SELECT count(*) FROM events WHERE source = 'kiosk'), "
+        "(SELECT count(*) FROM transactions WHERE source = 'kiosk'), "
+        "(SELECT count(DISTINCT event_id) FROM events WHERE source = 'kiosk') + "
+        "(SELECT count(DISTINCT order_id) FROM transactions WHERE source = 'kiosk')"
+    )
+    return Lake(Workspace(place)).connect().con.execute(query).fetchone()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_any_step_neither_loses_nor_doubles_events(step, published, tmp_path, qianmian):
+    place = tmp_path / "workspace"
+    shutil.copytree(published, place)
+    words = ["ingest", "events", "--workspace", str(place), "--json"]
+    command = [sys.executable, "-c", KILLED, *map(str, STEPS[step]), *words]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, timeout=120)
+    assert done.returncode == -9, done.stderr.decode()
+    again = qianmian(*words)
+    assert again.code == 0
+    assert again.json["log"] | {"log_id": ""} == {
+        "log_id": "",
+        "first_seq": EVENTS + 1,
+        "last_seq": EVENTS,
+        "ingested_seq": EVENTS,
+    }
+    assert kiosk_rows(place) == (EVENTS - EVENTS // 5, EVENTS // 5, EVENTS)
+    append(place, range(EVENTS - 10, EVENTS + 10), first_moment(place))  # ten are known by their identities
+    assert qianmian(*words).json["kept"] == 10
+
+
+def test_the_log_keeps_what_the_profiles_may_not_know(published, tmp_path, qianmian):
+    place = tmp_path / "workspace"
+    shutil.copytree(published, place)
+    recent = Lake(Workspace(place)).default_as_of - timedelta(days=3)
+    append(place, range(EVENTS, EVENTS + 10), recent - timedelta(seconds=EVENTS))
+    first = qianmian("ingest", "events", "--workspace", place, "--json").json
+    assert (first["read"], first["kept"], first["compacted"]) == (
+        EVENTS + 10,
+        EVENTS + 10,
+        {"events": EVENTS, "identities": 0},
+    )
+    assert qianmian("ingest", "events", "--workspace", place, "--json").json["compacted"]["events"] == 0
+    done = qianmian("ingest", "events", "--workspace", place, "--keep-days", 2)
+    assert "10 events removed, 0 kept" in done.out
+
+
+def test_without_profiles_the_log_keeps_all(fresh_shop, qianmian):
+    append(fresh_shop, range(5), END)
+    done = qianmian("ingest", "events", "--workspace", fresh_shop)
+    assert done.code == 0
+    assert "0 events removed, 5 kept" in done.out
+
+
+def test_a_workspace_begins_with_events_and_before_the_first_one_nothing_happens(tmp_path, qianmian):
+    place = tmp_path / "workspace"
+    assert qianmian("ingest", "events", "--workspace", place).code == 2
+    Workspace(place).create()
+    done = qianmian("ingest", "events", "--workspace", place)
+    assert (done.code, "nothing new" in done.out, "no event has been accepted yet" in done.out) == (0, True, True)
+    append(place, range(5), END)
+    assert qianmian("ingest", "events", "--workspace", place, "--check").code == 0
+    elsewhere = qianmian(
+        "ingest", "events", "--workspace", place, "--online-store", place / "online" / "events.db", "--json"
+    )
+    assert elsewhere.json["kept"] == 5
+    assert elsewhere.json["source"] == "events"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("events", "--online-store", "nowhere.db"),
+        ("events", "--online-store", "ftp://host"),
+        ("events", "--seed", 3),
+        ("events", "--keep-days", -1),
+        ("synthetic", "--keep-days", 1),
+        ("synthetic", "--online-store", "events.db"),
+    ],
+)
+def test_options_that_do_not_belong_there_are_exit_2(words, tmp_path, qianmian):
+    assert qianmian("ingest", *words, "--workspace", tmp_path / "workspace").code == 2

@@ -1,0 +1,102 @@
+"""Both stores, on a real file and a real Redis server."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from features.event_log import AcceptedEvent, EventLog, open_log
+
+
+class RedisServer:
+    """A server of its own, in a folder of its own, that loses no acknowledged event."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis(port=self.port)
+        self.start()
+
+    def start(self) -> None:
+        options = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self.folder,
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "logfile": "log",
+        }
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self.process = subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.client.ping()  # an error as long as it reads its file
+                assert self.client.config_get("dir") == {"dir": str(self.folder)}, "another server has taken the port"
+                return
+            except redis.exceptions.ConnectionError:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("Redis is not installed (Debian package redis-server)")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty log is."""
+    if request.param == "sqlite":
+        return str(tmp_path / "events.db")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.client.flushall()
+    return server.url
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., EventLog]]:
+    """Opens logs that the test does not close itself."""
+    logs: list[EventLog] = []
+
+    def open_one(*arguments: object) -> EventLog:
+        logs.append(open_log(*arguments))  # type: ignore[arg-type]
+        return logs[-1]
+
+    yield open_one
+    for log in logs:
+        log.close()
+
+
+@pytest.fixture
+def log(location: str, opened: Callable[..., EventLog]) -> EventLog:
+    return opened(location)
+
+
+@pytest.fixture(scope="session")
+def event() -> Callable[..., AcceptedEvent]:
+    """An event of some number, with the values that a test names."""
+
+    def made(number: object, **values: object) -> AcceptedEvent:
+        return AcceptedEvent("shop", f"e{number}", "u1", 1_700_000_000_000_000, b"{}")._replace(**values)  # type: ignore[arg-type]
+
+    return made
