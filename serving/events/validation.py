@@ -56,7 +56,9 @@ class CustomerEvent(RequestModel):
     )
     # purchases
     order_id: OptionalId = Field(None, description="the order of a purchase; default: event_id")
-    line_no: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(None, description="line of the order; default: 1")
+    line_no: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        None, description="line of the order; default: the one of its item"
+    )
     quantity: Annotated[float, Field(gt=0)] | None = Field(None, description="units bought or returned; default: 1")
     amount: float | None = Field(None, description="what the customer paid for the line")
     discount: float | None = Field(None, description="discount by the retailer on the line")
