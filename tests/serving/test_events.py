@@ -119,9 +119,11 @@ def test_without_models_nothing_that_was_acknowledged_is_lost_by_kills(tmp_path,
     """Two workers and no model; one worker is killed, then all processes at once, while events are sent."""
     workspace = Workspace(tmp_path).create()
     acknowledged: set[str] = set()
+    # a home of its own: BentoML empties its folder of metrics at each start, that of other servers too
+    env = {**server_environment(workspace, 2), "BENTOML_HOME": str(tmp_path / "bentoml")}
     for life in range(lives):
         port = free_port()
-        with running(workspace, port=port, workers=2, env=server_environment(workspace, 2), wait=False) as url:
+        with running(workspace, port=port, workers=2, env=env, wait=False) as url:
 
             def call(body: Any, url: str = url) -> tuple[int, Any]:
                 return request_(url + PATH, body)

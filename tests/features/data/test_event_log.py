@@ -126,7 +126,9 @@ def test_a_preview_writes_nothing(workspace, log):
     ids=["with line numbers", "without"],
 )
 def test_the_export_of_the_shop_replaces_the_order_that_events_told(workspace, log, columns):
-    log.append([event("e1", "purchase", **ORDER), event("e2", "purchase", order_id="o2", item_id="tea", amount=1.0)])
+    log.append(
+        [event("e1", "purchase", **ORDER), event("e2", "purchase", order_id="o2", line_no=1, item_id="tea", amount=1.0)]
+    )
     read(workspace)
     rows = [
         {
