@@ -35,11 +35,11 @@ from features.event_log.base import (
 from features.event_log.group_commit import GroupCommit
 from features.event_log.identity import IdentifiedEvent, identify
 from qianmian.errors import StorageError, StorageFull
+from qianmian.times import SECONDS_PER_DAY
 
 logger = logging.getLogger(__name__)
 
 COMPACTED_AT_ONCE = 1_000
-DAY_SECONDS = 86_400
 STATUSES: tuple[Status, ...] = ("new", "duplicate", "conflict")
 # the braces put all keys into one slot of a cluster, which a script needs
 PREFIX = "{qianmian:events}:"
@@ -197,7 +197,7 @@ class RedisLog(EventLog):
         at = int(now.timestamp())
         return Compacted(
             events=sum(self._remove_events(through, at)),
-            identities=sum(self._forget_identities(at - int(keep_identities_days * DAY_SECONDS))),
+            identities=sum(self._forget_identities(at - int(keep_identities_days * SECONDS_PER_DAY))),
         )
 
     def _remove_events(self, through: int, at: int) -> Iterator[int]:

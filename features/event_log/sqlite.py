@@ -36,12 +36,12 @@ from features.event_log.sqlite_file import (
     writing,
 )
 from qianmian.errors import StorageError
+from qianmian.times import SECONDS_PER_DAY
 
 logger = logging.getLogger(__name__)
 
 COMPACTED_AT_ONCE = 1_000  # events or identities of one transaction, some 10 ms
 PAUSE_SECONDS = 0.003  # between them, in which other writers get the lock
-DAY_SECONDS = 86_400
 COLUMNS = "seq, source, event_id, source_user_id, ts, body"
 
 
@@ -176,7 +176,7 @@ class SqliteLog(EventLog):
     def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:
         """Remove events up to a number, and the identities of events that were removed long enough ago."""
         at = int(now.timestamp())
-        until = at - int(keep_identities_days * DAY_SECONDS)
+        until = at - int(keep_identities_days * SECONDS_PER_DAY)
         with storage_errors(self.path):
             connection = connect(self.path, self._timeout_s)
             try:

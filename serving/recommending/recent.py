@@ -19,7 +19,7 @@ from qianmian.times import days_between
 from serving.recommending.catalogue import Catalogue
 from serving.requests import Identifier, RequestModel
 
-EventRow = tuple[int, float, float, datetime, int]  # column, age in days, weight, time, type
+InteractionRow = tuple[int, float, float, datetime, int]  # column, age in days, weight, time, type
 VISIT_GAP = np.timedelta64(SESSION_GAP_SECONDS, "s")  # a longer pause between events begins another visit
 EVENTS_FIELD = "context.events"
 
@@ -144,8 +144,8 @@ def recent_activity(
         )
     ignored: list[dict[str, int | str]] = []
     unknown: dict[str, None] = {}
-    rows: list[EventRow] = []
-    auxiliary: list[EventRow] = []
+    rows: list[InteractionRow] = []
+    auxiliary: list[InteractionRow] = []
 
     def take(column: int, kind: str, time: datetime) -> None:
         weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
@@ -201,7 +201,7 @@ def _folded_types(catalogue: Catalogue) -> set[str]:
     return {name for model in catalogue.models if model.supports_fold_in for name in model.auxiliary_types}
 
 
-def _interactions(rows: Sequence[EventRow], n_items: int, *, visits: bool) -> Interactions:
+def _interactions(rows: Sequence[InteractionRow], n_items: int, *, visits: bool) -> Interactions:
     """Interactions of one user; `orders` are visits, or orders of the events with the same timestamp."""
     items = np.asarray([row[0] for row in rows], dtype=np.int32)
     ages = np.asarray([row[1] for row in rows], dtype=np.float32)
