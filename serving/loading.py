@@ -100,14 +100,6 @@ class BackgroundLoader:
         """Return the event log; see `OnlineStore.open`."""
         return await self.store.opened()
 
-    @property
-    def events(self) -> EventLog | None:
-        """The event log, opened if it is not open; None if it cannot be opened now. To be called on a thread."""
-        try:
-            return self.store.open()
-        except QianmianError:
-            return None
-
     def why_not_ready(self) -> QianmianError | None:
         """Return the error that `get` would raise, or that the server shuts down; else None."""
         return self._shut_down or (self._error if self._champions is None else None)

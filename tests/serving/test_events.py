@@ -209,7 +209,7 @@ def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(loader):
     """`max_page_count` makes SQLite report what it reports for a full disk, at the same place."""
     ((status, _, _),) = post(loader, {"events": [event("first")]})
     assert status == 200
-    log = loader.events
+    log = loader.store.open()
     assert isinstance(log, SqliteLog)
     log._writer.execute("PRAGMA max_page_count = 1")
     many = {"events": [event(n, page="p" * 900) for n in range(60)]}
@@ -222,7 +222,7 @@ def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(loader):
 
 
 def test_too_many_waiting_events_are_a_429_with_retry_after(loader, tmp_path):
-    log = loader.events
+    log = loader.store.open()
     assert isinstance(log, SqliteLog)
     log._group._max_waiting = 5
     release = threading.Timer(0.3, lambda: held.__exit__(None, None, None))
@@ -243,19 +243,20 @@ def test_a_log_that_cannot_be_opened_is_a_503_and_is_opened_once_it_can(loader, 
     for _ in range(2):  # the second is the error that is kept
         ((status, body, _),) = post(loader, {"events": [event("e")]})
         assert (status, body["error"]["code"]) == (503, "storage")
-    assert loader.events is None
+    with pytest.raises(StorageError):
+        loader.store.open()
     assert "create the folder" in body["error"]["hint"]
     (tmp_path / "missing").mkdir()
     time.sleep(0.3)
     ((status, body, _),) = post(loader, {"events": [event("e")]})
     assert (status, body["accepted"]) == (200, 1)
-    assert loader.events is not None
+    assert loader.store.open() is not None
 
 
 def test_a_log_that_does_not_answer_is_a_503(loader, monkeypatch):
     from serving import http
 
-    log = loader.events
+    log = loader.store.open()
     assert isinstance(log, SqliteLog)
     monkeypatch.setattr(http, "ACCEPT_SECONDS", 0.1)
     with writing(log.path, 5):
