@@ -12,7 +12,6 @@ from features.compute.online.build import build_state
 from features.data.lake import Lake
 from features.definitions.building import make_builder
 from features.profiles.snapshot import (
-    ONLINE_STATE_FOLDER,
     Snapshot,
     load_current,
     publish,
@@ -68,28 +67,29 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -
     """
     builder = make_builder(Lake(workspace), settings)
     current = _same_features(builder, as_of)
-    state = None if current is None or current.folder is None else current.folder / ONLINE_STATE_FOLDER
-    has_state = state is not None and state.exists()
-    if current is not None and _same_tags(current, builder, settings):
-        if has_state:
-            return current
-        snapshot = current
-    else:
-        snapshot = build_snapshot(builder, as_of, settings, current and _features_of(current))
-    publish(
-        workspace,
-        snapshot,
-        partial(shutil.copytree, state) if has_state else build_state(builder, as_of, snapshot.spec.features).save,
-    )
+    snapshot = _with_new_tags(builder, as_of, settings, current)
+    state = None if current is None else current.online_state
+    if state is None:
+        publish(workspace, snapshot, build_state(builder, as_of, snapshot.spec.features).save)
+    elif snapshot is not current:
+        publish(workspace, snapshot, partial(shutil.copytree, state))
     return snapshot
 
 
 def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
-    current = _same_features(builder, as_of)
-    if current is not None and _same_tags(current, builder, settings):
+    return _with_new_tags(builder, as_of, settings, _same_features(builder, as_of))
+
+
+def _with_new_tags(builder: Builder, as_of: datetime, settings: Settings, current: Snapshot | None) -> Snapshot:
+    """The current snapshot if its tags are up to date, too; else a new one, with its features if there is one."""
+    if current is None:
+        return build_snapshot(builder, as_of, settings)
+    if current.tags_digest == tags_digest(settings, builder.lake.workspace):
         return current
-    return build_snapshot(builder, as_of, settings, current and _features_of(current))
+    spec = current.spec
+    built = ProfileBuild(current.table, spec.features, current.unsupported, as_of, spec.timezone)
+    return build_snapshot(builder, as_of, settings, built)
 
 
 def _same_features(builder: Builder, as_of: datetime) -> Snapshot | None:
@@ -104,13 +104,3 @@ def _same_features(builder: Builder, as_of: datetime) -> Snapshot | None:
     except (WorkspaceError, ArtifactError) as error:
         logger.info("profiles=rebuilt reason=%s", error.message)
     return None
-
-
-def _same_tags(current: Snapshot, builder: Builder, settings: Settings) -> bool:
-    return current.tags_digest == tags_digest(settings, builder.lake.workspace)
-
-
-def _features_of(snapshot: Snapshot) -> ProfileBuild:
-    """The features of a snapshot, as its build made them."""
-    spec = snapshot.spec
-    return ProfileBuild(snapshot.table, spec.features, snapshot.unsupported, snapshot.as_of, spec.timezone)

@@ -120,6 +120,12 @@ class Snapshot:
         spec.check_timezone(self.spec.timezone)
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
 
+    @property
+    def online_state(self) -> Path | None:
+        """Folder of the online state (`features.compute.online`); None if there is none."""
+        folder = None if self.folder is None else self.folder / ONLINE_STATE_FOLDER
+        return folder if folder is not None and folder.exists() else None
+
     @cached_property
     def one_ids(self) -> Sequence[str]:
         """The one_id of each row."""
