@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -37,7 +37,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
-ONLINE_STATE_FOLDER = "state"  # subfolder with the online state, if it was built
+ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -119,6 +119,12 @@ class Snapshot:
         """
         spec.check_timezone(self.spec.timezone)
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
+
+    @property
+    def online_state(self) -> Path | None:
+        """Folder of the online state (`features.compute.online`); None if there is none."""
+        folder = None if self.folder is None else self.folder / ONLINE_STATE_FOLDER
+        return folder if folder is not None and folder.exists() else None
 
     @cached_property
     def one_ids(self) -> Sequence[str]:
@@ -292,13 +298,18 @@ def verdicts_of(workspace: Workspace, settings: Settings | None = None) -> dict[
         return {}
 
 
-def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
-    """Write the snapshot under ``online/`` and make it current; the previous one is kept, older ones are removed."""
+def publish(workspace: Workspace, snapshot: Snapshot, save_state: Callable[[Path], object] | None = None) -> Path:
+    """Write the snapshot under ``online/`` and make it current; the previous one is kept, older ones are removed.
+
+    `save_state` writes the online state into a folder; without it, `/v1/profile` has no fresh tags.
+    """
     # a new name each time, so that publishing the same profiles again replaces a damaged copy
     name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{uuid.uuid4().hex[:8]}"
     folder = workspace.online / name
     with atomic_path(folder) as temporary:
         snapshot.save(temporary)
+        if save_state is not None:
+            save_state(temporary / ONLINE_STATE_FOLDER)
     try:
         before = current_snapshot_name(workspace)
     except ArtifactError:
