@@ -25,14 +25,13 @@ from features.event_log.base import (
     MAX_WAITING,
     AcceptedEvent,
     Compacted,
-    EventLog,
     LoggedEvent,
     LogHeader,
     Status,
     Stored,
     TailPage,
 )
-from features.event_log.group_commit import GroupCommit
+from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent, identify
 from qianmian.errors import StorageError, StorageFull
 from qianmian.times import SECONDS_PER_DAY
@@ -47,7 +46,7 @@ HEADER, STREAM, IDENTITIES, REMOVED = (PREFIX + name for name in ("header", "str
 SAFE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
-class RedisLog(EventLog):
+class RedisLog(GroupCommitLog):
     """Events in a database of a Redis server (6.2 or newer), which holds no other log.
 
     Parameters
@@ -76,19 +75,9 @@ class RedisLog(EventLog):
         self._opening = threading.Lock()
         self._open()
         self._warn_unless_durable()
-        self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+        super().__init__(max_waiting)
 
-    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """Store events; how durable they are then is a setting of the server."""
-        return self._group.append(events)
-
-    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """The same for a coroutine."""
-        return await self._group.append_async(events)
-
-    def close(self) -> None:
-        """Store what waits, then close the connections."""
-        self._group.close()
+    def _disconnect(self) -> None:
         self._client.close()
 
     # ---- opening -----------------------------------------------------------------------------------------------------

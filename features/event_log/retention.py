@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from features.event_log.base import EventLog
-from features.event_log.rows import EPOCH, MICROSECOND
 from features.event_log.tail import Tail
+from qianmian.times import microseconds
 
 PAGE_EVENTS = 10_000
 
@@ -28,7 +28,7 @@ def removable_through(log: EventLog, ingested: int, as_of: datetime, keep_days: 
     -----
     Events are removed in the order of their numbers. One with a later time keeps those behind it, until it is old too.
     """
-    before = (as_of - timedelta(days=keep_days) - EPOCH) // MICROSECOND
+    before = microseconds(as_of - timedelta(days=keep_days))
     tail = Tail(log, log.header().first_seq - 1)
     while tail.after < ingested and (events := tail.read(min(PAGE_EVENTS, ingested - tail.after))):
         for seq, event in events:

@@ -33,11 +33,10 @@ from features.compute.online.state import (
     ItemAttributes,
     OnlineState,
     Ragged,
-    microseconds,
 )
 from features.compute.views import Views, first_part, timestamp, view_with
 from features.id_map import IdMap
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY, microseconds
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", DATE_ONLY, "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")

@@ -26,9 +26,8 @@ from features.compute.online.state import (
     Array,
     CustomerState,
     OnlineState,
-    microseconds,
 )
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY, microseconds
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
 SESSION_GAP = SESSION_GAP_SECONDS * MICROSECONDS_PER_SECOND

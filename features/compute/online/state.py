@@ -23,7 +23,6 @@ from features.compute.algebra import Feature
 from features.compute.online.plan import OnlinePlan
 from features.compute.spec import FeatureSpec
 from qianmian.errors import ArtifactError
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 from qianmian.timezones import UTC_ZONE
 from qianmian.workspace import write_json
 
@@ -32,21 +31,8 @@ ALL_ROWS_FORMAT = 1  # of earlier versions: its shares of hours are shares of al
 DATE_ONLY = "date_only"  # column of the rows of a view that reads days or hours
 MISSING = -1  # code of a null text
 OLD_SESSIONS = "old_sessions"  # beside the views: the sessions before the tail that a newer row may belong to
-EPOCH = datetime(1970, 1, 1)
 Array = NDArray[Any]
 ItemAttributes = tuple[str | None, str | None]  # category and brand
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 of a naive UTC moment.
-
-    Examples
-    --------
-    >>> microseconds(datetime(1970, 1, 2))
-    86400000000
-    """
-    delta = moment - EPOCH
-    return (delta.days * SECONDS_PER_DAY + delta.seconds) * MICROSECONDS_PER_SECOND + delta.microseconds
 
 
 @dataclass(frozen=True)
@@ -328,4 +314,4 @@ def _read_ragged(folder: Path) -> Ragged:
     )
 
 
-__all__ = ["MISSING", "CustomerState", "OnlineState", "Ragged", "microseconds"]
+__all__ = ["MISSING", "CustomerState", "OnlineState", "Ragged"]
