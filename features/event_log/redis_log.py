@@ -173,11 +173,13 @@ class RedisLog(GroupCommitLog):
             header, entries = pipeline.execute()
         return TailPage(self._header(header), [_logged(key, fields) for key, fields in entries])
 
-    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
-        """Events of some users after a number, in order."""
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
+        """Events of some users after a number, in order; the last ones, if there are more than `most`."""
+        keys = [STREAM, *(_user_key(*user) for user in dict.fromkeys(users))]
         with self._errors():
-            entries = self._events_script([STREAM, *(_user_key(*user) for user in dict.fromkeys(users))], [after])
-        return sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
+            entries = self._events_script(keys, [after, -1 if most is None else most])
+        found = sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
+        return found if most is None else found[max(0, len(found) - most) :]
 
     # ---- compaction --------------------------------------------------------------------------------------------------
 

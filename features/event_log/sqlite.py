@@ -151,14 +151,16 @@ class SqliteLog(GroupCommitLog):
             ).fetchall()
             return TailPage(read_header(connection), _logged(rows))
 
-    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
-        """Events of some users after a number, in order."""
-        query = f"SELECT {COLUMNS} FROM events WHERE source = ? AND source_user_id = ? AND seq > ?"
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
+        """Events of some users after a number, in order; the last ones, if there are more than `most`."""
+        query = f"SELECT {COLUMNS} FROM events WHERE source = ? AND source_user_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?"
+        limit = -1 if most is None else most
         rows: list[Any] = []
         with self._reading() as connection:
             for source, source_user_id in dict.fromkeys(users):
-                rows += connection.execute(query, (source, source_user_id, after))
-        return _logged(sorted(rows))  # by seq, which comes first and is unique
+                rows += connection.execute(query, (source, source_user_id, after, limit))
+        rows.sort()  # by seq, which comes first and is unique
+        return _logged(rows if most is None else rows[max(0, len(rows) - most) :])
 
     # ---- compaction --------------------------------------------------------------------------------------------------
 

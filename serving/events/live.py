@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.005
 RETRY_SECONDS = 0.2  # between two looks while the log cannot be read
 FORGET_SECONDS = 60.0  # between two looks whether events were removed from the log
+MOST_EVENTS = 2_000  # of a customer, the last ones: what a program has sent must not stop the answers to others
 PAGE = 500  # events that are read at a time; a request that reads meanwhile waits for one page
 User = tuple[str, str]  # source, source_user_id
 NONE: tuple[User, ...] = ()
@@ -104,7 +105,10 @@ class LiveEvents:
             return view
 
     def rows(self, users: tuple[User, ...]) -> tuple[EventRow, ...]:
-        """The events of some user ids in the order of their acceptance; reads the log only for those not read yet."""
+        """The last `MOST_EVENTS` events of some user ids in the order of their acceptance.
+
+        The log is read only for those that were not read yet.
+        """
         generation, last = self._generation, max((self._last.get(user, 0) for user in users), default=0)
         with self._read_lock:
             known = self._read.get(users)
@@ -115,12 +119,13 @@ class LiveEvents:
         if last <= known.through or self.lost or self._log is None:
             return known.rows
         try:
-            new = self._log.get(users, known.through)
+            new = self._log.get(users, known.through, MOST_EVENTS)
         except QianmianError as error:
             self._lose(error)
             return known.rows
         through = max(last, new[-1].seq if new else 0)
-        known = ReadRows(generation, through, (*known.rows, *(decode(event) for _, event in new)))
+        rows = (*known.rows, *(decode(event) for _, event in new))
+        known = ReadRows(generation, through, rows[-MOST_EVENTS:])
         self._keep(users, known)
         return known.rows
 
