@@ -39,6 +39,7 @@ from qianmian.times import SECONDS_PER_DAY
 logger = logging.getLogger(__name__)
 
 COMPACTED_AT_ONCE = 1_000
+GET_SECONDS = 0.25  # for the events of a customer, whose request waits for them on the event loop of a server
 STATUSES: tuple[Status, ...] = ("new", "duplicate", "conflict")
 # the braces put all keys into one slot of a cluster, which a script needs
 PREFIX = "{qianmian:events}:"
@@ -55,20 +56,17 @@ class RedisLog(GroupCommitLog):
         `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
     max_waiting : int, default 20_000
         Events that may wait in this process.
-    timeout_s : float, default 5
-        How long a command may take.
+    timeout_s : float, default 2
+        How long a command may take, but for `get`, which fails after `GET_SECONDS`.
     """
 
-    def __init__(self, url: str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 5.0) -> None:
-        # sent again once after a lost connection: an event that had arrived is then a duplicate
-        client = redis.Redis.from_url(
-            str(url), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
-        )
-        self._client: Any = client
+    def __init__(self, url: str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 2.0) -> None:
+        client = self._client = _client(str(url), timeout_s)
+        self._getting = _client(str(url), min(timeout_s, GET_SECONDS))
         at = client.connection_pool.connection_kwargs
         self._where = f"redis://{at.get('host', 'localhost')}:{at.get('port', 6379)}/{at.get('db', 0)}"  # no password
         self._append_script = client.register_script(scripts.APPEND)
-        self._events_script = client.register_script(scripts.EVENTS_OF)
+        self._events_script = self._getting.register_script(scripts.EVENTS_OF)
         self._remove_script = client.register_script(scripts.REMOVE)
         self._forget_script = client.register_script(scripts.FORGET)
         self._log_id: str | None = None
@@ -79,6 +77,7 @@ class RedisLog(GroupCommitLog):
 
     def _disconnect(self) -> None:
         self._client.close()
+        self._getting.close()
 
     # ---- opening -----------------------------------------------------------------------------------------------------
 
@@ -209,6 +208,12 @@ class RedisLog(GroupCommitLog):
         with self._errors():
             while (done := self._forget_script([REMOVED, IDENTITIES], [until])) >= 0:
                 yield done
+
+
+def _client(url: str, timeout_s: float) -> Any:
+    # sent again once after a lost connection, not after a timeout: an event that had arrived is then a duplicate
+    again = Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
+    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again)
 
 
 def _user_key(source: str, source_user_id: str) -> str:

@@ -32,8 +32,8 @@ end
 return answers
 """
 
-# KEYS: stream, then the sorted set of each user. ARGV: a number, and how many entries to return of each user, -1 for all.
-# Returns the last entries of the stream after that number.
+# KEYS: stream, then the sorted set of each user. ARGV: a number, and how many entries to return of each user, -1 for
+# all. Returns the last entries of the stream after that number.
 EVENTS_OF = """
 local entries = {}
 for n = 2, #KEYS do

@@ -153,7 +153,8 @@ class SqliteLog(GroupCommitLog):
 
     def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
         """Events of some users after a number, in order; the last ones, if there are more than `most`."""
-        query = f"SELECT {COLUMNS} FROM events WHERE source = ? AND source_user_id = ? AND seq > ? ORDER BY seq DESC LIMIT ?"
+        of_user = "source = ? AND source_user_id = ? AND seq > ?"
+        query = f"SELECT {COLUMNS} FROM events WHERE {of_user} ORDER BY seq DESC LIMIT ?"
         limit = -1 if most is None else most
         rows: list[Any] = []
         with self._reading() as connection:
