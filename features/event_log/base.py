@@ -86,6 +86,13 @@ class LogHeader(NamedTuple):
     last_seq: int
 
 
+class LogPosition(NamedTuple):
+    """A log, and the number up to which somebody has its events."""
+
+    log_id: str
+    seq: int
+
+
 class TailPage(NamedTuple):
     """Events after a number, with the header of the same moment."""
 

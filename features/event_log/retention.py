@@ -11,13 +11,14 @@ from qianmian.times import microseconds
 PAGE_EVENTS = 10_000
 
 
-def removable_through(log: EventLog, ingested: int, as_of: datetime, keep_days: float) -> int:
-    """Number up to which all events are in the lake and older than what must be kept.
+def removable_through(log: EventLog, known: int, as_of: datetime, keep_days: float) -> int:
+    """Number up to which all events are in the published profiles and older than what must be kept.
 
     Parameters
     ----------
-    ingested : int
-        Number up to which the lake has the events.
+    known : int
+        Number up to which the lake had the events when the published profiles were built. A late event, which the lake
+        has got since, is in no profile however old it is.
     as_of : datetime
         Earliest `as_of` of the published profiles and the recommenders in production, naive UTC: what is not older may
         be missing in them.
@@ -30,7 +31,7 @@ def removable_through(log: EventLog, ingested: int, as_of: datetime, keep_days: 
     """
     before = microseconds(as_of - timedelta(days=keep_days))
     tail = Tail(log, log.header().first_seq - 1)
-    while tail.after < ingested and (events := tail.read(min(PAGE_EVENTS, ingested - tail.after))):
+    while tail.after < known and (events := tail.read(min(PAGE_EVENTS, known - tail.after))):
         for seq, event in events:
             if event.ts >= before:
                 return seq - 1

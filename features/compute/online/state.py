@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -69,6 +69,8 @@ class CustomerState:
         Index of the partial aggregate → `values` of its column in the old rows, and their `weights`.
     attributes : dict of str to float or str
         Values of the profile features at the build.
+    order : dict of str to ndarray of int
+        View → places of the rows of its tail among the stored ones, where some were taken out; else all, in order.
     """
 
     state: OnlineState
@@ -77,6 +79,7 @@ class CustomerState:
     base: Mapping[int, Mapping[str, float | str]]
     counts: Mapping[int, Mapping[str, Array]]
     attributes: Mapping[str, float | str]
+    order: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def keys(self, view: str) -> pa.Table:
         """Columns that identify the rows of a tail; without columns if the tail is empty."""
@@ -84,7 +87,14 @@ class CustomerState:
         if self.row < 0 or ragged is None:
             return pa.table({})
         low, high = ragged.offsets[self.row : self.row + 2]
-        return ragged.keys.slice(low, high - low)
+        keys = ragged.keys.slice(low, high - low)
+        return keys.take(self.order[view]) if view in self.order else keys
+
+    def with_tail(self, view: str, tail: Mapping[str, Array], places: NDArray[np.intp]) -> CustomerState:
+        """The state with other columns of a tail, and with only the rows at these places, in this order."""
+        order = self.order[view][places] if view in self.order else places
+        columns = {name: values[places] for name, values in tail.items()}
+        return replace(self, tails={**self.tails, view: columns}, order={**self.order, view: order})
 
 
 @dataclass(frozen=True)
