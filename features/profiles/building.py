@@ -10,6 +10,7 @@ from functools import partial
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.data.lake import Lake
+from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles.snapshot import (
     Snapshot,
@@ -29,6 +30,7 @@ def build_snapshot(
     builder: Builder, as_of: datetime, settings: Settings, built: ProfileBuild | None = None
 ) -> Snapshot:
     """Build profiles and tags at `as_of` in memory, without writing them; only the tags if the features are given."""
+    event_log = lake_position(builder.lake)  # first: what is ingested meanwhile may be missing
     built = built or builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     unrecorded = missing_rows(builder, built, settings)
@@ -47,6 +49,7 @@ def build_snapshot(
         facts,
         checked,
         unrecorded,
+        event_log=event_log,
     )
 
 

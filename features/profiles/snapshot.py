@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
 from features.compute.spec import FeatureSpec, UserFeatures
+from features.event_log.base import LogPosition
 from features.hashed_texts import HashedTexts
 from features.id_map import CustomerMap
 from features.profiles.tags.checked import read_verdicts
@@ -89,6 +90,8 @@ class Snapshot:
         Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
     folder : Path or None
         Where it was read from; None for a new build.
+    event_log : LogPosition or None
+        Up to where the lake had the accepted events when it was built; None if it had none.
     """
 
     table: pa.Table
@@ -103,6 +106,7 @@ class Snapshot:
     checked: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Path | None = None
+    event_log: LogPosition | None = None
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -216,6 +220,7 @@ class Snapshot:
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
             "checked": self.checked,
             "unrecorded": self.unrecorded,
+            "event_log": self.event_log._asdict() if self.event_log is not None else None,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -245,9 +250,15 @@ class Snapshot:
                 # snapshots of earlier versions do not name them
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
                 folder,
+                _position(facts),
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error
+
+
+def _position(facts: Mapping[str, Any]) -> LogPosition | None:
+    found = facts.get("event_log")  # snapshots of earlier versions do not have it
+    return LogPosition(**found) if found is not None else None
 
 
 def _read_tags(path: Path) -> dict[str, ArrowColumn[TagValue]]:
@@ -355,4 +366,13 @@ def published_as_of(workspace: Workspace) -> datetime | None:
     try:
         return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
+        return None
+
+
+def published_position(workspace: Workspace) -> LogPosition | None:
+    """Up to where the published profiles know the accepted events; None if they know none, or cannot be read."""
+    try:
+        name = current_snapshot_name(workspace)
+        return _position(read_facts(workspace.online / name)) if name is not None else None
+    except ArtifactError:
         return None

@@ -109,7 +109,7 @@ def fresh_tags(champions: Champions, user: ResolvedUser, now: datetime) -> Mappi
     live = champions.live
     assert live is not None
     assert user.one_id is not None
-    rows = live.rows(user.one_id, user.user_id, user.user_source)
+    rows = live.rows_after_build(user.one_id)
     return live.fresh_tags(champions.settings).of(user.one_id, rows, now) if rows else {}
 
 

@@ -65,6 +65,16 @@ def test_events_of_users(log, event):
     assert log.get([]) == []
 
 
+def test_the_last_events_of_users(log, event):
+    log.append([event(n, source_user_id=f"u{n % 3}") for n in range(30)])
+    users = [("shop", "u0"), ("shop", "u1")]
+    everything = log.get(users)
+    for most in (0, 1, 3, 19, 20, 1_000):
+        assert log.get(users, most=most) == everything[len(everything) - min(most, 20) :]
+    assert [logged.seq for logged in log.get(users, after=20, most=3)] == [26, 28, 29]
+    assert log.get(users, after=27, most=5) == everything[-2:]
+
+
 @pytest.mark.parametrize(
     "text", ["é", "e\u0301", "用户😀", " a ", "'; DROP TABLE events; --", "{x}:*", "\n\x01\x7f", "", "x" * 5_000]
 )
