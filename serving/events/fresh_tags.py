@@ -61,8 +61,8 @@ class FreshTags:
 
     def _value(self, tag: Tag, columns: Mapping[str, Any], as_of: datetime) -> TagValue:
         assert tag.rule is not None
-        fitted = counted_from(self._snapshot.tag_facts[tag.name].fitted, as_of, self._settings)
-        context = TagContext(self._settings, dict(fitted))
+        parameters = counted_from(self._snapshot.tag_facts[tag.name].fitted, as_of, self._settings)
+        context = TagContext(self._settings, dict(parameters))
         result = tag.rule({name: columns[name] for name in tag.inputs if name in columns}, context)
         return clean_values(np.asarray(result))[0]
 

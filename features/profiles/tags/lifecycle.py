@@ -52,9 +52,9 @@ def local_day(moment: datetime, settings: Settings) -> float:
     return (local - EPOCH) / timedelta(days=1)
 
 
-def counted_from(fitted: Fitted, moment: datetime, settings: Settings) -> Fitted:
+def counted_from(parameters: Fitted, moment: datetime, settings: Settings) -> Fitted:
     """The parameters of a statistic, for features of a later moment: a date is so many days after that one."""
-    return {**fitted, AS_OF_DAY: [local_day(moment, settings)]} if AS_OF_DAY in fitted else fitted
+    return {**parameters, AS_OF_DAY: [local_day(moment, settings)]} if AS_OF_DAY in parameters else parameters
 
 
 def stored_process(context: TagContext) -> PurchaseProcess:
