@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from features.data.lake import Lake
 from features.event_log import open_log
 from features.event_log.location import ENVIRONMENT_VARIABLE
 from features.event_log.rows import decode
-from qianmian.client import Client, ClientError
 from qianmian.schema import TAG_CATEGORIES
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
@@ -134,31 +132,6 @@ def test_a_misfit_is_found():
 def source_of(champions: Champions, user_id: str) -> str:
     (row,) = [row for row in champions.customers.customers.to_pylist() if row["source_user_id"] == user_id]
     return row["source"]
-
-
-def test_a_profile_with_events_may_be_one_of_a_named_moment(url, champions, buyers):
-    user = buyers[9]
-    source = source_of(champions, user)
-    client = Client(url)
-
-    def days(moment: str) -> tuple[float, str, bool]:
-        tag = client.profile(user, now=moment)["tags"]["lifecycle"]["days_since_last_order"]
-        return tag["value"], tag["as_of"], tag["stale"]
-
-    as_built = days(f"{AS_OF}T00:00:00Z")
-    order = {"user_source": source, "event_type": "purchase", "item_id": "i000001", "order_id": "of-a-moment"}
-    assert client.send([{"user_id": user, **order, "ts": f"{AS_OF}T06:00:00Z"}]).accepted == 1
-    deadline = time.monotonic() + 30
-    while days(f"{AS_OF}T12:00:00Z")[0] != 0.25:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert days(f"{AS_OF}T12:00:00Z") == (0.25, f"{AS_OF}T12:00:00Z", False)
-    assert days(f"{AS_OF}T03:00:00Z")[0] == pytest.approx(as_built[0] + 0.125, abs=1e-3), "before the order"
-    for moment in ("2024-07-31T23:59:59Z", "yesterday"):
-        with pytest.raises(ClientError) as raised:
-            client.profile(user, now=moment, validate_only=True)
-        assert (raised.value.status, raised.value.field) == (422, "now")
-    client.close()
 
 
 def test_the_loop_of_the_demo_ends_with_answers_that_know_the_basket(
