@@ -22,12 +22,12 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
-def moment_of(microseconds: int) -> datetime:
+def from_microseconds(microseconds: int) -> datetime:
     """The inverse of `microseconds`.
 
     Examples
     --------
-    >>> moment_of(86_400_000_000)
+    >>> from_microseconds(86_400_000_000)
     datetime.datetime(1970, 1, 2, 0, 0)
     """
     return EPOCH + timedelta(microseconds=microseconds)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from features.event_log.base import AcceptedEvent
-from qianmian.times import microseconds, moment_of
+from qianmian.times import from_microseconds, microseconds
 
 # the same row always has the same bytes, by which a log tells a duplicate from another event
 OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -92,5 +92,5 @@ def encode(row: EventRow) -> AcceptedEvent:
 def decode(event: AcceptedEvent) -> EventRow:
     """Return the row of an event of the log."""
     body = orjson.loads(event.body)
-    body["row"]["ts"] = moment_of(event.ts)
+    body["row"]["ts"] = from_microseconds(event.ts)
     return EventRow(body["table"], body["row"], event.event_id)

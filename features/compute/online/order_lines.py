@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.compute.online.state import CustomerState
 from features.data.line_states import FIRST_REFUND, IN_LAKE, SALE, Line, State, follow, refund_number
-from qianmian.times import moment_of
+from qianmian.times import from_microseconds
 
 MONEY = ("quantity", "amount", "discount", "coupon_discount")
 OF_ORDER = dict(zip(("units", *MONEY[1:]), MONEY, strict=True))  # column of an order → of its lines
@@ -42,7 +42,7 @@ def settle_lines(customer: CustomerState, rows: list[Row]) -> tuple[CustomerStat
     changed = {key: members for key, members in by_key.items() if any(_status(row) not in SALE for row in members)}
     stored = _StoredLines(customer, {key[1] for key in changed})
     settled = [row for key, members in by_key.items() if key not in changed for row in members]
-    gone: list[tuple[Key, Line]] = []
+    removed: list[tuple[Key, Line]] = []
     for key, members in changed.items():
         known = state = stored.state(key, members)
         for place, row in enumerate(members):
@@ -50,12 +50,12 @@ def settle_lines(customer: CustomerState, rows: list[Row]) -> tuple[CustomerStat
         now = state.by_number(key[2])
         for number, line in known.by_number(key[2]).items():
             if not any(line is other for other in now.values()):
-                gone.append(((*key[:2], number), line))
+                removed.append(((*key[:2], number), line))
         for number, line in now.items():
             if line.row != IN_LAKE:
                 money = dict(zip(MONEY, line.money, strict=True))
                 settled.append({**members[line.row], "line_no": number, **money})
-    return _without(customer, gone), settled
+    return _without(customer, removed), settled
 
 
 def _status(row: Row) -> str:
@@ -65,7 +65,7 @@ def _status(row: Row) -> str:
 def _line(place: int, row: Row) -> Line:
     skeleton = hash(tuple(sorted((name, value) for name, value in row.items() if name not in NOT_SKELETON and value)))
     money = tuple(None if row.get(name) is None else float(row[name]) for name in MONEY)
-    return Line(place, _status(row), False, skeleton, moment_of(row["ts"]), money)
+    return Line(place, _status(row), False, skeleton, from_microseconds(row["ts"]), money)
 
 
 class _StoredLines:
@@ -82,7 +82,7 @@ class _StoredLines:
             tail = customer.tails[view]
             for place, row in zip(places.tolist(), keys.take(places).to_pylist(), strict=True):
                 money = {name: float(tail[name][place]) for name in MONEY if name in tail}
-                moment = moment_of(int(tail["ts"][place]))
+                moment = from_microseconds(int(tail["ts"][place]))
                 line = row["line_no"], status, row["item_id"], moment, money
                 self._found.setdefault((row["source"], row["order_id"]), []).append(line)
 
@@ -107,10 +107,10 @@ class _StoredLines:
         return state
 
 
-def _without(customer: CustomerState, gone: Sequence[tuple[Key, Line]]) -> CustomerState:
+def _without(customer: CustomerState, removed: Sequence[tuple[Key, Line]]) -> CustomerState:
     """The state without some lines and refunds, and with what is left of their orders."""
     for view, sold in (("lines", True), ("refunds", False)):
-        of_view = {key: line for key, line in gone if (line.status in SALE) == sold}
+        of_view = {key: line for key, line in removed if (line.status in SALE) == sold}
         if not of_view:
             continue
         keys = customer.keys(view).select(["source", "order_id", "line_no"]).to_pylist()
@@ -121,10 +121,10 @@ def _without(customer: CustomerState, gone: Sequence[tuple[Key, Line]]) -> Custo
     return customer
 
 
-def _without_in_orders(customer: CustomerState, gone: Mapping[Key, Line]) -> CustomerState:
+def _without_in_orders(customer: CustomerState, removed: Mapping[Key, Line]) -> CustomerState:
     tail = {name: values.copy() for name, values in customer.tails["orders"].items()}
     orders = {(row["source"], row["order_id"]): at for at, row in enumerate(customer.keys("orders").to_pylist())}
-    for (source, order_id, _), line in gone.items():
+    for (source, order_id, _), line in removed.items():
         at = orders.get((source, order_id))
         if at is None:
             continue
@@ -133,18 +133,18 @@ def _without_in_orders(customer: CustomerState, gone: Mapping[Key, Line]) -> Cus
             amount = line.money[MONEY.index(name)]
             if amount is not None:
                 tail[column][at] -= amount
-    return customer.with_tail("orders", tail, _places(customer, tail, orders, gone))
+    return customer.with_tail("orders", tail, _places(customer, tail, orders, removed))
 
 
 def _places(
     customer: CustomerState,
     tail: Mapping[str, NDArray[Any]],
     orders: Mapping[tuple[str, str], int],
-    gone: Mapping[Key, Line],
+    removed: Mapping[Key, Line],
 ) -> NDArray[np.intp]:
     """The orders that have lines left, by time: an order begins with the first line that is left."""
     first: dict[tuple[str, str], int] = {}
-    changed = {key[:2] for key in gone}
+    changed = {key[:2] for key in removed}
     for row, ts in zip(customer.keys("lines").to_pylist(), customer.tails["lines"]["ts"].tolist(), strict=True):
         key = row["source"], row["order_id"]
         if key in changed:
