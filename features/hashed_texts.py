@@ -38,11 +38,7 @@ class HashedTexts:
         blocks = (texts[start : start + BLOCK] for start in range(0, len(texts), BLOCK))
         hashes = np.fromiter(map(hash, chain.from_iterable(blocks)), np.int64, len(texts))
         self._texts = texts
-        self._read: Callable[[int], str] = texts.item if isinstance(texts, np.ndarray) else texts.__getitem__
-        self._mask = (1 << (2 * len(texts)).bit_length()) - 1  # at least half of the places stay empty
-        self._places: Any = _places(hashes & self._mask, self._mask).data  # a memoryview: read faster than an array
-
-        self.rows: Callable[[str], tuple[int, ...]] = lru_cache(REMEMBERED)(self._rows)  # all rows of a text
+        self.rows = _finder(texts, hashes)  # all rows of a text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HashedTexts, (self._texts,)  # another process has other hashes
@@ -55,8 +51,15 @@ class HashedTexts:
         rows = self.rows(wanted)
         return rows[0] if rows else default
 
-    def _rows(self, wanted: str) -> tuple[int, ...]:
-        read, places, mask = self._read, self._places, self._mask
+
+def _finder(texts: Sequence[str] | NDArray[np.str_], hashes: NDArray[np.int64]) -> Callable[[str], tuple[int, ...]]:
+    """A function that finds the rows of a text; a method would hold itself, until the garbage collector comes."""
+    read: Callable[[int], str] = texts.item if isinstance(texts, np.ndarray) else texts.__getitem__
+    mask = (1 << (2 * len(texts)).bit_length()) - 1  # at least half of the places stay empty
+    places: Any = _places(hashes & mask, mask).data  # a memoryview: read faster than an array
+
+    @lru_cache(REMEMBERED)
+    def rows(wanted: str) -> tuple[int, ...]:
         found: list[int] = []
         place = hash(wanted) & mask
         while (row := places[place]) >= 0:
@@ -64,6 +67,8 @@ class HashedTexts:
                 found.append(row)
             place = (place + 1) & mask
         return tuple(found)
+
+    return rows
 
 
 def _places(wanted: NDArray[np.int64], mask: int) -> NDArray[np.int32]:
