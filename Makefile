@@ -6,6 +6,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; d
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
 ARGS ?=
 ON_EVERY_CORE ?= --numprocesses auto --maxprocesses 8 --dist worksteal
+SUDO ?= $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := $(VENV)/bin/python
@@ -18,7 +19,7 @@ DEMO_STAMP := $(or $(wildcard $(DEV_STAMP)),$(VENV)/.installed-demo-$(DEMO_KEY))
 DEMO_ONLY := $(filter-out $(DEV_STAMP),$(DEMO_STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint test test-all bench serve notebooks lock bento clean
+.PHONY: help install servers demo lint test test-all bench serve notebooks lock bento clean
 
 help: ## show this list
 	@echo "Qianmian needs Python 3.11 or newer (PYTHON=... selects one) and a C compiler."
@@ -29,6 +30,10 @@ demo: $(DEMO_STAMP) ## install the product, then run it end to end on Complete J
 
 install: $(DEV_STAMP) ## create .venv with all dependencies: the product, Spark and the test tools
 	@echo "$(VENV) is up to date. Next: . $(VENV)/bin/activate && qianmian --help"
+
+servers: ## install PostgreSQL and Redis with apt-get: tests start servers of their own, and skip what is not installed
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql redis-server
 
 lint: $(DEV_STAMP) ## check with ruff (lint and format), mypy (strict) and import-linter (layers)
 	$(PY) -m ruff check .

@@ -13,6 +13,7 @@ import typer
 
 from cli.console import Output
 from cli.demo_calls import Call, call_endpoints, choose_customers, show_calls
+from cli.demo_loop import close_loop, show_loop
 from cli.ingest import make_source, show_report
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import note_missing_timezone, utc_now
@@ -52,10 +53,11 @@ def demo(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, stop.
+    """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, next basket, stop.
 
-    A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing. With --quick, the
-    default workspace is a folder of its own, ./workspace-quick.
+    The next basket of a customer is sent as events, to an event log of the demo's own, and the answers before and after
+    are shown. A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing. With
+    --quick, the default workspace is a folder of its own, ./workspace-quick.
     """
     from features.data.ingest import ingest
     from features.data.lake import Lake
@@ -73,7 +75,7 @@ def demo(
     if quick:
         output.say(f"a sample of {QUICK_CUSTOMERS} of 2,469 households: all figures below are those of the sample")
     stage_timer = StageTimer(output)
-    with output.working(total=5, what="demo"):
+    with output.working(total=6, what="demo"):
         with stage_timer.stage("ingest"):
             report = ingest(located, source, settings, output.step)
         lake = Lake(located)
@@ -86,9 +88,13 @@ def demo(
             results = train(
                 located, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step
             )
-        with _server(stage_timer, located, output) as url, stage_timer.stage("HTTP calls"):
-            demo_customers = choose_customers(snapshot, lake)
-            calls = call_endpoints(url, demo_customers)
+        with _server(stage_timer, located, output) as url:
+            with stage_timer.stage("HTTP calls"):
+                demo_customers = choose_customers(snapshot, lake)
+                calls = call_endpoints(url, demo_customers)
+            with stage_timer.stage("next basket"):
+                user = {"user_id": demo_customers.regular, "user_source": SOURCE}
+                loop = close_loop(url, user, snapshot.as_of, lake, settings.serving.fresh_profiles)
     show_report(output, report)
     output.say(
         f"{snapshot.table.num_rows:,} customers, {len(snapshot.spec.names)} features, "
@@ -96,6 +102,7 @@ def demo(
     )
     show_results(output, results)
     show_calls(output, calls, demo_customers, lake)
+    show_loop(output, loop)
     output.table(
         "time of each stage",
         ["stage", "seconds"],
@@ -118,6 +125,7 @@ def demo(
             "ingest": report,
             "results": results,
             "calls": [call.as_dict() for call in calls],
+            "loop": loop.as_dict(),
             "next": next_commands,
             "refused": refused,
         }
@@ -161,13 +169,21 @@ def write_timezone(located: Workspace, timezone: str) -> None:
 
 @contextlib.contextmanager
 def _server(stage_timer: StageTimer, located: Workspace, output: Output) -> Iterator[str]:
-    """Run the real server on a free port; show the last lines of its log if it does not start."""
+    """Run the real server on a free port; show the last lines of its log if it does not start.
+
+    Its event log is a temporary one, so that the events of the demo do not stay in the workspace.
+    """
     from serving.server import running
 
-    with tempfile.TemporaryFile() as log, contextlib.ExitStack() as open_servers:
+    with (
+        tempfile.TemporaryFile() as log,
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.ExitStack() as open_servers,
+    ):
+        store = str(Path(folder, "events.db"))
         with stage_timer.stage("start the server"):
             try:
-                url = open_servers.enter_context(running(located, log=log))
+                url = open_servers.enter_context(running(located, log=log, online_store=store))
             except NotReady as error:
                 log.seek(0)
                 for line in log.read().decode(errors="replace").splitlines()[-LOG_LINES:]:

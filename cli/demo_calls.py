@@ -169,7 +169,7 @@ def show_calls(output: Output, calls: Sequence[Call], demo_customers: DemoCustom
     names = item_names(lake, {item["item_id"] for call in calls for item in call.answer.get("items", [])})
     for call in calls:
         output.say(f"{call.what}", markup=False)
-        output.say(f"POST {call.route} {_shorten(call.request)}  → 200 in {call.milliseconds:.1f} ms")
+        output.say(f"POST {call.route} {shorten(call.request)}  → 200 in {call.milliseconds:.1f} ms")
         if "items" in call.answer:
             _show_items(output, call.answer, names)
         elif call.route == "/v1/churn":
@@ -195,7 +195,8 @@ def item_names(lake: Lake, item_ids: set[str]) -> dict[str, tuple[str, str]]:
     return {row["item_id"]: (row["category"] or "", row["brand"] or "") for row in rows}
 
 
-def _shorten(body: dict[str, Any], most: int = 120) -> str:
+def shorten(body: dict[str, Any], most: int = 120) -> str:
+    """A request as JSON of at most so many characters."""
     text = json.dumps(body, ensure_ascii=False)
     return text if len(text) <= most else text[: most - 1] + "…"
 

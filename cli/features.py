@@ -68,7 +68,7 @@ def features(
         # profiles of an earlier date are only written to the file, so that the served ones do not move back
         publishes = out is None or published is None or moment >= published
         snapshot = (
-            ensure_snapshot(located, moment, settings, with_state=True)
+            ensure_snapshot(located, moment, settings)
             if publishes
             else snapshot_at(make_builder(lake, settings), moment, settings)
         )

@@ -56,15 +56,18 @@ def compact_log(
     from features.data.sources.event_log import lake_position
     from features.event_log import open_log
     from features.event_log.retention import removable_through
+    from features.profiles.snapshot import published_position
 
     position, as_of = lake_position(Lake(workspace)), known_before(workspace)
+    known = published_position(workspace)
     removed = {"events": 0, "identities": 0}
     if position is None:
         return {"log": None, "compacted": removed}
     with closing(open_log(location)) as log:
-        if as_of is not None and log.header().log_id == position.log_id:
+        if as_of is not None and known is not None and log.header().log_id == position.log_id == known.log_id:
             output.step("removing old events from the log")
-            through = removable_through(log, position.seq, as_of, KEEP_DAYS if keep_days is None else keep_days)
+            through = min(position.seq, known.seq)  # they differ if the lake is an older copy, or the profiles are
+            through = removable_through(log, through, as_of, KEEP_DAYS if keep_days is None else keep_days)
             days = settings.serving.event_identity_days
             removed = log.compact(through, days, utc_now().replace(tzinfo=UTC))._asdict()
         header = log.header()

@@ -1,4 +1,4 @@
-"""Conversions between days and seconds, days between two moments, and the staleness check."""
+"""Moments as numbers, conversions between days and seconds, days between two moments, and the staleness check."""
 
 from __future__ import annotations
 
@@ -7,6 +7,30 @@ from datetime import datetime, timedelta
 SECONDS_PER_DAY = 86_400
 MICROSECONDS_PER_SECOND = 1_000_000
 MICROSECONDS_PER_DAY = SECONDS_PER_DAY * MICROSECONDS_PER_SECOND
+EPOCH = datetime(1970, 1, 1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds since 1970 of a naive UTC moment.
+
+    Examples
+    --------
+    >>> microseconds(datetime(1970, 1, 2))
+    86400000000
+    """
+    return (moment - EPOCH) // MICROSECOND
+
+
+def moment_of(microseconds: int) -> datetime:
+    """The inverse of `microseconds`.
+
+    Examples
+    --------
+    >>> moment_of(86_400_000_000)
+    datetime.datetime(1970, 1, 2, 0, 0)
+    """
+    return EPOCH + timedelta(microseconds=microseconds)
 
 
 def days_between(start: datetime, end: datetime) -> float:

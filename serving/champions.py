@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
-from features.profiles.snapshot import Snapshot
+from features.profiles.snapshot import ONLINE_STATE_FOLDER, Snapshot
 from models.bundle import ModelBundle, verify
 from models.persist import is_mapped
 from models.recommend.scene import SCENES
@@ -290,7 +290,7 @@ def load_from_folder(folder: Path) -> Champions:
 
 
 def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
-    """Copy the champions that can be loaded and the current profiles into a new folder, atomically.
+    """Copy the champions that can be loaded and the current profiles, with online state, into a new folder, atomically.
 
     Raises
     ------
@@ -308,6 +308,9 @@ def export(workspace: Workspace, settings: Settings, folder: Path) -> Path:
             entries[job] = {"name": champion.name, "version": champion.version, "folder": f"models/{job}"}
         if champions.snapshot is not None:
             champions.snapshot.save(temporary / "snapshot")
+            state = champions.snapshot.online_state
+            if state is not None:
+                shutil.copytree(state, temporary / "snapshot" / ONLINE_STATE_FOLDER)
         write_json(
             temporary / INDEX_FILE,
             {

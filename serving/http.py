@@ -38,6 +38,7 @@ ERROR_FIELDS = frozenset({"code", "message", "field", "hint"})
 DRAIN_BYTES = 8_000_000
 ACCEPT_SECONDS = 30.0  # until events are stored; the log itself gives up earlier
 MOST_AFTER_SECONDS = 3  # after which senders of too many events, each another time, are told to try again
+MISSES_EVENTS = b"ready, but accepted events cannot be read at the moment\n"
 CLIENT_CLOSED = 499  # nginx's status for a client that hung up before it had sent its request
 
 
@@ -49,6 +50,10 @@ class ChampionsProvider(Accepting, Protocol):
 
     def why_not_ready(self) -> QianmianError | None:
         """Return that error, None when ready."""
+        ...
+
+    def misses_events(self) -> bool:
+        """Whether there may be accepted events that cannot be read now."""
         ...
 
 
@@ -207,7 +212,11 @@ STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
 
 
 class UniformErrorMiddleware:
-    """ASGI wrapper that gives every error the uniform format; other responses pass unchanged."""
+    """ASGI wrapper that gives every error the uniform format; other responses pass unchanged.
+
+    Only `/readyz` of a server that is ready says so if accepted events cannot be read. It stays 200, because the server
+    answers, and the others have lost the same log.
+    """
 
     def __init__(self, app: Application, models: ChampionsProvider) -> None:
         self.app = app
@@ -220,6 +229,7 @@ class UniformErrorMiddleware:
         error_start: Message | None = None
         body: list[bytes] = []
         started = False
+        misses_events = scope.get("path") == "/readyz" and self.models.misses_events()
 
         async def intercept_send(message: Message) -> None:
             nonlocal error_start, started
@@ -232,6 +242,10 @@ class UniformErrorMiddleware:
                 body.append(message.get("body", b""))
                 if not message.get("more_body", False):
                     await self._send_error(error_start, b"".join(body), send)
+                return
+            if misses_events:
+                if message["type"] == "http.response.start":
+                    await respond(send, 200, MISSES_EVENTS, content_type=b"text/plain; charset=utf-8")
                 return
             await send(message)
 

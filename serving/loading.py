@@ -104,6 +104,10 @@ class BackgroundLoader:
         """Return the error that `get` would raise, or that the server shuts down; else None."""
         return self._shut_down or (self._error if self._champions is None else None)
 
+    def misses_events(self) -> bool:
+        """Whether there are champions, and accepted events that they may not know because the log cannot be read."""
+        return self._champions is not None and self._champions.misses_events
+
     def shut_down(self) -> None:
         """Be ready no more; requests that still arrive get the champions."""
         self._shut_down = NotReady("the server is shutting down", hint="send the request to another server")

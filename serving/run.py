@@ -7,8 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from types import FrameType
 
-from features.event_log.location import ENVIRONMENT_VARIABLE as STORE_VARIABLE
-from features.event_log.location import absolute
 from qianmian.workspace import Workspace
 from serving.server import STOP_SECONDS, check_port, command, environment, own_home, stop
 
@@ -54,10 +52,7 @@ def serve(
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
-    variables = environment(workspace, workers)
-    if online_store is not None:
-        variables[STORE_VARIABLE] = absolute(online_store)
-    with own_home(workspace, variables) as (env, lock):
+    with own_home(workspace, environment(workspace, workers, online_store)) as (env, lock):
         return _serve(command(host, port), env, lock, shutdown_seconds + STOP_SECONDS)
 
 

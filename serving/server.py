@@ -20,6 +20,8 @@ from typing import IO
 import orjson
 
 from features.data.locking import try_lock
+from features.event_log.location import ENVIRONMENT_VARIABLE as STORE_VARIABLE
+from features.event_log.location import absolute
 from qianmian.errors import NotReady, UsageError
 from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace
 
@@ -35,13 +37,15 @@ def command(host: str = "127.0.0.1", port: int = 3000, target: str = SERVICE) ->
     return [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port)]
 
 
-def environment(workspace: Workspace | None, workers: int = 1) -> dict[str, str]:
-    """Return the environment of the server: that of this process, workspace and workers set, telemetry off."""
+def environment(workspace: Workspace | None, workers: int = 1, online_store: str | None = None) -> dict[str, str]:
+    """Return the environment of the server: that of this process, telemetry off, and the arguments, where given."""
     variables = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
     options = f"services.qianmian.workers={workers}"
     variables["BENTOML_CONFIG_OPTIONS"] = " ".join(filter(None, (os.environ.get("BENTOML_CONFIG_OPTIONS"), options)))
     if workspace is not None:
         variables[ENVIRONMENT_VARIABLE] = str(workspace.root)
+    if online_store is not None:
+        variables[STORE_VARIABLE] = absolute(online_store)
     return variables
 
 
@@ -109,6 +113,7 @@ def running(
     host: str = "127.0.0.1",
     port: int | None = None,
     workers: int = 1,
+    online_store: str | None = None,
     target: str = SERVICE,
     log: IO[bytes] | None = None,
     wait: bool = True,
@@ -123,12 +128,14 @@ def running(
         Workspace to serve; None for a Bento.
     port : int, optional
         Port to listen on; default: a free one.
+    online_store : str, optional
+        Path or URL of the event log; default: that of the settings.
     log : binary file, optional
         Receives the output of the server; default: discarded.
     wait : bool
         Wait until `/readyz` returns 200.
     env : mapping, optional
-        Environment of the server; default: `environment(workspace, workers)`, with `own_home` for a workspace.
+        Environment of the server; default: that of `environment`, with `own_home` for a workspace.
     cwd : Path, optional
         Working directory of the server.
 
@@ -142,7 +149,7 @@ def running(
     with contextlib.ExitStack() as stack:
         locks = []
         if env is None:
-            env = environment(workspace, workers)
+            env = environment(workspace, workers, online_store)
             if workspace is not None:  # a Bento is looked up in the home of the caller
                 env, lock = stack.enter_context(own_home(workspace, env))
                 locks.append(lock)

@@ -61,7 +61,7 @@ SHARED_TABLES = ("items", "contents")  # tables without customers
 
 def epoch_seconds(ts: ir.TimestampValue) -> ir.FloatingValue:
     """Whole seconds since 1970, as float64, because some engines return the quotient of integers as a decimal."""
-    return ts.epoch_seconds().cast("float64")
+    return ts.epoch_seconds().cast("float64").floor().cast("float64")  # DuckDB returns the fraction of a second too
 
 
 def days_before(cutoff: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.FloatingValue:

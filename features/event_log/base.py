@@ -86,6 +86,13 @@ class LogHeader(NamedTuple):
     last_seq: int
 
 
+class LogPosition(NamedTuple):
+    """A log, and the number up to which somebody has its events."""
+
+    log_id: str
+    seq: int
+
+
 class TailPage(NamedTuple):
     """Events after a number, with the header of the same moment."""
 
@@ -122,7 +129,14 @@ class EventLog(Protocol):
         ...
 
     def version(self) -> int:
-        """A number that differs whenever events were appended, by any process; cheap enough to ask every 5 ms."""
+        """A number that differs whenever events were appended, by any process."""
+        ...
+
+    def wait(self, after: int, seconds: float) -> None:
+        """Return when there may be an event with a number above `after`, at the latest after some seconds.
+
+        It costs nothing meanwhile. It may return for nothing, so `version` tells. One thread at a time may wait.
+        """
         ...
 
     def header(self) -> LogHeader:
@@ -133,8 +147,11 @@ class EventLog(Protocol):
         """The first `limit` events with a number above `after`, in order."""
         ...
 
-    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
-        """Events of some users, each the pair (source, source_user_id), with a number above `after`, in order."""
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
+        """Events of some users, each the pair (source, source_user_id), with a number above `after`, in order.
+
+        Of more than `most` events, those with the highest numbers.
+        """
         ...
 
     def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
-from features.event_log.base import AcceptedEvent, Stored
+from features.event_log.base import AcceptedEvent, EventLog, Stored
 from features.event_log.identity import IdentifiedEvent, identify
 from qianmian.errors import Overloaded, StorageError
 
@@ -116,6 +117,40 @@ class GroupCommit:
                 count += 1
             calls, self._calls = self._calls[:count], self._calls[count:]
             return calls
+
+
+class GroupCommitLog(EventLog):
+    """The writing side of a log whose callers share transactions; a store adds how one of them is committed.
+
+    Parameters
+    ----------
+    max_waiting : int
+        Events that may wait in this process.
+    """
+
+    def __init__(self, max_waiting: int) -> None:
+        self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+
+    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """Store events, and wait until they are durable."""
+        return self._group.append(events)
+
+    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
+        """The same for a coroutine."""
+        return await self._group.append_async(events)
+
+    def close(self) -> None:
+        """Store what waits, then close all connections."""
+        self._group.close()
+        self._disconnect()
+
+    @abstractmethod
+    def _commit(self, batch: list[IdentifiedEvent]) -> list[Stored]:
+        """Make a batch durable; called by one thread only."""
+
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close all connections."""
 
 
 def _answer(calls: Iterable[QueuedCall], results: Iterable[Result]) -> None:

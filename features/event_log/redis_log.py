@@ -25,14 +25,13 @@ from features.event_log.base import (
     MAX_WAITING,
     AcceptedEvent,
     Compacted,
-    EventLog,
     LoggedEvent,
     LogHeader,
     Status,
     Stored,
     TailPage,
 )
-from features.event_log.group_commit import GroupCommit
+from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent, identify
 from qianmian.errors import StorageError, StorageFull
 from qianmian.times import SECONDS_PER_DAY
@@ -40,6 +39,7 @@ from qianmian.times import SECONDS_PER_DAY
 logger = logging.getLogger(__name__)
 
 COMPACTED_AT_ONCE = 1_000
+GET_SECONDS = 0.25  # for the events of a customer, whose request waits for them on the event loop of a server
 STATUSES: tuple[Status, ...] = ("new", "duplicate", "conflict")
 # the braces put all keys into one slot of a cluster, which a script needs
 PREFIX = "{qianmian:events}:"
@@ -47,7 +47,7 @@ HEADER, STREAM, IDENTITIES, REMOVED = (PREFIX + name for name in ("header", "str
 SAFE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
 
 
-class RedisLog(EventLog):
+class RedisLog(GroupCommitLog):
     """Events in a database of a Redis server (6.2 or newer), which holds no other log.
 
     Parameters
@@ -56,40 +56,29 @@ class RedisLog(EventLog):
         `redis://[[user]:password@]host[:port][/database]`, or `rediss://` for TLS.
     max_waiting : int, default 20_000
         Events that may wait in this process.
-    timeout_s : float, default 5
-        How long a command may take.
+    timeout_s : float, default 2
+        How long a command may take, but for `get`, which fails after `GET_SECONDS`.
     """
 
-    def __init__(self, url: str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 5.0) -> None:
-        # sent again once after a lost connection: an event that had arrived is then a duplicate
-        client = redis.Redis.from_url(
-            str(url), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
-        )
-        self._client: Any = client
+    def __init__(self, url: str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 2.0) -> None:
+        self._timeout_s = timeout_s
+        client = self._client = _client(str(url), timeout_s)
+        self._getting = _client(str(url), min(timeout_s, GET_SECONDS))
         at = client.connection_pool.connection_kwargs
         self._where = f"redis://{at.get('host', 'localhost')}:{at.get('port', 6379)}/{at.get('db', 0)}"  # no password
         self._append_script = client.register_script(scripts.APPEND)
-        self._events_script = client.register_script(scripts.EVENTS_OF)
+        self._events_script = self._getting.register_script(scripts.EVENTS_OF)
         self._remove_script = client.register_script(scripts.REMOVE)
         self._forget_script = client.register_script(scripts.FORGET)
         self._log_id: str | None = None
         self._opening = threading.Lock()
         self._open()
         self._warn_unless_durable()
-        self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+        super().__init__(max_waiting)
 
-    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """Store events; how durable they are then is a setting of the server."""
-        return self._group.append(events)
-
-    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """The same for a coroutine."""
-        return await self._group.append_async(events)
-
-    def close(self) -> None:
-        """Store what waits, then close the connections."""
-        self._group.close()
+    def _disconnect(self) -> None:
         self._client.close()
+        self._getting.close()
 
     # ---- opening -----------------------------------------------------------------------------------------------------
 
@@ -171,6 +160,12 @@ class RedisLog(EventLog):
         """The last number, in one round trip to the server."""
         return self.header().last_seq
 
+    def wait(self, after: int, seconds: float) -> None:
+        """Let the server answer when there is an event with a higher number, or time is up."""
+        seconds = min(seconds, self._timeout_s / 2)  # a later answer would be none
+        with self._errors():
+            self._client.xread({STREAM: f"{after}-0"}, count=1, block=max(1, round(seconds * 1e3)))
+
     def header(self) -> LogHeader:
         """State of the log."""
         with self._errors():
@@ -184,11 +179,13 @@ class RedisLog(EventLog):
             header, entries = pipeline.execute()
         return TailPage(self._header(header), [_logged(key, fields) for key, fields in entries])
 
-    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
-        """Events of some users after a number, in order."""
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
+        """Events of some users after a number, in order; the last ones, if there are more than `most`."""
+        keys = [STREAM, *(_user_key(*user) for user in dict.fromkeys(users))]
         with self._errors():
-            entries = self._events_script([STREAM, *(_user_key(*user) for user in dict.fromkeys(users))], [after])
-        return sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
+            entries = self._events_script(keys, [after, -1 if most is None else most])
+        found = sorted(_logged(key, dict(zip(values[::2], values[1::2], strict=True))) for key, values in entries)
+        return found if most is None else found[max(0, len(found) - most) :]
 
     # ---- compaction --------------------------------------------------------------------------------------------------
 
@@ -218,6 +215,12 @@ class RedisLog(EventLog):
         with self._errors():
             while (done := self._forget_script([REMOVED, IDENTITIES], [until])) >= 0:
                 yield done
+
+
+def _client(url: str, timeout_s: float) -> Any:
+    # sent again once after a lost connection, not after a timeout: an event that had arrived is then a duplicate
+    again = Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
+    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again)
 
 
 def _user_key(source: str, source_user_id: str) -> str:

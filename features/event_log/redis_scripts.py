@@ -32,11 +32,12 @@ end
 return answers
 """
 
-# KEYS: stream, then the sorted set of each user. ARGV: a number. Returns the entries of the stream after that number.
+# KEYS: stream, then the sorted set of each user. ARGV: a number, and how many entries to return of each user, -1 for
+# all. Returns the last entries of the stream after that number.
 EVENTS_OF = """
 local entries = {}
 for n = 2, #KEYS do
-    for _, seq in ipairs(redis.call('ZRANGEBYSCORE', KEYS[n], '(' .. ARGV[1], '+inf')) do
+    for _, seq in ipairs(redis.call('ZREVRANGEBYSCORE', KEYS[n], '+inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
         entries[#entries + 1] = redis.call('XRANGE', KEYS[1], seq .. '-0', seq .. '-0')[1]
     end
 end

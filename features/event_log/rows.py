@@ -7,7 +7,6 @@ and every other one a row of `events`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -15,9 +14,8 @@ import orjson
 
 from features.event_log.base import AcceptedEvent
 from qianmian.schema import AVAILABILITY, CONSENT
+from qianmian.times import microseconds, moment_of
 
-EPOCH = datetime(1970, 1, 1)
-MICROSECOND = timedelta(microseconds=1)
 NO_CUSTOMER = ""  # the user id in the log of an event about an item
 # the same row always has the same bytes, by which a log tells a duplicate from another event
 OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -90,6 +88,7 @@ def encode(row: EventRow) -> AcceptedEvent:
 
     Examples
     --------
+    >>> from datetime import datetime
     >>> values = {"source": "shop", "source_user_id": "u1", "ts": datetime(2026, 5, 1, 12), "event_type": "view"}
     >>> encode(EventRow("events", values, "e1")).body[:44]
     b'{"row":{"event_type":"view","source":"shop",'
@@ -99,7 +98,7 @@ def encode(row: EventRow) -> AcceptedEvent:
         values["source"],
         row.event_id,
         values["source_user_id"],
-        (values["ts"] - EPOCH) // MICROSECOND,
+        microseconds(values["ts"]),
         orjson.dumps({"table": row.table, "row": values}, option=OPTIONS),
     )
 
@@ -107,5 +106,5 @@ def encode(row: EventRow) -> AcceptedEvent:
 def decode(event: AcceptedEvent) -> EventRow:
     """Return the row of an event of the log."""
     body = orjson.loads(event.body)
-    body["row"]["ts"] = EPOCH + timedelta(microseconds=event.ts)
+    body["row"]["ts"] = moment_of(event.ts)
     return EventRow(body["table"], body["row"], event.event_id)

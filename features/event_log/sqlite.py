@@ -16,13 +16,13 @@ from features.event_log.base import (
     MAX_WAITING,
     AcceptedEvent,
     Compacted,
-    EventLog,
     LoggedEvent,
     LogHeader,
     Stored,
     TailPage,
 )
-from features.event_log.group_commit import GroupCommit
+from features.event_log.file_changes import FileChanges
+from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent
 from features.event_log.sqlite_file import (
     CHECKPOINT_PAGES,
@@ -45,7 +45,7 @@ PAUSE_SECONDS = 0.003  # between them, in which other writers get the lock
 COLUMNS = "seq, source, event_id, source_user_id, ts, body"
 
 
-class SqliteLog(EventLog):
+class SqliteLog(GroupCommitLog):
     """Events in a SQLite database with a write-ahead log that is synchronised at each commit.
 
     A process has one writing connection, used by the thread of its `GroupCommit`, and one for reading. Both are opened
@@ -68,27 +68,23 @@ class SqliteLog(EventLog):
         self._reader: sqlite3.Connection | None = None
         self._reader_file = self._readers_opened = 0
         self._reader_lock = threading.Lock()
+        self._changes: FileChanges | None = None
+        self._waiting = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._writer_file = self._pages_written = 0
         with storage_errors(self.path), writing(self.path, timeout_s):
             create(self.path)
             connect(self.path, timeout_s).close()  # checks it
-        self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+        super().__init__(max_waiting)
 
-    def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """Store events; returns when they are in the synchronised write-ahead log."""
-        return self._group.append(events)
-
-    async def append_async(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
-        """The same for a coroutine."""
-        return await self._group.append_async(events)
-
-    def close(self) -> None:
-        """Store what waits, then close the connections."""
-        self._group.close()
+    def _disconnect(self) -> None:
         self._close_writer()
         with self._reader_lock:
             self._close_reader()
+        with self._waiting:
+            if self._changes is not None:
+                self._changes.close()
+                self._changes = None
 
     # ---- writing: the thread of the group commit only ----------------------------------------------------------------
 
@@ -149,6 +145,17 @@ class SqliteLog(EventLog):
         with self._reading() as connection:
             return self._readers_opened << 32 | pragma(connection, "data_version")
 
+    def wait(self, after: int, seconds: float) -> None:
+        """Return when a process has left `writing` since the last call: its lock file is closed after the commit.
+
+        The write to the write-ahead log is no sign, because a reader that it wakes up comes before the commit.
+        """
+        with self._waiting, storage_errors(self.path):
+            if self._changes is None:
+                self._changes = FileChanges(self.path)
+                return  # what was written before is not told
+            self._changes.wait(seconds)
+
     def header(self) -> LogHeader:
         """State of the log."""
         with self._reading() as connection:
@@ -162,14 +169,17 @@ class SqliteLog(EventLog):
             ).fetchall()
             return TailPage(read_header(connection), _logged(rows))
 
-    def get(self, users: Sequence[tuple[str, str]], after: int = 0) -> list[LoggedEvent]:
-        """Events of some users after a number, in order."""
-        query = f"SELECT {COLUMNS} FROM events WHERE source = ? AND source_user_id = ? AND seq > ?"
+    def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
+        """Events of some users after a number, in order; the last ones, if there are more than `most`."""
+        of_user = "source = ? AND source_user_id = ? AND seq > ?"
+        query = f"SELECT {COLUMNS} FROM events WHERE {of_user} ORDER BY seq DESC LIMIT ?"
+        limit = -1 if most is None else most
         rows: list[Any] = []
         with self._reading() as connection:
             for source, source_user_id in dict.fromkeys(users):
-                rows += connection.execute(query, (source, source_user_id, after))
-        return _logged(sorted(rows))  # by seq, which comes first and is unique
+                rows += connection.execute(query, (source, source_user_id, after, limit))
+        rows.sort()  # by seq, which comes first and is unique
+        return _logged(rows if most is None else rows[max(0, len(rows) - most) :])
 
     # ---- compaction --------------------------------------------------------------------------------------------------
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from datetime import datetime
+from functools import partial
 
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.data.lake import Lake
+from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles.snapshot import (
-    ONLINE_STATE_FOLDER,
     Snapshot,
-    current_snapshot_name,
     load_current,
     publish,
     verdicts_of,
@@ -20,14 +21,17 @@ from features.profiles.snapshot import (
 from features.profiles.tags.tagging import make_tags, missing_rows, tags_digest
 from qianmian.errors import ArtifactError, WorkspaceError
 from qianmian.settings import Settings
-from qianmian.workspace import Workspace, atomic_path
+from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 
-def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
-    """Build profiles and tags at `as_of` in memory, without writing them."""
-    built: ProfileBuild = builder.build(as_of)
+def build_snapshot(
+    builder: Builder, as_of: datetime, settings: Settings, built: ProfileBuild | None = None
+) -> Snapshot:
+    """Build profiles and tags at `as_of` in memory, without writing them; only the tags if the features are given."""
+    event_log = lake_position(builder.lake)  # first: what is ingested meanwhile may be missing
+    built = built or builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     unrecorded = missing_rows(builder, built, settings)
     tags, facts = make_tags(builder, built, settings, unrecorded)
@@ -45,13 +49,15 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
         facts,
         checked,
         unrecorded,
+        event_log=event_log,
     )
 
 
-def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, with_state: bool = False) -> Snapshot:
-    """The current snapshot if it is up to date; otherwise build and publish a new one.
+def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -> Snapshot:
+    """The current snapshot if it is up to date; otherwise build and publish a new one, with its online state.
 
-    A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same.
+    A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same. If only
+    the tags differ, the features and the online state are those of the current snapshot.
 
     Parameters
     ----------
@@ -61,35 +67,43 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings, w
         Cutoff, naive UTC.
     settings : Settings
         Settings of features and tags.
-    with_state : bool
-        Also build the online state of the same features (`features.compute.online`) in the subfolder `state`.
     """
     builder = make_builder(Lake(workspace), settings)
-    snapshot = _reusable_snapshot(builder, as_of, settings)
-    if snapshot is None:
-        snapshot = build_snapshot(builder, as_of, settings)
-        publish(workspace, snapshot)
-    folder = workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER
-    if with_state and not folder.exists():
-        with atomic_path(folder) as temporary:
-            build_state(builder, as_of, snapshot.spec.features).save(temporary)
+    current = _same_features(builder, as_of)
+    snapshot = _with_new_tags(builder, as_of, settings, current)
+    state = None if current is None else current.online_state
+    if state is None:
+        publish(workspace, snapshot, build_state(builder, as_of, snapshot.spec.features).save)
+    elif snapshot is not current:
+        publish(workspace, snapshot, partial(shutil.copytree, state))
     return snapshot
 
 
 def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
-    return _reusable_snapshot(builder, as_of, settings) or build_snapshot(builder, as_of, settings)
+    return _with_new_tags(builder, as_of, settings, _same_features(builder, as_of))
 
 
-def _reusable_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot | None:
-    workspace = builder.lake.workspace
+def _with_new_tags(builder: Builder, as_of: datetime, settings: Settings, current: Snapshot | None) -> Snapshot:
+    """The current snapshot if its tags are up to date, too; else a new one, with its features if there is one."""
+    if current is None:
+        return build_snapshot(builder, as_of, settings)
+    if current.tags_digest == tags_digest(settings, builder.lake.workspace):
+        return current
+    spec = current.spec
+    built = ProfileBuild(current.table, spec.features, current.unsupported, as_of, spec.timezone)
+    return build_snapshot(builder, as_of, settings, built)
+
+
+def _same_features(builder: Builder, as_of: datetime) -> Snapshot | None:
+    """The current snapshot, if a new build would have the same features and the same values."""
     try:
-        snapshot = load_current(workspace)
-        same = snapshot.as_of == as_of and snapshot.data_digest == builder.lake.digest
-        same = same and snapshot.spec.timezone == builder.timezone
-        declared = tags_digest(settings, workspace)
-        if same and snapshot.tags_digest == declared and snapshot.spec.features == builder.supported(as_of=as_of)[0]:
-            return snapshot
+        current = load_current(builder.lake.workspace)
+        same = current.as_of == as_of and current.data_digest == builder.lake.digest
+        if same and current.spec.timezone == builder.timezone:
+            features, unsupported = builder.supported(as_of=as_of)
+            if (current.spec.features, current.unsupported) == (features, unsupported):
+                return current
     except (WorkspaceError, ArtifactError) as error:
         logger.info("profiles=rebuilt reason=%s", error.message)
     return None

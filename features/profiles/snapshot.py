@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from features.arrow_column import ArrowColumn, EncodedColumn, TextColumn
 from features.compute.spec import FeatureSpec, UserFeatures
+from features.event_log.base import LogPosition
 from features.hashed_texts import HashedTexts
 from features.id_map import CustomerMap
 from features.profiles.tags.checked import read_verdicts
@@ -37,7 +38,7 @@ from qianmian.times import is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
-ONLINE_STATE_FOLDER = "state"  # subfolder with the online state, if it was built
+ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -89,6 +90,8 @@ class Snapshot:
         Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
     folder : Path or None
         Where it was read from; None for a new build.
+    event_log : LogPosition or None
+        Up to where the lake had the accepted events when it was built; None if it had none.
     """
 
     table: pa.Table
@@ -103,6 +106,7 @@ class Snapshot:
     checked: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Path | None = None
+    event_log: LogPosition | None = None
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -119,6 +123,12 @@ class Snapshot:
         """
         spec.check_timezone(self.spec.timezone)
         return UserFeatures.from_table(self.table, self.spec.features, self.as_of, spec)
+
+    @property
+    def online_state(self) -> Path | None:
+        """Folder of the online state (`features.compute.online`); None if there is none."""
+        folder = None if self.folder is None else self.folder / ONLINE_STATE_FOLDER
+        return folder if folder is not None and folder.exists() else None
 
     @cached_property
     def one_ids(self) -> Sequence[str]:
@@ -150,7 +160,7 @@ class Snapshot:
         users = self._user_ids
         rows = users.index.rows(user_id)
         if user_source is not None:
-            rows = [row for row in rows if users.sources[row] == user_source]
+            rows = tuple(row for row in rows if users.sources[row] == user_source)
         if len(rows) == 1:  # nearly always
             return users.one_ids[rows[0]]
         one_ids = {users.one_ids[row] for row in rows}
@@ -210,6 +220,7 @@ class Snapshot:
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
             "checked": self.checked,
             "unrecorded": self.unrecorded,
+            "event_log": self.event_log._asdict() if self.event_log is not None else None,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -239,9 +250,15 @@ class Snapshot:
                 # snapshots of earlier versions do not name them
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
                 folder,
+                _position(facts),
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error
+
+
+def _position(facts: Mapping[str, Any]) -> LogPosition | None:
+    found = facts.get("event_log")  # snapshots of earlier versions do not have it
+    return LogPosition(**found) if found is not None else None
 
 
 def _read_tags(path: Path) -> dict[str, ArrowColumn[TagValue]]:
@@ -292,13 +309,18 @@ def verdicts_of(workspace: Workspace, settings: Settings | None = None) -> dict[
         return {}
 
 
-def publish(workspace: Workspace, snapshot: Snapshot) -> Path:
-    """Write the snapshot under ``online/`` and make it current; the previous one is kept, older ones are removed."""
+def publish(workspace: Workspace, snapshot: Snapshot, save_state: Callable[[Path], object] | None = None) -> Path:
+    """Write the snapshot under ``online/`` and make it current; the previous one is kept, older ones are removed.
+
+    `save_state` writes the online state into a folder; without it, `/v1/profile` has no fresh tags.
+    """
     # a new name each time, so that publishing the same profiles again replaces a damaged copy
     name = f"{snapshot.as_of:%Y%m%dT%H%M%S}-{snapshot.data_digest}-{uuid.uuid4().hex[:8]}"
     folder = workspace.online / name
     with atomic_path(folder) as temporary:
         snapshot.save(temporary)
+        if save_state is not None:
+            save_state(temporary / ONLINE_STATE_FOLDER)
     try:
         before = current_snapshot_name(workspace)
     except ArtifactError:
@@ -344,4 +366,13 @@ def published_as_of(workspace: Workspace) -> datetime | None:
     try:
         return load_current(workspace).as_of
     except (WorkspaceError, ArtifactError):
+        return None
+
+
+def published_position(workspace: Workspace) -> LogPosition | None:
+    """Up to where the published profiles know the accepted events; None if they know none, or cannot be read."""
+    try:
+        name = current_snapshot_name(workspace)
+        return _position(read_facts(workspace.online / name)) if name is not None else None
+    except ArtifactError:
         return None

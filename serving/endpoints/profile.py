@@ -8,10 +8,12 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from features.profiles.tags.declare import TagValue
+from qianmian.errors import InvalidRequest
 from qianmian.schema import TAG_CATEGORIES
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
+from serving.recommending.recent import parse_time
 from serving.requests import UserRequest
 from serving.responses import Response, ResponseBody, snapshot_metadata, utc_text
 from serving.users import ResolvedUser, resolve_user
@@ -19,6 +21,13 @@ from serving.users import ResolvedUser, resolve_user
 
 class ProfileRequest(UserRequest):
     """Look up the tags of one customer."""
+
+    now: str | None = Field(
+        None,
+        max_length=40,
+        description="moment of the tags that are computed with accepted events, ISO 8601; later events do not count. "
+        "Default: the moment of the request",
+    )
 
 
 class TagEntry(BaseModel):
@@ -50,20 +59,47 @@ class ProfileResponse(Response):
 def handle(champions: Champions, request: ProfileRequest, now: datetime) -> ResponseBody:
     """Return the tags of one customer."""
     customers = champions.customers
-    user = resolve_user(champions, request)
+    user, moment = resolve_user(champions, request), named_moment(champions, request) or now
     row = customers.user_map.row(user.one_id)
-    facts = customers.facts_of(row, now) if row >= 0 else {}
-    fresh = fresh_tags(champions, user, now) if row >= 0 else {}
+    facts = customers.facts_of(row, moment) if row >= 0 else {}
+    fresh = fresh_tags(champions, user, moment) if row >= 0 else {}
     tags = {
         category: {
             name: {**entry, "as_of": utc_text(entry["as_of"])}
             if name not in fresh
-            else {**entry, "value": fresh[name], "as_of": utc_text(now), "stale": False}
+            else {**entry, "value": fresh[name], "as_of": utc_text(moment), "stale": False}
             for name, entry in facts.get(category, {}).items()
         }
         for category in TAG_CATEGORIES
     }
     return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
+
+
+def check(champions: Champions, request: ProfileRequest) -> ResolvedUser:
+    """Resolve the user id of a request, and check its moment."""
+    named_moment(champions, request)
+    return resolve_user(champions, request)
+
+
+def named_moment(champions: Champions, request: ProfileRequest) -> datetime | None:
+    """The moment that a request names, naive UTC.
+
+    Raises
+    ------
+    InvalidRequest
+        It is no time, or before the profiles.
+    """
+    if request.now is None:
+        return None
+    moment, as_of = parse_time(request.now, "now"), champions.customers.as_of
+    if moment < as_of:
+        raise InvalidRequest(
+            "now: earlier than the as_of of the profiles",
+            got=request.now,
+            allowed=f"{utc_text(as_of)} or later",
+            field="now",
+        )
+    return moment
 
 
 def fresh_tags(champions: Champions, user: ResolvedUser, now: datetime) -> Mapping[str, TagValue]:
@@ -73,7 +109,7 @@ def fresh_tags(champions: Champions, user: ResolvedUser, now: datetime) -> Mappi
     live = champions.live
     assert live is not None
     assert user.one_id is not None
-    rows = live.rows(user.one_id, user.user_id, user.user_source)
+    rows = live.rows_after_build(user.one_id)
     return live.fresh_tags(champions.settings).of(user.one_id, rows, now) if rows else {}
 
 
@@ -92,6 +128,6 @@ ENDPOINT = Endpoint(
     handle,
     snapshot_metadata,
     lambda _: costs.PROFILE_MS,
-    check=resolve_user,
+    check=check,
     is_heavy=lambda champions, request: has_events(champions, resolve_user(champions, request)),
 )

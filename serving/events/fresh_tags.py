@@ -24,7 +24,6 @@ from qianmian.settings import Settings
 logger = logging.getLogger(__name__)
 
 FROM_EVENTS = frozenset({"events", "lines", "orders", "refunds"})  # views of what is accepted as events
-CANCELLED = "cancelled"
 KNOWN_AT_BUILD = frozenset({"profiles"})  # attributes of a customer, which a tag may combine with events
 
 
@@ -122,16 +121,8 @@ class FreshTags:
 
 
 def _by_table(rows: Iterable[EventRow]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table, without order lines that were cancelled later: the lake has the last status of a line."""
+    """The rows of each table, in their order."""
     found: dict[str, list[dict[str, Any]]] = {}
     for table, row, _ in rows:
         found.setdefault(table, []).append(row)
-    lines = found.get("transactions", [])
-    cancelled = {_line(row) for row in lines if row["status"] == CANCELLED}
-    if cancelled:
-        found["transactions"] = [row for row in lines if _line(row) not in cancelled]
     return found
-
-
-def _line(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    return row["source"], row["order_id"], row["line_no"]

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from features.event_log.base import EventLog, LoggedEvent
+from features.event_log.base import EventLog, LoggedEvent, LogPosition
 from features.event_log.rows import EventRow, decode
 from features.event_log.tail import ReaderBehind, Tail
 from features.profiles.snapshot import Snapshot
@@ -26,20 +26,23 @@ from serving.events.fresh_tags import FreshTags
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.005  # at least, between two looks
+WAIT_SECONDS = 0.2  # at most, for an event
 RETRY_SECONDS = 0.2  # between two looks while the log cannot be read
 FORGET_SECONDS = 60.0  # between two looks whether events were removed from the log
+MOST_EVENTS = 2_000  # of a customer, the last ones: what a program has sent must not stop the answers to others
 PAGE = 500  # events that are read at a time; a request that reads meanwhile waits for one page
 User = tuple[str, str]  # source, source_user_id
 NONE: tuple[User, ...] = ()
 
 
 class ReadRows(NamedTuple):
-    """The events of a customer that were read, up to a number in the log."""
+    """The events of a customer that were read, up to a number in the log, and the number of each."""
 
     generation: int
     through: int
     rows: tuple[EventRow, ...]
+    numbers: tuple[int, ...]
 
 
 class LiveEvents:
@@ -103,26 +106,36 @@ class LiveEvents:
             view.add(list(self._last))
             return view
 
-    def rows(self, users: tuple[User, ...]) -> tuple[EventRow, ...]:
-        """The events of some user ids in the order of their acceptance; reads the log only for those not read yet."""
+    def position(self) -> LogPosition | None:
+        """Up to where this process knows the log; None as long as it knows nothing of it."""
+        tail = self._tail
+        return LogPosition(tail.log_id, tail.after) if tail is not None and tail.log_id is not None else None
+
+    def read(self, users: tuple[User, ...]) -> ReadRows:
+        """The last `MOST_EVENTS` events of some user ids in the order of their acceptance.
+
+        The log is read only for those that were not read yet.
+        """
         generation, last = self._generation, max((self._last.get(user, 0) for user in users), default=0)
         with self._read_lock:
             known = self._read.get(users)
             if known is not None:
                 self._read.move_to_end(users)
         if known is None or known.generation != generation:
-            known = ReadRows(generation, 0, ())
+            known = ReadRows(generation, 0, (), ())
         if last <= known.through or self.lost or self._log is None:
-            return known.rows
+            return known
         try:
-            new = self._log.get(users, known.through)
+            new = self._log.get(users, known.through, MOST_EVENTS)
         except QianmianError as error:
             self._lose(error)
-            return known.rows
+            return known
         through = max(last, new[-1].seq if new else 0)
-        known = ReadRows(generation, through, (*known.rows, *(decode(event) for _, event in new)))
+        rows = (*known.rows, *(decode(event) for _, event in new))
+        numbers = (*known.numbers, *(seq for seq, _ in new))
+        known = ReadRows(generation, through, rows[-MOST_EVENTS:], numbers[-MOST_EVENTS:])
         self._keep(users, known)
-        return known.rows
+        return known
 
     def _keep(self, users: tuple[User, ...], read: ReadRows) -> None:
         with self._read_lock:
@@ -140,6 +153,8 @@ class LiveEvents:
     def _run(self) -> None:
         while not self._closed.wait(RETRY_SECONDS if self.lost else POLL_SECONDS):
             try:
+                if self._tail is not None and not self.lost:
+                    self._tail.wait(WAIT_SECONDS)
                 self._follow()
             except ReaderBehind as error:
                 logger.warning("live_events=restarted reason=%s", error)
@@ -269,7 +284,23 @@ class LiveCustomers:
     def rows(self, one_id: str | None, user_id: str, user_source: str | None) -> tuple[EventRow, ...]:
         """The accepted events of a customer in the order of their acceptance; see `users`."""
         users = self.users(one_id, user_id, user_source)
-        return self._events.rows(users) if users else ()
+        return self._events.read(users).rows if users else ()
+
+    def rows_after_build(self, one_id: str) -> tuple[EventRow, ...]:
+        """The accepted events of a customer that the profiles do not have, in the order of their acceptance.
+
+        The lake of the profiles had the others, or what an export has said in their place; those with a time from the
+        `as_of` of the profiles on are not in them all the same.
+        """
+        users, built, at = self.users(one_id, "", None), self.snapshot.event_log, self._events.position()
+        if not users:
+            return ()
+        read = self._events.read(users)
+        if built is None or at is None or built.log_id != at.log_id:
+            return read.rows
+        as_of = self.snapshot.as_of
+        pairs = zip(read.rows, read.numbers, strict=True)
+        return tuple(row for row, number in pairs if number > built.seq or row.values["ts"] >= as_of)
 
     def fresh_tags(self, settings: Settings) -> FreshTags:
         """What computes tags of these profiles anew, made once."""

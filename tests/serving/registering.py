@@ -15,10 +15,9 @@ import pandas as pd
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
-from features.profiles.building import build_snapshot
+from features.profiles.building import ensure_snapshot
 from features.profiles.lifecycle import stages_of_build
 from features.profiles.purchase_process.fitting import process_of
-from features.profiles.snapshot import publish
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
@@ -141,9 +140,9 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.Da
 
 
 def register_all(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
-    """A workspace with published profiles and one registered version of every model."""
+    """A workspace with published profiles, their online state, and one registered version of every model."""
     bundles = fit_bundles(workspace, as_of, **options)
-    publish(workspace, build_snapshot(Builder(Lake(workspace), FEATURES), as_of, Settings()))
+    ensure_snapshot(workspace, as_of, Settings())
     for job, bundle in bundles.items():
         register(workspace, job, bundle)
     return bundles

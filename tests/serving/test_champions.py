@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from features.compute.online import OnlineState
 from features.data.lake import Lake
 from features.definitions import FEATURES
 from features.profiles.snapshot import Snapshot
@@ -272,6 +273,7 @@ def test_an_endpoint_without_a_model_says_what_to_run(champions):
 
 def test_an_export_answers_the_same_without_the_workspace(workspace, champions, buyers, tmp_path):
     loaded = load_from_folder(export(workspace, Settings(), tmp_path / "exported"))
+    assert OnlineState.load(loaded.snapshot.online_state).as_of == loaded.snapshot.as_of, "for fresh tags"
     for route, fields in {
         "/recommendations": {"user_id": buyers[0]},
         "/churn": {"user_ids": buyers[:5], "explain": True},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +220,43 @@ def test_a_full_disk_is_a_507_and_what_was_acknowledged_stays(loader):
     assert log.header().last_seq == 1
     ((status, body, _),) = post(loader, many)
     assert (status, body["accepted"], body["duplicates"]) == (200, 60, 0)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB; only root can mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_takes_events_again_when_there_is_room(small_disk, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(small_disk / "events.db"))
+    loader = BackgroundLoader(lambda: None, store=OnlineStore())  # type: ignore[arg-type, return-value]
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 800_000)
+    acknowledged: list[str] = []
+    for call in range(100):
+        ids = [f"{call}-{n}" for n in range(40)]
+        ((status, body, _),) = post(loader, {"events": [event(name, page="p" * 900) for name in ids]})
+        if status != 200:
+            break
+        acknowledged += ids
+    assert (status, body["error"]["code"]) == (507, "storage_full")
+    assert len(acknowledged) >= 80
+    log = loader.store.open()
+    assert [logged.event.event_id for logged in log.tail(0, 10_000).events] == acknowledged
+    ballast.unlink()
+    ((status, body, _),) = post(loader, {"events": [event(name, page="p" * 900) for name in ids]})
+    assert (status, body["accepted"], body["duplicates"]) == (200, 40, 0)
+    log.close()
+    log = open_log(small_disk / "events.db")  # as after a restart
+    assert [logged.event.event_id for logged in log.tail(0, 10_000).events] == [*acknowledged, *ids]
+    log.close()
 
 
 def test_too_many_waiting_events_are_a_429_with_retry_after(loader, tmp_path):

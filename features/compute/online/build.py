@@ -24,6 +24,7 @@ from features.compute.algebra import (
 )
 from features.compute.builder import Builder
 from features.compute.compile_ibis import all_of, compile_features, row_filter
+from features.compute.online.order_lines import MONEY
 from features.compute.online.plan import NULL_TEXT, OnlinePlan
 from features.compute.online.state import (
     DATE_ONLY,
@@ -33,11 +34,10 @@ from features.compute.online.state import (
     ItemAttributes,
     OnlineState,
     Ragged,
-    microseconds,
 )
 from features.compute.views import Views, first_part, timestamp, view_with
 from features.id_map import IdMap
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY, microseconds
 
 NO_TIMESTAMP = np.iinfo(np.int64).min
 ORDER_COLUMNS = ("ts", DATE_ONLY, "lines", "units", "amount", "discount", "coupon_discount", "store_id", "channel")
@@ -196,6 +196,8 @@ def _tail_rows(
     if DATE_ONLY in t.columns and named.intersection(TIME_COLUMNS):
         named.add(DATE_ONLY)
     columns = named - set(DERIVED_COLUMNS) | {"ts"}
+    if view == "lines":
+        columns |= set(MONEY)  # what a line leaves its order without, if it is taken back
     keys = {name for name in (*SORT_KEYS[view], *ROW_KEYS.get(view, ())) if name != "ts"}
     rows = t.select("one_id", *sorted(columns | keys)).order_by(["one_id", *SORT_KEYS[view]])
     ids, n = IdMap(one_ids), 0

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import PRICE_LEVEL, SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
 from features.compute.online.local_time import local_seconds
+from features.compute.online.order_lines import settle_lines
 from features.compute.online.state import (
     DATE_ONLY,
     MISSING,
@@ -26,9 +27,8 @@ from features.compute.online.state import (
     Array,
     CustomerState,
     OnlineState,
-    microseconds,
 )
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY, microseconds
 
 FIRST_NEW_SESSION = 2**30  # codes of new sessions are larger than all codes of the state
 SESSION_GAP = SESSION_GAP_SECONDS * MICROSECONDS_PER_SECOND
@@ -98,11 +98,13 @@ def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[s
     rows_by_view: dict[str, list[dict[str, Any]]] = {}
     start = microseconds(state.tail_start)
     for table, rows in new_rows.items():
-        for row in rows:
-            moment = microseconds(row["ts"]) if isinstance(row["ts"], datetime) else int(row["ts"])
+        known = [{**row, "ts": moment} for row in rows if (moment := _moment(row["ts"])) < now]
+        if table == "transactions":
+            customer, known = settle_lines(customer, known)
+        for row in known:
             view = VIEW_OF.get((table, row.get("status") or "paid"), "" if table == "transactions" else table)
-            if view and start <= moment < now:
-                rows_by_view.setdefault(view, []).append({**row, "ts": moment})
+            if view and row["ts"] >= start:
+                rows_by_view.setdefault(view, []).append(row)
     found = {}
     for view in state.plan.views:
         columns = customer.tails[view]
@@ -113,6 +115,10 @@ def current_rows(customer: CustomerState, now: int, new_rows: NewRows) -> dict[s
         last = int(state.last_order[customer.row]) if view == "orders" and customer.row >= 0 else None
         found[view] = ViewRows(columns, state.timezone, None if last == np.iinfo(np.int64).min else last)
     return found
+
+
+def _moment(ts: datetime | int) -> int:
+    return microseconds(ts) if isinstance(ts, datetime) else int(ts)
 
 
 def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,6 @@ from features.compute.algebra import Feature
 from features.compute.online.plan import OnlinePlan
 from features.compute.spec import FeatureSpec
 from qianmian.errors import ArtifactError
-from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY
 from qianmian.timezones import UTC_ZONE
 from qianmian.workspace import write_json
 
@@ -32,21 +31,8 @@ ALL_ROWS_FORMAT = 1  # of earlier versions: its shares of hours are shares of al
 DATE_ONLY = "date_only"  # column of the rows of a view that reads days or hours
 MISSING = -1  # code of a null text
 OLD_SESSIONS = "old_sessions"  # beside the views: the sessions before the tail that a newer row may belong to
-EPOCH = datetime(1970, 1, 1)
 Array = NDArray[Any]
 ItemAttributes = tuple[str | None, str | None]  # category and brand
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970 of a naive UTC moment.
-
-    Examples
-    --------
-    >>> microseconds(datetime(1970, 1, 2))
-    86400000000
-    """
-    delta = moment - EPOCH
-    return (delta.days * SECONDS_PER_DAY + delta.seconds) * MICROSECONDS_PER_SECOND + delta.microseconds
 
 
 @dataclass(frozen=True)
@@ -83,6 +69,8 @@ class CustomerState:
         Index of the partial aggregate → `values` of its column in the old rows, and their `weights`.
     attributes : dict of str to float or str
         Values of the profile features at the build.
+    order : dict of str to ndarray of int
+        View → places of the rows of its tail among the stored ones, where some were taken out; else all, in order.
     """
 
     state: OnlineState
@@ -91,6 +79,7 @@ class CustomerState:
     base: Mapping[int, Mapping[str, float | str]]
     counts: Mapping[int, Mapping[str, Array]]
     attributes: Mapping[str, float | str]
+    order: Mapping[str, NDArray[np.intp]] = field(default_factory=dict)
 
     def keys(self, view: str) -> pa.Table:
         """Columns that identify the rows of a tail; without columns if the tail is empty."""
@@ -98,7 +87,14 @@ class CustomerState:
         if self.row < 0 or ragged is None:
             return pa.table({})
         low, high = ragged.offsets[self.row : self.row + 2]
-        return ragged.keys.slice(low, high - low)
+        keys = ragged.keys.slice(low, high - low)
+        return keys.take(self.order[view]) if view in self.order else keys
+
+    def with_tail(self, view: str, tail: Mapping[str, Array], places: NDArray[np.intp]) -> CustomerState:
+        """The state with other columns of a tail, and with only the rows at these places, in this order."""
+        order = self.order[view][places] if view in self.order else places
+        columns = {name: values[places] for name, values in tail.items()}
+        return replace(self, tails={**self.tails, view: columns}, order={**self.order, view: order})
 
 
 @dataclass(frozen=True)
@@ -328,4 +324,4 @@ def _read_ragged(folder: Path) -> Ragged:
     )
 
 
-__all__ = ["MISSING", "CustomerState", "OnlineState", "Ragged", "microseconds"]
+__all__ = ["MISSING", "CustomerState", "OnlineState", "Ragged"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from features.compute.algebra import Feature
 from features.compute.online.recent import current_rows
-from features.compute.online.state import CustomerState, OnlineState, microseconds
+from features.compute.online.state import CustomerState, OnlineState
 from features.compute.online.summaries import (
     ReadContext,
     Summary,
@@ -25,6 +25,7 @@ from features.compute.online.summaries import (
     squared_deviations,
     summaries,
 )
+from qianmian.times import microseconds
 
 Value = float | str | None
 FeatureReader = Callable[[Feature, Sequence[Summary | None], ReadContext], Value]

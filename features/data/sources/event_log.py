@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
@@ -22,7 +22,7 @@ from features.data.lake import Lake, literal, quote
 from features.data.sources.base import InputWarning, RawTable, Source
 from features.data.sources.watermarks import Watermark
 from features.event_log import LoggedEvent, Tail, open_log
-from features.event_log.base import LogHeader
+from features.event_log.base import LogHeader, LogPosition
 from features.event_log.rows import EventRow, decode
 from qianmian.errors import StorageError
 from qianmian.schema import ANONYMOUS_ID, CONSENT_CHANNELS, TABLES
@@ -39,26 +39,20 @@ UNREADABLE = "the body of the event cannot be read"
 UNREADABLE_ERRORS = (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException)
 
 
-class LogPosition(NamedTuple):
-    """The log that the lake has read, and the number up to which it has its events."""
-
-    log_id: str
-    seq: int
-
-    @classmethod
-    def of(cls, watermarks: Mapping[str, Watermark]) -> LogPosition | None:
-        """The position that `watermarks` made these of; None if nothing was read yet."""
-        return cls(watermarks["log_id"].value, watermarks["seq"].value) if "seq" in watermarks else None
-
-    def watermarks(self) -> dict[str, Watermark]:
-        """The position as the lake keeps it."""
-        return {name: Watermark(value) for name, value in self._asdict().items()}
-
-
 def lake_position(lake: Lake) -> LogPosition | None:
     """Up to which event of which log the lake has them; None if it never read one."""
     saved = lake.notes()["watermarks"].get(NAME, {})
-    return LogPosition.of({name: Watermark.of(mark) for name, mark in saved.items()})
+    return _position({name: Watermark.of(mark) for name, mark in saved.items()})
+
+
+def _position(watermarks: Mapping[str, Watermark]) -> LogPosition | None:
+    """The position that is kept as these watermarks; None if nothing was read yet."""
+    return LogPosition(watermarks["log_id"].value, watermarks["seq"].value) if "seq" in watermarks else None
+
+
+def _watermarks(position: LogPosition) -> dict[str, Watermark]:
+    """The position as the lake keeps it."""
+    return {name: Watermark(value) for name, value in position._asdict().items()}
 
 
 class EventLogSource(Source):
@@ -92,7 +86,7 @@ class EventLogSource(Source):
             return []
         with closing(open_log(self.online_store)) as log, closing(_Files(self.scratch)) as files:
             header = log.header()
-            start, warnings = _start(header, LogPosition.of(self.watermarks))
+            start, warnings = _start(header, _position(self.watermarks))
             end = header.last_seq if self.limit is None else min(header.last_seq, start + self.limit)
             tail = Tail(log, start, header.log_id)
             while tail.after < end:
@@ -104,7 +98,7 @@ class EventLogSource(Source):
                 files.write(events)
             if (warnings or files.unreadable) and not files.writers:
                 files.writer("events")  # what is said about the log is said with the rows of a table
-        self.reached = LogPosition(header.log_id, end).watermarks()
+        self.reached = _watermarks(LogPosition(header.log_id, end))
         own_items = _sources_with_own_items(connection)
         raw = [self._raw_table(table, files, own_items) for table in sorted(files.writers)]
         if raw:

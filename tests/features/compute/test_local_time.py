@@ -12,11 +12,11 @@ from features.compute.builder import Builder
 from features.compute.online import OnlineState, values
 from features.compute.online.build import build_state
 from features.compute.online.recent import ViewRows
-from features.compute.online.state import microseconds
 from features.definitions import FEATURES
 from features.profiles.building import build_snapshot, ensure_snapshot
 from qianmian.errors import ArtifactError, ConfigError
 from qianmian.settings import Settings
+from qianmian.times import microseconds
 
 # (moment in UTC, only a date) → day and hour there
 CALENDAR = {

@@ -60,6 +60,20 @@ def test_the_sale_may_come_after_its_refunds(shop: Shop) -> None:
     assert sale == (1,)
 
 
+@pytest.mark.parametrize("quantities", ["3,30.00", "0,"], ids=["all said", "no amount"])
+@pytest.mark.parametrize("sale_first", [True, False])
+def test_a_cancellation_at_a_later_time_takes_the_place_of_its_sale(
+    shop: Shop, sale_first: bool, quantities: str
+) -> None:
+    cancelled, again = (f"o1,1,a,x,2024-01-{day},{quantities},cancelled" for day in ("11", "15"))
+    for row in (SALE, cancelled) if sale_first else (cancelled, SALE):
+        read(shop, [row])
+    kept = (3.0, 30.0) if sale_first or quantities != "0," else (0.0, None)
+    assert lines(shop) == [("2024-01-11", *kept, "cancelled")]
+    assert read(shop, [SALE], [cancelled], [again]) == (0, 0, 3, 0, 0)
+    assert lines(shop) == [("2024-01-11", *kept, "cancelled")]
+
+
 def test_a_refund_in_place_beside_a_later_credit_note(shop: Shop) -> None:
     read(shop, [SALE], [FIRST])
     assert read(shop, ["o1,1,a,x,2024-01-05,1,10.00,refunded"]) == (1, 0, 0, 0, 1)  # a part, at the time of the sale
@@ -74,7 +88,8 @@ def test_a_refund_in_place_beside_a_later_credit_note(shop: Shop) -> None:
         pytest.param("o1,1,a,x,2024-01-01,-1,-10.00,refunded", id="a refund before its sale"),
         pytest.param("o1,1,a,x,2024-01-11,0,,refunded", id="a refund that does not say of how much"),
         pytest.param("o1,1,a,x,2024-01-11,3,30.00,paid", id="a sale at another time"),
-        pytest.param("o1,1,a,x,2024-01-11,3,30.00,cancelled", id="cancelled at another time"),
+        pytest.param("o1,1,a,x,2024-01-02,3,30.00,cancelled", id="cancelled before its sale"),
+        pytest.param("o1,1,a,x,2024-01-11,4,40.00,cancelled", id="more cancelled than was sold"),
     ],
 )
 def test_other_rows_with_the_key_of_the_sale_are_refused(shop: Shop, row: str) -> None:

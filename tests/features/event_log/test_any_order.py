@@ -71,4 +71,5 @@ def test_any_order(location, event, seed, monkeypatch):
         assert (header.first_seq, header.last_seq) == (len(model.removed) + 1, len(model.events))
         of_user = [logged for logged in model.present(after) if logged.event.source_user_id == "u1"]
         assert log.get([("shop", "u1")], after) == of_user
+        assert log.get([("shop", "u1")], after, most=2) == of_user[-2:]
     log.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -62,6 +63,16 @@ def test_events_of_users(log, event):
     assert [logged.event.source_user_id for logged in found[:2]] == ["u0", "u1"]
     assert [logged.seq for logged in log.get([("a", "u0")], after=11)] == [21, 31]
     assert log.get([]) == []
+
+
+def test_the_last_events_of_users(log, event):
+    log.append([event(n, source_user_id=f"u{n % 3}") for n in range(30)])
+    users = [("shop", "u0"), ("shop", "u1")]
+    everything = log.get(users)
+    for most in (0, 1, 3, 19, 20, 1_000):
+        assert log.get(users, most=most) == everything[len(everything) - min(most, 20) :]
+    assert [logged.seq for logged in log.get(users, after=20, most=3)] == [26, 28, 29]
+    assert log.get(users, after=27, most=5) == everything[-2:]
 
 
 @pytest.mark.parametrize(
@@ -247,3 +258,19 @@ def test_the_scheme_names_the_store(tmp_path, event):
     log.close()
     with pytest.raises(UsageError, match="unknown event log .*'kafka'"):
         open_log("kafka://broker/events")
+
+
+def test_a_reader_waits_until_another_has_appended(location, opened, event):
+    reader, writer = opened(location), opened(location)
+    tail = Tail(reader, 0)
+    assert tail.read() == []
+    for number in (1, 2):
+        started = time.monotonic()
+        tail.wait(0.05)  # there is nothing
+        timer = threading.Timer(0.1, writer.append, [[event(number)]])
+        timer.start()
+        while not tail.changed() and time.monotonic() - started < 30:
+            tail.wait(30)
+        assert time.monotonic() - started < 20
+        assert [logged.seq for logged in tail.read()] == [number]
+        timer.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,10 +13,19 @@ import pytest
 
 from features.compute.algebra import Feature
 from features.compute.builder import Builder
+from features.compute.online import OnlineState
 from features.compute.spec import FeatureSpec
+from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.definitions.building import make_builder
 from features.profiles.building import build_snapshot, ensure_snapshot
-from features.profiles.snapshot import Snapshot, current_snapshot_name, load_current, publish
+from features.profiles.snapshot import (
+    ONLINE_STATE_FOLDER,
+    Snapshot,
+    current_snapshot_name,
+    load_current,
+    publish,
+)
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
@@ -217,6 +227,37 @@ def test_ensure_builds_again_when_data_or_moment_changed_and_not_otherwise(write
     assert grown.data_digest != moved.data_digest
     same(load_current(workspace), grown)
     assert written() != before
+
+
+def test_published_profiles_have_their_online_state(write_lake, tmp_path):
+    workspace = write_lake(tmp_path / "shop", ROWS).workspace
+    ensure_snapshot(workspace, AS_OF, Settings())
+
+    def state():
+        return workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER
+
+    assert OnlineState.load(state()).as_of == AS_OF
+    shutil.rmtree(state())  # profiles of an earlier version have none
+    name = current_snapshot_name(workspace)
+    ensure_snapshot(workspace, AS_OF, Settings())
+    assert current_snapshot_name(workspace) != name  # so that servers load them with it
+    assert OnlineState.load(state()).as_of == AS_OF
+
+
+def test_if_only_the_tags_differ_features_and_online_state_stay(write_lake, tmp_path, monkeypatch):
+    workspace = write_lake(tmp_path / "shop", ROWS).workspace
+    first = ensure_snapshot(workspace, AS_OF, Settings())
+    again = Settings(lifecycle=Settings().lifecycle.model_copy(update={"new_days": 1}))
+    monkeypatch.setattr(Builder, "build", None)  # a build of features would fail
+    monkeypatch.setattr("features.profiles.building.build_state", None)
+    second = ensure_snapshot(workspace, AS_OF, again)
+    assert second.tags_digest != first.tags_digest
+    same(load_current(workspace), second)
+    assert second.table.equals(first.table)
+    monkeypatch.undo()
+    whole = build_snapshot(make_builder(Lake(workspace), again), AS_OF, again)
+    assert {name: list(values) for name, values in second.tags.items()} == whole.tags
+    assert OnlineState.load(workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER)
 
 
 # ---- encoded ---------------------------------------------------------------------------------------------------------

@@ -135,12 +135,23 @@ def test_rows_are_read_once(log, following, monkeypatch):
     events = following(log)
     customers, read = events.of(PROFILES), []
     get = log.get
-    monkeypatch.setattr(log, "get", lambda users, after=0: read.append(after) or get(users, after))
+    monkeypatch.setattr(log, "get", lambda users, after, most: read.append(after) or get(users, after, most))
     for _ in range(3):
         assert numbers(customers.rows("ann", "a1", None)) == ["e1"]
     log.append([event(2)])
     until(lambda: len(customers.rows("ann", "a1", None)) == 2)
     assert read == [0, 1]
+
+
+def test_only_the_last_events_of_a_customer_are_read(log, following, monkeypatch):
+    monkeypatch.setattr(live, "MOST_EVENTS", 5)
+    log.append([event(number) for number in range(8)])
+    customers = following(log).of(PROFILES)
+    assert numbers(customers.rows("ann", "a1", None)) == ["e3", "e4", "e5", "e6", "e7"]
+    log.append([event(8), event(9, "a2", "shop")])
+    until(lambda: numbers(customers.rows("ann", "a1", None)) == ["e5", "e6", "e7", "e8", "e9"])
+    log.append([event(number) for number in range(10, 20)])
+    until(lambda: numbers(customers.rows("ann", "a1", None)) == ["e15", "e16", "e17", "e18", "e19"])
 
 
 def test_a_lost_log_keeps_what_was_known_and_recovers(tmp_path, following, caplog):
