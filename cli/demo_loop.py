@@ -79,14 +79,13 @@ def close_loop(url: str, user: dict[str, str], as_of: datetime, lake: Lake, fres
     """
     client = Client(url, timeout=60.0)
     bought = as_of + AFTER_AS_OF
-    moment = _text(bought + AFTER_AS_OF)
 
     def ask(scene: str) -> Answer:
         body = {**user, "scene": scene, "num_results": NUM_RESULTS, "explain": True}
         return client.post("/v1/recommendations", body)
 
     def profile() -> Answer:
-        return client.post("/v1/profile", {**user, "now": moment})
+        return client.post("/v1/profile", user)
 
     try:
         before, profile_before = {scene: ask(scene) for scene in SCENES}, profile()

@@ -243,7 +243,12 @@ class LinkingSettings(Section):
 class ServingSettings(Section):
     """Settings of `qianmian serve`."""
 
-    stale_after_days: float = Field(7.0, gt=0, description="responses based on older data say stale: true")
+    stale_after_days: float = Field(
+        7.0,
+        gt=0,
+        description="responses based on older data say stale: true; older profiles are computed anew up to the last "
+        "event of a customer instead of up to now",
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, description="larger request bodies are rejected")
     most_waiting: int = Field(
         16, ge=0, description="slow requests of a route that wait in a process; further ones get a 429"
@@ -261,8 +266,8 @@ class ServingSettings(Section):
     )
     fresh_profiles: bool = Field(
         True,
-        description="tags of customers with accepted events are computed anew, with the online state of the profiles "
-        "in the memory of each process: about 250 bytes for each order line in it",
+        description="tags and scores of customers with accepted events are computed anew, with the online state of the "
+        "profiles in the memory of each process: about 250 bytes for each order line in it",
     )
     reload_seconds: float = Field(
         1.0, ge=0, description="time between two looks at whether champions or profiles have moved; 0: never reloaded"

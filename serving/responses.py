@@ -39,6 +39,24 @@ class Response(BaseModel):
     )
 
 
+class UserScore(BaseModel):
+    """Base class of the rows of scores: the customer, and what the score knows."""
+
+    user_id: str
+    user_source: str | None
+    one_id: str | None
+    as_of: str = Field(
+        description="UTC; no data from this moment or later was used for this row. It is the as_of of the response, or "
+        "later if the customer has accepted events: the moment of the request, or just after the last event if the "
+        "profiles are older than serving.stale_after_days"
+    )
+    recent_events: int | None = Field(
+        None,
+        description="number of accepted events since the as_of of the response that the row takes into account; only "
+        "if its features were computed with them",
+    )
+
+
 class ValidationResponse(Response):
     """Response to a valid request with `validate_only`."""
 

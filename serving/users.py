@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,16 +55,15 @@ def resolve_user(champions: Champions, request: UserRequest) -> ResolvedUser:
     return resolve(champions, request.user_id, request.user_source)
 
 
-def resolve_users(champions: Champions, user_ids: list[str], user_source: str | None) -> list[ResolvedUser]:
-    """Resolve user ids; an ambiguous id gets a `problem` instead of an error for the whole list."""
-    customers, users = champions.customers, []
+def resolve_users(champions: Champions, user_ids: Sequence[str], user_source: str | None) -> Iterator[ResolvedUser]:
+    """Resolve user ids one by one; an ambiguous id gets a `problem` instead of an error for the whole list."""
+    customers = champions.customers
     for user_id in user_ids:
         try:
             one_id = customers.resolve(user_id, user_source)
-            users.append(ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer"))
+            yield ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer")
         except InvalidRequest as error:
-            users.append(ResolvedUser(user_id, user_source, None, f"{error.message}: name the source in user_source"))
-    return users
+            yield ResolvedUser(user_id, user_source, None, f"{error.message}: name the source in user_source")
 
 
 def profile_rows(champions: Champions, users: Sequence[ResolvedUser]) -> NDArray[np.int64]:

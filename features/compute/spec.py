@@ -233,9 +233,10 @@ class UserFeatures:
 
 def _encoded(table: pa.Table, feature: Feature, vocabulary: tuple[str, ...]) -> pa.ChunkedArray | float:
     """The numbers or codes of a column; a column that the table does not have is its default."""
-    if feature.name not in table.column_names:
+    at = table.schema.get_field_index(feature.name)  # `column_names` makes a list each time
+    if at < 0:
         return float(MISSING_CODE if feature.categorical else feature.default)
-    column = table[feature.name]
+    column = table.column(at)
     if not feature.categorical:
         return column
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type

@@ -13,6 +13,7 @@ import select
 import struct
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,15 @@ class FileChanges:
         return False
 
 
+@cache
+def _library() -> Any:
+    """The C library, loaded once: its object is in a cycle, which only a garbage collection would free."""
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _watch(folder: Path) -> int | None:
     """A file descriptor that tells the changes in a folder; None if the system does not."""
-    library: Any = ctypes.CDLL(None, use_errno=True)
+    library = _library()
     start: Callable[[int], int] | None = getattr(library, "inotify_init1", None)
     if start is None:
         return None

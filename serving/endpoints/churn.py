@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from pydantic import BaseModel, Field
 
@@ -10,9 +11,10 @@ from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import UsersRequest
-from serving.responses import Response, ResponseBody, profile_metadata
+from serving.responses import Response, ResponseBody, UserScore, profile_metadata
 from serving.scoring.churn import JOB, score_rows
-from serving.users import profile_rows, resolve_users
+from serving.scoring.fresh import any_fresh, score_users
+from serving.users import resolve_users
 
 
 class ChurnRequest(UsersRequest):
@@ -30,12 +32,9 @@ class Reason(BaseModel):
     effect: str = Field(description="raises or lowers (the probability)")
 
 
-class ChurnScore(BaseModel):
+class ChurnScore(UserScore):
     """Churn score of one customer."""
 
-    user_id: str
-    user_source: str | None
-    one_id: str | None
     churn_probability: float | None = Field(description="calibrated, 0..1; null with a no_score_reason")
     risk_band: str | None = Field(description="low, medium or high")
     reasons: list[Reason] | None = Field(None, description="only with explain")
@@ -47,23 +46,17 @@ class ChurnResponse(Response):
 
     scores: list[ChurnScore]
     horizon_days: float | None = Field(
-        description="a customer churns if they buy nothing for this many days after as_of"
+        description="a customer churns if they buy nothing for this many days after the as_of of their row"
     )
     active_days: float | None = Field(
-        description="only customers who bought within this many days before as_of get a score"
+        description="only customers who bought within this many days before the as_of of their row get a score"
     )
 
 
 def handle(champions: Champions, request: ChurnRequest, now: datetime) -> ResponseBody:
     """Return a score, or the reason why there is none, for each id."""
-    users = resolve_users(champions, request.user_ids, request.user_source)
-    encoded = champions.encoded(JOB)
-    scored = score_rows(champions, encoded, profile_rows(champions, users), request.explain)
-    scores = []
-    for user, score in zip(users, scored, strict=True):
-        if user.problem is not None:
-            score["no_score_reason"] = user.problem
-        scores.append({**user.identity, **score})
+    users = list(resolve_users(champions, request.user_ids, request.user_source))
+    scores = score_users(champions, JOB, users, now, partial(score_rows, explain=request.explain))
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,
@@ -87,4 +80,5 @@ ENDPOINT = Endpoint(
     handle,
     profile_metadata(JOB),
     estimated_ms,
+    is_heavy=any_fresh,
 )

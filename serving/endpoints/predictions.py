@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
 from serving.requests import UsersRequest
-from serving.responses import Response, ResponseBody, profile_metadata
-from serving.scoring.lifecycle import JOB, predict_rows
-from serving.users import profile_rows, resolve_users
+from serving.responses import Response, ResponseBody, UserScore, profile_metadata
+from serving.scoring.fresh import any_fresh, score_users
+from serving.scoring.lifecycle import JOB, STAGE_TAG, predict_rows
+from serving.users import resolve_users
 
 
 class PredictionsRequest(UsersRequest):
     """Predict the lifecycle stage of each customer."""
 
 
-class Prediction(BaseModel):
+class Prediction(UserScore):
     """Prediction for one customer."""
 
-    user_id: str
-    user_source: str | None
-    one_id: str | None
-    lifecycle_stage: str | None = Field(description="current stage: the tag of the profile; null for an unknown user")
+    lifecycle_stage: str | None = Field(description="stage at as_of: the tag of the profile; null for an unknown user")
     next_stage: dict[str, float] | None = Field(
         description="stage → probability of this stage horizon_days after as_of"
     )
@@ -38,18 +36,13 @@ class PredictionsResponse(Response):
     """One row per id, in the order of the request."""
 
     scores: list[Prediction]
-    horizon_days: float | None = Field(description="next_stage is the stage this many days after as_of")
+    horizon_days: float | None = Field(description="next_stage is the stage this many days after the as_of of the row")
 
 
 def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
     """Return a prediction, or the reason why there is none, for each id."""
-    users = resolve_users(champions, request.user_ids, request.user_source)
-    scored = predict_rows(champions, champions.encoded(JOB), profile_rows(champions, users))
-    scores = []
-    for user, score in zip(users, scored, strict=True):
-        if user.problem is not None:
-            score["no_score_reason"] = user.problem
-        scores.append({**user.identity, **score})
+    users = list(resolve_users(champions, request.user_ids, request.user_source))
+    scores = score_users(champions, JOB, users, now, predict_rows, [STAGE_TAG])
     horizon_days = champions.require(JOB).bundle.facts.get("horizon_days")
     return {"scores": scores, "horizon_days": horizon_days, **profile_metadata(JOB)(champions, now)}
 
@@ -62,4 +55,5 @@ ENDPOINT = Endpoint(
     handle,
     profile_metadata(JOB),
     lambda request: costs.PREDICTIONS_MS + costs.PREDICTION_USER_MS * len(request.user_ids),
+    is_heavy=any_fresh,
 )

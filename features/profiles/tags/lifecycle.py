@@ -28,7 +28,10 @@ from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags.behaviour import VISIT_EVENTS
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext, yes_no
 from qianmian.schema import BUYER_STAGES, INACTIVITY_REASONS, LIFECYCLE_STAGES, RISK_BANDS
+from qianmian.settings import Settings
 
+EPOCH = datetime(1970, 1, 1)
+AS_OF_DAY = "as_of_day"  # of the parameters of the purchase process
 POINTS_DAYS = 30.0
 MIN_ORDERS = 3  # minimum orders for a gap before the last one
 LATEST_DAYS = 730.0  # a date later than that is not given
@@ -39,9 +42,19 @@ def store_process(_: Columns, context: TagContext) -> Fitted:
     """The parameters of the purchase process, stored with each tag that uses it; its day is that of the workspace."""
     if context.process is None:
         return {}
-    as_of = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=context.process.as_of_day)
-    offset = as_of.astimezone(ZoneInfo(context.settings.calendar_timezone)).utcoffset() or timedelta()
-    return replace(context.process, as_of_day=context.process.as_of_day + offset / timedelta(days=1)).as_fitted()
+    as_of = EPOCH + timedelta(days=context.process.as_of_day)
+    return replace(context.process, as_of_day=local_day(as_of, context.settings)).as_fitted()
+
+
+def local_day(moment: datetime, settings: Settings) -> float:
+    """Days since 1970 of a moment, naive UTC, by the clocks of the workspace."""
+    local = moment.replace(tzinfo=UTC).astimezone(ZoneInfo(settings.calendar_timezone)).replace(tzinfo=None)
+    return (local - EPOCH) / timedelta(days=1)
+
+
+def counted_from(parameters: Fitted, moment: datetime, settings: Settings) -> Fitted:
+    """The parameters of a statistic, for features of a later moment: a date is so many days after that one."""
+    return {**parameters, AS_OF_DAY: [local_day(moment, settings)]} if AS_OF_DAY in parameters else parameters
 
 
 def stored_process(context: TagContext) -> PurchaseProcess:
