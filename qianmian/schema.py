@@ -13,6 +13,10 @@ EVENT_TYPES = (
     "message_open", "message_click", "coupon_redeem", "purchase",
 )
 # fmt: on
+CONSENT, AVAILABILITY = "consent", "availability"
+REQUEST_TYPES = (*EVENT_TYPES, CONSENT, AVAILABILITY)  # of accepted events; the last two are no rows of `events`
+CONSENT_CHANNELS = ("email", "sms", "push")
+ANONYMOUS_ID = "anonymous_id"  # of a login: the user id of the visitor; and the id type by which it links the two
 ORDER_STATUSES = ("paid", "refunded", "cancelled")
 LIFECYCLE_STAGES = ("prospect", "new", "active", "loyal", "at_risk", "asleep", "lost")
 BUYER_STAGES = ("prospect", "first_time", "repeat", "loyal")

@@ -153,6 +153,7 @@ ID_TYPES: tuple[IdType, ...] = (
     IdType(type="openid", priority=50, max_customers=3),
     IdType(type="email", priority=60, max_customers=3, expires_days=1095, pii=True),
     IdType(type="phone", priority=70, max_customers=5, expires_days=730, pii=True),
+    IdType(type="anonymous_id", priority=75, max_customers=2),
     IdType(type="device", priority=80, max_customers=3, expires_days=180),
     IdType(type="cookie", priority=90, max_customers=3, expires_days=90),
 )

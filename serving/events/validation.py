@@ -12,9 +12,9 @@ import orjson
 from pydantic import ConfigDict, Field, JsonValue, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from features.event_log import AcceptedEvent
-from features.event_log.rows import encode, make_row
+from features.event_log.rows import NO_CUSTOMER, encode, make_row
 from qianmian.errors import InvalidRequest, QianmianError, did_you_mean
-from qianmian.schema import EVENT_TYPES, ORDER_STATUSES, TABLES
+from qianmian.schema import AVAILABILITY, CONSENT, CONSENT_CHANNELS, EVENT_TYPES, ORDER_STATUSES, REQUEST_TYPES, TABLES
 from serving.recommending.recent import parse_time
 from serving.requests import MAX_ATTRIBUTES, NUL, Identifier, RequestModel, Text, path_of_nul, request_error
 
@@ -28,19 +28,30 @@ OptionalId = Identifier | None
 
 
 class CustomerEvent(RequestModel):
-    """An event of a customer. A purchase has the columns of `transactions`, every other type those of `events`."""
+    """An event of a customer, or about an item (`availability`).
+
+    A purchase has the columns of `transactions`, a consent is one of `profiles`, an availability one of `items`; every
+    other type has those of `events`.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     event_id: Identifier = Field(description="unique within the source; an event that is sent again is stored once")
-    user_id: Identifier = Field(description="id of the customer in the caller's system; it need not be known")
+    user_id: OptionalId = Field(
+        None,
+        description=f"id of the customer in the caller's system, known or not; required, but for {AVAILABILITY}",
+    )
     user_source: OptionalId = Field(
         None, description="source system of the id; required unless the profiles have one source only"
     )
-    event_type: str = Field(max_length=40, description="type of the event", json_schema_extra={"enum": [*EVENT_TYPES]})
+    event_type: str = Field(
+        max_length=40, description="type of the event", json_schema_extra={"enum": [*REQUEST_TYPES]}
+    )
     ts: str = Field(max_length=40, description="time of the event, ISO 8601; UTC if it has no time zone")
     item_id: OptionalId = Field(None, description="the item concerned or bought")
-    channel: OptionalId = Field(None, description="app, web, store …")
+    channel: OptionalId = Field(
+        None, description=f"app, web, store …; of a {CONSENT}: {', '.join(CONSENT_CHANNELS)} (required)"
+    )
     # other events
     session_id: OptionalId = Field(None, description="the session the event belongs to")
     category: OptionalId = Field(None, description="category of the item")
@@ -54,6 +65,14 @@ class CustomerEvent(RequestModel):
     properties: dict[Identifier, Annotated[JsonValue, Field(description="any JSON value")]] | None = Field(
         None, max_length=MAX_ATTRIBUTES, description=f"all other attributes, at most {MAX_PROPERTIES_BYTES} bytes"
     )
+    anonymous_id: OptionalId = Field(
+        None,
+        description="of a login or register: the user_id, in the same source, under which the visitor's events were "
+        "sent before; they belong to the customer from then on",
+    )
+    # consents and availabilities
+    granted: bool | None = Field(None, description=f"of a {CONSENT} (required): may be contacted through the channel")
+    available: bool | None = Field(None, description=f"of an {AVAILABILITY} (required): the item can be sold now")
     # purchases
     order_id: OptionalId = Field(None, description="the order of a purchase; default: event_id")
     line_no: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
@@ -77,7 +96,21 @@ def _fields_of(table: str) -> frozenset[str]:
     return frozenset(names & set(CustomerEvent.model_fields)) | {"event_id", "event_type"}
 
 
-FIELDS = {event_type: _fields_of("transactions" if event_type == PURCHASE else "events") for event_type in EVENT_TYPES}
+_ALWAYS = {"event_id", "event_type", "user_source", "ts"}
+REQUIRED = {CONSENT: ("channel", "granted"), AVAILABILITY: ("item_id", "available")}
+FIELDS = {
+    **{
+        event_type: _fields_of("transactions" if event_type == PURCHASE else "events")
+        | ({"anonymous_id"} if event_type in ("login", "register") else set())
+        for event_type in EVENT_TYPES
+    },
+    CONSENT: frozenset({*_ALWAYS, "user_id", *REQUIRED[CONSENT]}),
+    AVAILABILITY: frozenset({*_ALWAYS, *REQUIRED[AVAILABILITY]}),
+}
+OF_SOME_TYPES = {  # fields that so few types have that an error names them
+    name: tuple(event_type for event_type, fields in FIELDS.items() if name in fields)
+    for name in ("anonymous_id", "granted", "available")
+}
 
 
 @dataclass(frozen=True)
@@ -142,18 +175,29 @@ def _accepted(event: CustomerEvent, source: str | None, latest: datetime) -> Acc
     # what is null is not said: the same row is then always written in the same way
     given = event.__dict__
     values: dict[str, Any] = {name: value for name in event.model_fields_set if (value := given[name]) is not None}
-    if not values.keys() <= FIELDS.get(event.event_type, frozenset()):
-        raise _wrong_type(event.event_type, values)
+    event_type = event.event_type
+    if event.user_id is None and event_type != AVAILABILITY:
+        raise _without_customer(event)
+    if not values.keys() <= FIELDS.get(event_type, frozenset()):
+        raise _wrong_type(event_type, values)
     if event.status is not None and event.status not in ORDER_STATUSES:
         raise InvalidRequest("unknown status", got=event.status, allowed=", ".join(ORDER_STATUSES), field="status")
+    if event_type in REQUIRED:
+        _check_required(event_type, values)
+    if event.anonymous_id is not None and event.anonymous_id == event.user_id:
+        raise InvalidRequest(
+            "anonymous_id is the user_id",
+            field="anonymous_id",
+            hint="send the id under which the visitor's events were sent before, or leave it out",
+        )
     event_id = values.pop("event_id")
-    values["source_user_id"] = values.pop("user_id")
+    values["source_user_id"] = values.pop("user_id", NO_CUSTOMER)
     values["source"] = values.pop("user_source", source)
     if values["source"] is None:
         raise InvalidRequest(
             "user_source is required, because the profiles have several sources",
             field="user_source",
-            hint="name the system whose id user_id is",
+            hint=f"name the system whose id {'item_id' if event_type == AVAILABILITY else 'user_id'} is",
         )
     values["ts"] = _time(event.ts, latest)
     if event.properties is not None:
@@ -167,20 +211,46 @@ def _accepted(event: CustomerEvent, source: str | None, latest: datetime) -> Acc
 def _wrong_type(event_type: str, values: dict[str, Any]) -> InvalidRequest:
     if event_type not in FIELDS:
         return InvalidRequest(
-            f"unknown event_type{did_you_mean(event_type, EVENT_TYPES)}",
+            f"unknown event_type{did_you_mean(event_type, REQUEST_TYPES)}",
             got=event_type,
-            allowed=", ".join(EVENT_TYPES),
+            allowed=", ".join(REQUEST_TYPES),
             field="event_type",
         )
     allowed = FIELDS[event_type]
     wrong = next(name for name in CustomerEvent.model_fields if name in values and name not in allowed)
     kind = "a purchase" if event_type == PURCHASE else f"an event of type {event_type}"
+    hint = "leave it out, or send it in properties" if "properties" in allowed else "leave it out"
+    if wrong in OF_SOME_TYPES:
+        hint = f"leave it out; only events of type {' and '.join(OF_SOME_TYPES[wrong])} have it"
     return InvalidRequest(
         f"{kind} has no {wrong}",
         allowed=", ".join(name for name in CustomerEvent.model_fields if name in allowed),
         field=wrong,
-        hint="leave it out" if event_type == PURCHASE else "leave it out, or send it in properties",
+        hint=hint,
     )
+
+
+def _without_customer(event: CustomerEvent) -> InvalidRequest:
+    fault = "Input should be a valid string" if "user_id" in event.model_fields_set else "is required"
+    hint = "see the schema of the request in /docs.json"  # as for all fields that every event has
+    return InvalidRequest(f"user_id: {fault}", field="user_id", hint=hint)
+
+
+def _check_required(event_type: str, values: dict[str, Any]) -> None:
+    for name in REQUIRED[event_type]:
+        if name not in values:
+            raise InvalidRequest(
+                f"{name} is required in an event of type {event_type}",
+                field=name,
+                hint=f"send {' and '.join(REQUIRED[event_type])}",
+            )
+    if event_type == CONSENT and (channel := values["channel"]) not in CONSENT_CHANNELS:
+        raise InvalidRequest(
+            f"unknown channel of a consent{did_you_mean(channel, CONSENT_CHANNELS)}",
+            got=channel,
+            allowed=", ".join(CONSENT_CHANNELS),
+            field="channel",
+        )
 
 
 def _time(text: str, latest: datetime) -> datetime:

@@ -12,7 +12,7 @@ import pytest
 
 from cli.main import run
 from features.data.lake import Lake
-from features.event_log import open_log
+from features.event_log import AcceptedEvent, open_log
 from features.event_log.rows import encode, make_row
 from qianmian.workspace import Workspace
 
@@ -49,25 +49,26 @@ STEPS = {
 }
 
 
+def event(number: int, at: datetime) -> AcceptedEvent:
+    """A view of the kiosk, a purchase, a login of a visitor, a consent, or an availability."""
+    values = {"source": "kiosk", "source_user_id": "k1", "item_id": "i1", "ts": at + timedelta(seconds=number)}
+    if number % 5 == 0:
+        more = {"event_type": "purchase", "amount": 1.5}
+    elif number % 50 == 21:
+        more = {"event_type": "login", "anonymous_id": f"visitor {number}"}
+    elif number % 50 == 22:
+        del values["item_id"]
+        more = {"event_type": "consent", "source_user_id": f"k{number}", "channel": "sms", "granted": False}
+    elif number % 50 == 33:
+        more = {"event_type": "availability", "source_user_id": "", "item_id": f"i{number}", "available": False}
+    else:
+        more = {"event_type": "view"}
+    return encode(make_row(f"e{number}", values | more))
+
+
 def append(place: Path, numbers: range, at: datetime) -> None:
     log = open_log(Workspace(place).online / "events.db")
-    values = {"source": "kiosk", "source_user_id": "k1", "item_id": "i1"}
-    log.append(
-        [
-            encode(
-                make_row(
-                    f"e{n}",
-                    {
-                        **values,
-                        "ts": at + timedelta(seconds=n),
-                        "event_type": "purchase" if n % 5 == 0 else "view",
-                        **({"amount": 1.5} if n % 5 == 0 else {}),
-                    },
-                )
-            )
-            for n in numbers
-        ]
-    )
+    log.append([event(number, at) for number in numbers])
     log.close()
 
 
@@ -95,15 +96,20 @@ def first_moment(place: Path) -> datetime:
     return Lake(Workspace(place)).states()["transactions"].first
 
 
-def kiosk_rows(place: Path) -> tuple[int, int, int]:
-    """Rows of the events in both tables, and how many different ones."""
-    query = (
-        "SELECT (SELECT count(*) FROM events WHERE source = 'kiosk'), "
-        "(SELECT count(*) FROM transactions WHERE source = 'kiosk'), "
-        "(SELECT count(DISTINCT event_id) FROM events WHERE source = 'kiosk') + "
-        "(SELECT count(DISTINCT order_id) FROM transactions WHERE source = 'kiosk')"
-    )
-    return Lake(Workspace(place)).connect().con.execute(query).fetchone()
+ROWS = {  # of the events
+    "transactions": EVENTS // 5,
+    "profiles": EVENTS // 50,
+    "items": EVENTS // 50,
+    "events": EVENTS - EVENTS // 5 - 2 * (EVENTS // 50),
+    "identities": 2 * (EVENTS // 50),  # of each login
+}
+
+
+def kiosk_rows(place: Path) -> dict[str, int]:
+    """Rows of each table that the events made."""
+    connection = Lake(Workspace(place)).connect().con
+    query = "SELECT count(*) FROM {} WHERE source = 'kiosk'"
+    return {name: connection.execute(query.format(name)).fetchone()[0] for name in ROWS}
 
 
 @pytest.mark.slow
@@ -125,7 +131,7 @@ def test_a_kill_at_any_step_neither_loses_nor_doubles_events(step, published, kn
         "last_seq": EVENTS,
         "ingested_seq": EVENTS,
     }
-    assert kiosk_rows(place) == (EVENTS - EVENTS // 5, EVENTS // 5, EVENTS)
+    assert kiosk_rows(place) == ROWS
     append(place, range(EVENTS - 10, EVENTS + 10), first_moment(place))  # ten are known by their identities
     assert qianmian(*words).json["kept"] == 10
 
@@ -141,7 +147,7 @@ def test_the_log_keeps_what_the_profiles_may_not_know(published, tmp_path, qianm
         return done["kept"], done["compacted"]
 
     nothing = {"events": 0, "identities": 0}
-    assert ingested() == (EVENTS + 10, nothing), "no profile knows them"
+    assert ingested() == (EVENTS + 2 * (EVENTS // 50) + 10, nothing), "no profile knows them"
     assert qianmian("features", "--workspace", place).code == 0
     assert ingested() == (0, {"events": EVENTS, "identities": 0})
     assert ingested() == (0, nothing)

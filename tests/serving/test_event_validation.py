@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from features.event_log import open_log
 from features.event_log.rows import decode
 from qianmian.errors import InvalidRequest, NotReady
-from qianmian.schema import EVENT_TYPES, TABLES
+from qianmian.schema import EVENT_TYPES, REQUEST_TYPES, TABLES
 from qianmian.settings import ServingSettings
 from serving.endpoints.events import ENDPOINT, EventsResponse
 from serving.events.validation import FIELDS, CustomerEvent, check_events
@@ -26,6 +26,9 @@ from serving.requests import parse_request
 NOW = datetime(2026, 6, 1)
 EVENT = {"event_id": "e", "user_id": "u", "user_source": "s", "event_type": "view", "ts": "2026-05-01T12:00:00+02:00"}
 PURCHASE = {**EVENT, "event_type": "purchase", "item_id": "milk"}
+LOGIN = {**EVENT, "event_type": "login", "anonymous_id": "v"}
+CONSENT = {**EVENT, "event_type": "consent", "channel": "sms", "granted": False}
+AVAILABILITY = {**EVENT, "event_type": "availability", "item_id": "milk", "available": False, "user_id": None}
 
 
 def checked(event: Any, source: str | None = None, latest: datetime = NOW):
@@ -47,8 +50,10 @@ def refused(event: Any, **options: Any) -> InvalidRequest:
 
 
 def test_an_event_has_the_columns_of_its_table():
-    assert set(FIELDS) == set(EVENT_TYPES)
-    for event_type, fields in FIELDS.items():
+    assert set(FIELDS) == set(REQUEST_TYPES)
+    for event_type in EVENT_TYPES:
+        fields = FIELDS[event_type] - {"anonymous_id"}
+        assert ("anonymous_id" in FIELDS[event_type]) == (event_type in ("login", "register"))
         table = TABLES["transactions" if event_type == "purchase" else "events"]
         columns = {column.name for column in table.columns if not column.derived}
         named = {"user_id": "source_user_id", "user_source": "source"}
@@ -67,6 +72,30 @@ def test_rows():
     assert row_of({**EVENT, "properties": properties})[1]["properties"] == '{"a":"x","b":[1,{"c":null}]}'
     assert row_of({**EVENT, "user_source": None}, source="only")[1]["source"] == "only"
     assert row_of({**EVENT, "item_id": "\\u0000"})[1]["item_id"] == "\\u0000", "six characters, none of which is NUL"
+
+
+def test_rows_of_the_other_kinds():
+    base = {"source": "s", "source_user_id": "u", "ts": datetime(2026, 5, 1, 10)}
+    assert row_of(CONSENT) == ("profiles", {**base, "consent_sms": False})
+    assert row_of({**CONSENT, "channel": "email", "granted": True})[1]["consent_email"] is True
+    about_item = {**base, "source_user_id": "", "item_id": "milk", "available": False}
+    assert row_of(AVAILABILITY) == ("items", about_item)
+    assert row_of({name: value for name, value in AVAILABILITY.items() if name != "user_id"})[1] == about_item
+    assert row_of({**AVAILABILITY, "user_source": None}, source="only")[1]["source"] == "only"
+    assert checked(AVAILABILITY).event.source_user_id == ""
+    table, values = row_of({**LOGIN, "page": "/login"})
+    assert (table, values["anonymous_id"], values["page"]) == ("events", "v", "/login")
+    assert b'"anonymous_id":' in checked(LOGIN).event.body
+
+
+def test_an_event_of_a_customer_needs_the_customer_as_before():
+    hint = "see the schema of the request in /docs.json"
+    for event in (EVENT, PURCHASE, LOGIN, CONSENT, {**EVENT, "event_type": "other"}):
+        error = refused({name: value for name, value in event.items() if name != "user_id"})
+        assert (error.field, error.as_dict()["message"], error.hint) == ("user_id", "user_id: is required", hint)
+        null = refused({**event, "user_id": None})
+        assert (null.field, null.hint) == ("user_id", hint)
+        assert null.as_dict()["message"] == "user_id: Input should be a valid string"
 
 
 def test_the_same_row_has_the_same_bytes_however_it_is_written():
@@ -109,6 +138,31 @@ def test_the_same_row_has_the_same_bytes_however_it_is_written():
         ({**PURCHASE, "status": "lost"}, "status", "unknown status"),
         ({**PURCHASE, "quantity": 0}, "quantity", "greater than 0"),
         ({**PURCHASE, "line_no": 1.5}, "line_no", "valid integer"),
+        ({"anonymous_id": "v"}, "anonymous_id", "only events of type register and login have it"),
+        ({**PURCHASE, "anonymous_id": "v"}, "anonymous_id", "a purchase has no anonymous_id"),
+        ({**LOGIN, "anonymous_id": "u"}, "anonymous_id", "is the user_id"),
+        ({**LOGIN, "anonymous_id": ""}, "anonymous_id", "at least 1 character"),
+        ({**LOGIN, "anonymous_id": "x" * 257}, "anonymous_id", "at most 256"),
+        ({**LOGIN, "anonymous_id": "a\0"}, "anonymous_id", "NUL"),
+        ({"granted": True}, "granted", "only events of type consent have it"),
+        ({"event_type": "consnt"}, "event_type", "did you mean consent"),
+        ({**CONSENT, "granted": None}, "granted", "granted is required in an event of type consent"),
+        ({**CONSENT, "granted": "yes"}, "granted", "valid boolean"),
+        ({**CONSENT, "channel": None}, "channel", "channel is required in an event of type consent"),
+        ({**CONSENT, "channel": "e-mail"}, "channel", "did you mean email"),
+        ({**CONSENT, "channel": "phone"}, "channel", "allowed: email, sms, push"),
+        (
+            {**CONSENT, "item_id": "milk"},
+            "item_id",
+            "allowed: event_id, user_id, user_source, event_type, ts, channel,",
+        ),
+        ({**CONSENT, "properties": {"a": 1}}, "properties", "an event of type consent has no properties"),
+        ({**AVAILABILITY, "user_id": "u"}, "user_id", "an event of type availability has no user_id"),
+        ({**AVAILABILITY, "item_id": None}, "item_id", "item_id is required in an event of type availability"),
+        ({**AVAILABILITY, "available": None}, "available", "available is required in an event of type availability"),
+        ({**AVAILABILITY, "available": 1}, "available", "valid boolean"),
+        ({**AVAILABILITY, "user_source": None}, "user_source", "the system whose id item_id is"),
+        ({**AVAILABILITY, "channel": "web"}, "channel", "an event of type availability has no channel"),
     ],
 )
 def test_what_is_refused(change, field, message):
@@ -207,7 +261,10 @@ JSON = st.recursive(
 )
 FIELD_VALUES: dict[str, Any] = {
     "event_id": st.sampled_from(["a", "b", "购买-1", "é", "🛒", "\0", ""]) | st.text(max_size=5),
-    "event_type": st.sampled_from([*EVENT_TYPES, "other"]),
+    "event_type": st.sampled_from([*REQUEST_TYPES, "other"]),
+    "channel": st.sampled_from(["email", "web"]),
+    "granted": st.booleans(),
+    "available": st.booleans(),
     "ts": st.datetimes().map(str) | st.just("2026-05-01T12:00:00Z"),
     "properties": st.dictionaries(st.text(max_size=4), JSON, max_size=3),
 }

@@ -23,6 +23,7 @@ Flags = NDArray[np.bool_]
 UNDATED = int(np.iinfo(np.int64).min)  # time of a sighting without a time: it is always valid
 NO_VALUE = UNDATED
 NO_RECORD = -1
+VISITOR = np.iinfo(np.int32).max  # instead of a customer: the visitor whose id the value is
 UNMERGED = -1  # a link rejected by an unmerge; any other reason is the position of the strong type
 MAX_VECTORIZED_LINKS = 32  # the remaining links of larger clusters are processed one at a time
 
@@ -45,12 +46,16 @@ class IdTypeRule:
 
 @dataclass(frozen=True)
 class IdentifierSightings:
-    """Sightings of values by records, parallel arrays of shape (k,), sorted by (level, value, time, record)."""
+    """Sightings of values by records, parallel arrays of shape (k,), sorted by (level, value, time, record).
+
+    `by_visitor` marks the sightings of an `anonymous_id` by the visitor whose id it is; by default there are none.
+    """
 
     level: NDArray[np.int8]
     value: Codes
     record: Codes
     time: Ints
+    by_visitor: Flags | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,12 @@ def _candidate_links(
     if level.max_customers is not None and (crowded := sizes > level.max_customers).any():
         held = np.flatnonzero(np.repeat(crowded, sizes))
         # counts customers, not records: the more trusted levels have already merged records
-        pairs = np.unique(first[held].astype(np.int64) << 32 | customer[record[held]])
+        holder = customer[record[held]]
+        if sightings.by_visitor is not None:
+            # a visitor counts beside the accounts, even if it is one of them by a more trusted identifier: else a
+            # second account would be one customer with the first
+            holder = np.where(sightings.by_visitor[begin:end][held], VISITOR, holder)
+        pairs = np.unique(first[held].astype(np.int64) << 32 | holder)
         holders = np.bincount(pairs >> 32, minlength=len(value))
         shared_values = np.flatnonzero(holders > level.max_customers)
         over = np.column_stack([value[shared_values], holders[shared_values]]).astype(np.int32)

@@ -37,6 +37,7 @@ from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_p
 from features.data.lake import literal
 from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
+from qianmian.schema import ANONYMOUS_ID
 from qianmian.settings import IdType, Settings
 from qianmian.times import MICROSECONDS_PER_DAY
 from qianmian.workspace import Workspace
@@ -317,14 +318,19 @@ class GraphResolver:
             """SQL of a timestamp in microseconds, `UNDATED` for null."""
             return f"coalesce(epoch_us({column}), ({UNDATED})::BIGINT)"
 
+        of_visitors = next((at for at, kind in enumerate(self.id_types) if kind.type == ANONYMOUS_ID), NO_RECORD)
         sightings = numbers(
             f"""
-            SELECT level, value, record, {moment("observed_at")}
-            FROM identity_held JOIN identity_records USING (seen) ORDER BY 1, 2, 4, 3""",
+            SELECT level, value, record, {moment("observed_at")},
+                coalesce(visitor = source || ':' || source_user_id, false)
+            FROM identity_held JOIN identity_records USING (seen)
+            LEFT JOIN (SELECT value, id_value AS visitor FROM identity_values WHERE level = {of_visitors}) USING (value)
+            ORDER BY 1, 2, 4, 3""",
             np.int8,
             np.int32,
             np.int32,
             np.int64,
+            np.bool_,
         )
         linkage_links = numbers(
             f"""

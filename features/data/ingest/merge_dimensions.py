@@ -34,6 +34,7 @@ from features.data.ingest.observations import (
     NEW_LINE,
     box,
     fixed_attributes,
+    forget_unaware_consents,
     lines_of_moments,
     moment_of_rows,
     observations_of_lake,
@@ -110,6 +111,17 @@ def _merge_columns(
         f"FROM ({with_files(staged, good)}) UNION ALL {of_lake}"
     )
     fixed = fixed_attributes(staged) if table.name == "profiles" else set()
+    consents = [name for name in content if name.startswith(CONSENT_PREFIX)]
+    if table.name == "profiles":
+        changing_consents = [name for name in consents if name not in fixed]
+        # the row of the lake is at no moment of its own if the history tells its values
+        forget_unaware_consents(
+            connection,
+            observed,
+            changing_consents,
+            "_date IS NULL AND _row <> -1",
+            "_date IS NOT NULL AND isfinite(_moment)",
+        )
     given = f"SELECT count(*) FROM {observed} WHERE _row >= 0 AND _date IS NULL"
     if table.name == "profiles" and (connection.execute(given).fetchone() or (0,))[0]:
         changing = [name for name in content if name not in fixed]
@@ -124,7 +136,6 @@ def _merge_columns(
         f", (arg_max({quote(name)}, {'_fixed_place' if name in fixed else '_place'})).v AS {quote(name)}"
         for name in content
     )
-    consents = [name for name in content if name.startswith(CONSENT_PREFIX)]
     last += "".join(
         f", max(_moment) FILTER (_row < 0 AND {quote(name)} IS NOT NULL) AS {quote('_at_' + name)}" for name in consents
     )

@@ -185,6 +185,33 @@ def repeated_undated(rows: str, of_lake: str, names: list[str]) -> str:
     )
 
 
+def forget_unaware_consents(
+    connection: duckdb.DuckDBPyConnection, table: str, consents: Iterable[str], undated: str, dated: str
+) -> None:
+    """Remove each consent that a row without a date gives straight after a dated row withdrew it.
+
+    Such a row is of an export whose source may not know of the withdrawal yet. Once its rows have said no themselves, a
+    later yes of theirs is news and counts.
+
+    Parameters
+    ----------
+    table : str
+        Temp table of observations: the key, `_row`, `_moment` and a box per column.
+    undated, dated : str
+        SQL conditions of the observations of either kind.
+    """
+    for consent in map(quote, consents):
+        withdraws, gives = f"({dated}) AND NOT ({consent}).v", f"({undated}) AND ({consent}).v"
+        other = f"CASE WHEN {consent} IS NOT NULL AND NOT ({gives}) THEN {withdraws} END"
+        before = f"PARTITION BY {KEY} ORDER BY _moment, _row ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+        connection.execute(
+            f"UPDATE {table} SET {consent} = NULL WHERE rowid IN (SELECT _id FROM ("
+            f"SELECT rowid AS _id, {gives} AS _gives, last_value({other} IGNORE NULLS) OVER ({before}) AS _withdrawn "
+            f"FROM {table} WHERE ({KEY}) IN (SELECT ({KEY}) FROM {table} WHERE {withdraws})) "
+            "WHERE _gives AND _withdrawn)"
+        )
+
+
 def last_told(observed: str, names: list[str]) -> str:
     """SELECT (key, `_told`) of the row with the fixed attributes: when dated rows told them last."""
     if not names:

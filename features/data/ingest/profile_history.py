@@ -28,6 +28,7 @@ from features.data.ingest.observations import (
     NEW_LINE,
     box,
     fixed_attributes,
+    forget_unaware_consents,
     last_told,
     moment_of_rows,
     observations_of_lake,
@@ -217,6 +218,8 @@ def _store_observations(
         f"CREATE OR REPLACE TEMP TABLE {OBSERVED} AS SELECT * FROM ({given} UNION ALL SELECT -1 AS _row, * "
         f"FROM ({of_lake})) WHERE isfinite(_moment)"
     )
+    consents = [name for name in made.changing if name.startswith(CONSENT_PREFIX) and name in staged.mapped]
+    forget_unaware_consents(connection, OBSERVED, consents, "_undated", "NOT _undated")
     rows = f"SELECT * FROM {OBSERVED} WHERE _undated AND _row"
     if _count(connection, f"{rows} >= 0"):
         again = repeated_undated(f"{rows} >= 0", f"{rows} = -1", made.changing)

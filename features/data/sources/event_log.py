@@ -23,13 +23,18 @@ from features.data.sources.base import InputWarning, RawTable, Source
 from features.data.sources.watermarks import Watermark
 from features.event_log import LoggedEvent, Tail, open_log
 from features.event_log.base import LogHeader, LogPosition
-from features.event_log.rows import decode
+from features.event_log.rows import EventRow, decode
 from qianmian.errors import StorageError
-from qianmian.schema import TABLES
+from qianmian.schema import ANONYMOUS_ID, CONSENT_CHANNELS, TABLES
 
 NAME = "events"
 PAGE_EVENTS = 10_000
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "timestamp": pa.timestamp("us")}
+# of the tables of which an event tells a few columns; the others stay as they are
+TOLD_COLUMNS = {
+    "profiles": ("source", "source_user_id", *(f"consent_{channel}" for channel in CONSENT_CHANNELS), "valid_from"),
+    "items": ("item_id", "available", "valid_from", "source"),
+}
 UNREADABLE = "the body of the event cannot be read"
 UNREADABLE_ERRORS = (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException)
 
@@ -51,7 +56,7 @@ def _watermarks(position: LogPosition) -> dict[str, Watermark]:
 
 
 class EventLogSource(Source):
-    """Accepted events of all sources, as rows of `events` and `transactions`.
+    """Accepted events of all sources: rows of `events`, `transactions`, `profiles`, `items` and `identities`.
 
     Parameters
     ----------
@@ -103,9 +108,11 @@ class EventLogSource(Source):
 
     def _raw_table(self, table: str, files: _Files, own_items: Sequence[str]) -> RawTable:
         columns = {name: quote(name) for name in _schema(table).names}
-        columns["item_id"] = _item_id(own_items)
+        if "item_id" in columns:
+            columns["item_id"] = _item_id(own_items)
         relation = f"SELECT * FROM read_parquet({literal(files.path(table))})"
-        return RawTable(table, relation, columns, (self.label,), max_rejected=1.0, logged=True)
+        is_fact = table in ("events", "transactions")
+        return RawTable(table, relation, columns, (self.label,), max_rejected=1.0, logged=is_fact)
 
 
 def _start(header: LogHeader, position: LogPosition | None) -> tuple[int, tuple[InputWarning, ...]]:
@@ -148,10 +155,42 @@ def _rejects(label: str, file: Path) -> str:
     return f"SELECT {literal(label)} AS file, {literal(UNREADABLE)} AS reason, row FROM read_parquet({literal(file)})"
 
 
+def lake_rows(row: EventRow) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of the lake that an event is, each with its table.
+
+    A consent, or an availability, holds from its time on. A login with `anonymous_id` is a row of `events` and two
+    sightings of that id: by the visitor and by the account. The id is that of its source, whose name it begins with.
+
+    Examples
+    --------
+    >>> login = {"source": "shop", "source_user_id": "ann", "ts": 7, "event_type": "login", "anonymous_id": "v1"}
+    >>> [(table, row["source_user_id"]) for table, row in lake_rows(EventRow("events", login, "e1"))]
+    [('events', 'ann'), ('identities', 'v1'), ('identities', 'ann')]
+    """
+    values = row.values
+    if row.table in TOLD_COLUMNS:
+        told = {**values, "valid_from": values["ts"]}
+        del told["ts"]
+        if row.table == "items":
+            del told["source_user_id"]
+        return [(row.table, told)]
+    if ANONYMOUS_ID not in values:
+        return [(row.table, values)]
+    visitor, source = values[ANONYMOUS_ID], values["source"]
+    if not isinstance(visitor, str):
+        raise TypeError(f"{ANONYMOUS_ID} is no text")
+    seen = {"source": source, "id_type": ANONYMOUS_ID, "id_value": f"{source}:{visitor}", "observed_at": values["ts"]}
+    return [
+        (row.table, {name: value for name, value in values.items() if name != ANONYMOUS_ID}),
+        *(("identities", {**seen, "source_user_id": user_id}) for user_id in (visitor, values["source_user_id"])),
+    ]
+
+
 def _schema(table: str) -> pa.Schema:
     """Columns of a canonical table that a row may have; JSON is text."""
-    columns = TABLES[table].columns
-    return pa.schema([(c.name, ARROW_TYPES.get(c.dtype, pa.string())) for c in columns if not c.derived])
+    names = TOLD_COLUMNS.get(table) or [column.name for column in TABLES[table].columns if not column.derived]
+    columns = [column for column in TABLES[table].columns if column.name in names]
+    return pa.schema([(column.name, ARROW_TYPES.get(column.dtype, pa.string())) for column in columns])
 
 
 def _arrow(table: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -183,11 +222,12 @@ class _Files:
         rows: dict[str, list[tuple[LoggedEvent, dict[str, Any]]]] = {}
         for logged in events:
             try:
-                row = decode(logged.event)
+                found = lake_rows(decode(logged.event))
             except UNREADABLE_ERRORS:
                 self.unreadable.append(logged)
             else:
-                rows.setdefault(row.table, []).append((logged, row.values))
+                for table, values in found:
+                    rows.setdefault(table, []).append((logged, values))
         for table, logged_rows in rows.items():
             self._write(table, logged_rows)
 

@@ -1,4 +1,4 @@
-"""Basic tags: profile attributes, acquisition and membership."""
+"""Basic tags: profile attributes, consents, acquisition and membership."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from features.definitions.recency import NEVER
 from features.profiles.tags.declare import Columns, Tag, TagContext
 
 STATIC_ATTRIBUTES = ("gender", "age_band", "income_band", "region", "city")
+CONTACTS = {"email": "e-mail", "sms": "text message", "push": "push message"}
 MONTH, YEAR = 30.0, 365.0
 
 
@@ -41,5 +42,6 @@ TAGS = (
     Tag("first_visit_source", "basic", "where the first visit came from: its referrer, else its channel", (), first_visit_source, optional_features=("first_referrer", "first_visit_channel"), kind="static"),
     Tag("acquisition_channel", "basic", "channel of the first order", ("first_channel",), lambda c, _: c["first_channel"], kind="static"),
     Tag("membership", "basic", "registered for up to 30 days, up to a year, or longer", ("days_since_registered",), membership, values=("new", "under_a_year", "over_a_year")),
+    *(Tag(f"consent_{channel}", "basic", f"may be contacted by {contact}, as it was told last", (f"profile_consent_{channel}",), attribute(f"consent_{channel}")) for channel, contact in CONTACTS.items()),
 )
 # fmt: on

@@ -12,6 +12,7 @@ from features.compute.builder import Builder, ProfileBuild
 from features.profiles.lifecycle import INACTIVITY_SOURCES
 from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags import published
+from features.profiles.tags.consents import CONSENT_SOURCES, consent_columns
 from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_values
 from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import inactivity_columns
@@ -42,7 +43,8 @@ def make_tags(
     table = built.table
     views, states = builder.views(built.as_of), builder.states_at(built.as_of)
     process = process_of(views, table, settings.lifecycle)
-    for name, column in inactivity_columns(views, table, states, process).items():
+    made = {**inactivity_columns(views, table, states, process), **consent_columns(views, table, states)}
+    for name, column in made.items():
         table = table.append_column(name, column)
     fitted = fit_tags(table, tags, settings, process)
     values = tag_values(table, tags, settings, fitted)
@@ -77,7 +79,8 @@ def missing_rows(builder: Builder, built: ProfileBuild, settings: Settings) -> d
 
 def _sources(built: ProfileBuild) -> dict[str, frozenset[str]]:
     """Source tables of each column; a quotient has those of its parts."""
-    found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in INACTIVITY_SOURCES.items()}
+    not_features = {**INACTIVITY_SOURCES, **CONSENT_SOURCES}
+    found: dict[str, frozenset[str]] = {name: frozenset({table}) for name, table in not_features.items()}
     for feature in built.features:
         parts = feature.aggregate == "quotient"
         found[feature.name] = found[feature.column] | found[feature.over] if parts else frozenset({feature.view})

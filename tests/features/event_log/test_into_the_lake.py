@@ -49,3 +49,22 @@ def test_two_logs_of_one_source_add_up(
     opened(elsewhere).append([view(2), view(3)])
     kept = [ingest(workspace, EventLogSource(place), Settings()).kept for place in (location, elsewhere, location)]
     assert kept == [2, 1, 0]
+
+
+def test_events_about_items_have_no_customer_and_are_removed_like_others(
+    log: EventLog, location: str, tmp_path: Path
+) -> None:
+    values = {"source": "shop", "source_user_id": "", "item_id": "milk", "available": False}
+    events = [
+        encode(make_row(f"a{day}", {**values, "event_type": "availability", "ts": MAY + timedelta(days=day)}))
+        for day in range(3)
+    ]
+    log.append([*events, view(1)])
+    assert [logged.event for logged in log.get([("shop", "")])] == events
+    workspace = Workspace(tmp_path / "workspace")
+    report = ingest(workspace, EventLogSource(location), Settings())
+    assert (report.read, report.kept, report.duplicates) == (4, 2, 2)
+    assert log.compact(4, 30, datetime.now(UTC)).events == 4
+    assert [stored.status for stored in log.append(events)] == ["duplicate"] * 3
+    found = Lake(workspace).connect().con.execute("SELECT source_user_id FROM customers").fetchall()
+    assert found == [("u1",)]

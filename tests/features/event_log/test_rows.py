@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.event_log.identity import identify
 from features.event_log.rows import EventRow, decode, encode, make_row
-from qianmian.schema import EVENT_TYPES, TABLES
+from qianmian.schema import CONSENT_CHANNELS, EVENT_TYPES, TABLES
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 VALUES = st.fixed_dictionaries(
@@ -59,3 +59,17 @@ def test_a_purchase_is_an_order_line_and_every_other_type_an_event(event_type):
     assert row == EventRow("transactions", {**values, **line}, "e1")
     said = {"order_id": "o7", "line_no": 3, "quantity": 2.0, "status": "refunded"}
     assert make_row("e1", {**values, **said, "event_type": "purchase"}).values == {**values, **said}
+
+
+@pytest.mark.parametrize("channel", CONSENT_CHANNELS)
+def test_a_consent_is_a_profile_and_an_availability_an_item(channel):
+    values = {"source": "s", "source_user_id": "u", "ts": datetime(2026, 5, 1)}
+    row = make_row("e1", {**values, "event_type": "consent", "channel": channel, "granted": False})
+    assert row == EventRow("profiles", {**values, f"consent_{channel}": False}, "e1")
+    about_item = {**values, "source_user_id": "", "item_id": "milk", "available": True}
+    other = make_row("e2", {**about_item, "event_type": "availability"})
+    assert other == EventRow("items", about_item, "e2")
+    for made in (row, other):
+        identify(encode(made))
+        assert decode(encode(made)) == made
+        assert set(made.values) - {"ts", "source_user_id"} <= set(TABLES[made.table].names)

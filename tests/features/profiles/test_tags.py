@@ -56,6 +56,10 @@ KNOWN = [
         {"first_referrer": ["search", "", ""], "first_visit_channel": ["web", "app", ""]},
         ["search", "app", None],
     ),
+    *(
+        (name, {f"profile_{name}": [True, False, None]}, [True, False, None])
+        for name in ("consent_email", "consent_sms", "consent_push")
+    ),
     ("acquisition_channel", {"first_channel": ["store", ""]}, ["store", None]),
     (
         "membership",
