@@ -8,6 +8,7 @@ from datetime import datetime
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.data.lake import Lake
+from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles.snapshot import (
     ONLINE_STATE_FOLDER,
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """Build profiles and tags at `as_of` in memory, without writing them."""
+    position = lake_position(builder.lake)  # first: if an ingest comes meanwhile, too little is said to be known
     built: ProfileBuild = builder.build(as_of)
     customers = builder.views(as_of).customers.order_by(["source", "source_user_id"]).to_pyarrow()
     unrecorded = missing_rows(builder, built, settings)
@@ -45,6 +47,7 @@ def build_snapshot(builder: Builder, as_of: datetime, settings: Settings) -> Sna
         facts,
         checked,
         unrecorded,
+        log_position=position,
     )
 
 

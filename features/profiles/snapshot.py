@@ -89,6 +89,8 @@ class Snapshot:
         Tag that is absent because rows of the kind it reads were never recorded → these kinds, in words.
     folder : Path or None
         Where it was read from; None for a new build.
+    log_position : tuple of (str, int) or None
+        The event log that the lake had read, and the number up to which it had its events; None if it had read none.
     """
 
     table: pa.Table
@@ -103,6 +105,7 @@ class Snapshot:
     checked: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     folder: Path | None = None
+    log_position: tuple[str, int] | None = None
 
     @cached_property
     def features(self) -> UserFeatures:
@@ -210,6 +213,7 @@ class Snapshot:
             "tag_facts": {name: facts.as_dict() for name, facts in self.tag_facts.items()},
             "checked": self.checked,
             "unrecorded": self.unrecorded,
+            "log_position": self.log_position,
         }
         write_json(folder / "snapshot.json", facts)
 
@@ -239,6 +243,7 @@ class Snapshot:
                 # snapshots of earlier versions do not name them
                 {name: tuple(kinds) for name, kinds in facts.get("unrecorded", {}).items()},
                 folder,
+                (position[0], position[1]) if (position := facts.get("log_position")) else None,
             )
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise unreadable(folder, error) from error

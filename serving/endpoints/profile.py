@@ -12,6 +12,7 @@ from qianmian.schema import TAG_CATEGORIES
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
+from serving.events.consents import CATEGORY, live_consents
 from serving.requests import UserRequest
 from serving.responses import Response, ResponseBody, snapshot_metadata, utc_text
 from serving.users import ResolvedUser, resolve_user
@@ -27,7 +28,7 @@ class TagEntry(BaseModel):
     value: str | float | bool | None = Field(description="null if unknown for this customer")
     as_of: str = Field(
         description="UTC; no data from this moment or later was used. With accepted events of the customer it is the "
-        "moment of the request, for tags that follow from features"
+        "moment of the request, for tags that follow from features and for consents that an event gives or withdraws"
     )
     stale: bool = Field(description="whether as_of is longer ago than the validity of this tag")
     source: str = Field(description="the tables that the value is computed from, joined by +, or model:NAME")
@@ -54,7 +55,7 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
     row = customers.user_map.row(user.one_id)
     facts = customers.facts_of(row, now) if row >= 0 else {}
     fresh = fresh_tags(champions, user, now) if row >= 0 else {}
-    tags = {
+    tags: dict[str, dict[str, ResponseBody]] = {
         category: {
             name: {**entry, "as_of": utc_text(entry["as_of"])}
             if name not in fresh
@@ -63,6 +64,10 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
         }
         for category in TAG_CATEGORIES
     }
+    if row >= 0:
+        for name, granted in consents(champions, user).items():
+            entry = {"value": granted, "as_of": utc_text(now), "stale": False, "source": "profiles", "checked": None}
+            tags[CATEGORY][name] = {**tags[CATEGORY].get(name, {}), **entry}
     return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
 
 
@@ -75,6 +80,15 @@ def fresh_tags(champions: Champions, user: ResolvedUser, now: datetime) -> Mappi
     assert user.one_id is not None
     rows = live.rows(user.one_id, user.user_id, user.user_source)
     return live.fresh_tags(champions.settings).of(user.one_id, rows, now) if rows else {}
+
+
+def consents(champions: Champions, user: ResolvedUser) -> Mapping[str, bool]:
+    """Return the consents that accepted events of a customer give or withdraw, as far as they are known."""
+    live, events = champions.live, champions.events
+    if live is None or events is None or not live.has_any(user.one_id, user.user_id):
+        return {}
+    read = live.read(user.one_id, user.user_id, user.user_source)
+    return live_consents(read, champions.customers, events.log_id)
 
 
 def has_events(champions: Champions, user: ResolvedUser) -> bool:

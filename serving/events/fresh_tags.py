@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from qianmian.settings import Settings
 logger = logging.getLogger(__name__)
 
 FROM_EVENTS = frozenset({"events", "lines", "orders", "refunds"})  # views of what is accepted as events
+TABLES_OF_EVENTS = frozenset({"events", "transactions"})
 CANCELLED = "cancelled"
 KNOWN_AT_BUILD = frozenset({"profiles"})  # attributes of a customer, which a tag may combine with events
 
@@ -70,7 +71,7 @@ class FreshTags:
         if now < state.as_of:
             return {}
         with self._lock:
-            found = values(state.customer(one_id), now, _by_table(rows))
+            found = values(state.customer(one_id), now, _by_table(rows, state.items))
         columns = {name: np.asarray([value]) for name, value in found.items()}
         return {tag.name: self._value(tag, columns) for tag in self._tags}
 
@@ -121,11 +122,16 @@ class FreshTags:
         return tag.supported(names) and all(name.startswith(PROFILE_PREFIX) for name in missing)
 
 
-def _by_table(rows: Iterable[EventRow]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table, without order lines that were cancelled later: the lake has the last status of a line."""
+def _by_table(rows: Iterable[EventRow], items: Container[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table, without order lines that were cancelled later: the lake has the last status of a line.
+
+    `items` are the ids of the lake, of which a sender may leave out the name of its source.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for table, row, _ in rows:
-        found.setdefault(table, []).append(row)
+        if table in TABLES_OF_EVENTS:
+            lake_id = f"{row['source']}:{row.get('item_id')}"
+            found.setdefault(table, []).append({**row, "item_id": lake_id} if lake_id in items else row)
     lines = found.get("transactions", [])
     cancelled = {_line(row) for row in lines if row["status"] == CANCELLED}
     if cancelled:
