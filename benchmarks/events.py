@@ -1,11 +1,12 @@
-"""How many events a server makes durable, how soon another process has them, and whether one is ever lost.
+"""How many events a server makes durable, how soon the answers of another one know them, and whether one is ever lost.
 
     python benchmarks/events.py [--workspace DIR] [--quick] [--json FILE]
 
 All runs are on a copy of the workspace. 16 connections from a process of their own send single events, then batches of
-100, to one worker. Then one event after the other is sent, and another process that follows the log says when it has it
-(`seen`). At last, senders send events to two workers while processes of the server are killed at random with SIGKILL:
-a worker, the supervisor, or all at once. Senders repeat what was not acknowledged. After each kill every event that was
+100, to one worker. Then one event after the other is sent to it, and a worker of another server is asked for the list
+of its customer until the list knows it (`seen`); the second time beside 500 other events and 100 other lists a second
+(`busy`). At last, senders send events to two workers while processes of the server are killed at random with SIGKILL: a
+worker, the supervisor, or all at once. Senders repeat what was not acknowledged. After each kill every event that was
 acknowledged has to be in the log exactly once.
 
 Without --workspace, Complete Journey is ingested and its models are trained in a temporary folder first (minutes).
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -25,7 +27,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 from common import Must, check, finish, machine, parser, value
-from http_load import CONNECTIONS, Target, copied_workspace, server
+from http_load import CONNECTIONS, PATH, Target, copied_workspace, server
 
-from features.event_log import Tail, open_log
+from features.profiles import snapshot
 from qianmian.workspace import Workspace
+from serving.events.live import POLL_SECONDS
 from serving.server import free_port, running
 
 ROUTE = "/v1/events"
@@ -46,7 +49,8 @@ KILLS, QUICK_KILLS = 50, 4
 KINDS = ["worker"] * 4 + ["supervisor", "all"]  # what is killed; a new server takes seconds
 SENDERS = 4  # of each of the two sizes while processes are killed
 PAUSE_SECONDS = 0.01  # of a sender between two requests while processes are killed: the next server has to start
-POLL_SECONDS = 0.005
+EVENT_RATE, LIST_RATE = 500, 100  # others a second while the answers of another worker are awaited
+LOST_SECONDS = 10.0
 SEED = 16
 MUSTS = {
     "events_per_s": Must("metric", least=1_000),
@@ -69,6 +73,26 @@ def body_of(sender: str, number: int, size: int) -> bytes:
     )
 
 
+class Connection:
+    """One HTTP connection of a coroutine."""
+
+    def __init__(self, url: str) -> None:
+        self.url = urlsplit(url)
+        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, route: str, body: bytes) -> bytes:
+        """Send a request and return the body of the response, whose status has to be 200."""
+        self.streams = self.streams or await asyncio.open_connection(self.url.hostname, self.url.port)
+        reader, writer = self.streams
+        writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (route.encode(), len(body)) + body)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        answer = await reader.readexactly(int(length[1]) if length else 0)
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            raise SystemExit(f"{self.url.geturl()} responded with {head!r} {answer!r}")
+        return answer
+
+
 # ---- throughput ------------------------------------------------------------------------------------------------------
 
 
@@ -76,26 +100,18 @@ async def send_for(url: str, size: int, seconds: float, name: str) -> tuple[int,
     """Number of events that a server acknowledged to `CONNECTIONS` connections, and the seconds it took."""
     end, acknowledged = time.perf_counter() + seconds, 0
 
-    async def connection(sender: str) -> None:
+    async def send(sender: str) -> None:
         nonlocal acknowledged
-        reader, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
-        number = 0
+        connection, number = Connection(url), 0
         while time.perf_counter() < end:
-            body = body_of(sender, number, size)
+            answer = await connection.post(ROUTE, body_of(sender, number, size))
+            if json.loads(answer)["accepted"] != size:
+                raise SystemExit(f"{url} responded with {answer!r}")
             number += 1
-            writer.write(
-                b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (ROUTE.encode(), len(body)) + body
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            answer = await reader.readexactly(int(length[1]) if length else 0)
-            if b" 200 " not in head.split(b"\r\n", 1)[0] or json.loads(answer)["accepted"] != size:
-                raise SystemExit(f"{url} responded with {head!r} {answer!r}")
             acknowledged += size
-        writer.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(connection(f"{name}-{number}") for number in range(CONNECTIONS)))
+    await asyncio.gather(*(send(f"{name}-{number}") for number in range(CONNECTIONS)))
     return acknowledged, time.perf_counter() - started
 
 
@@ -118,45 +134,78 @@ def throughput(target: Target, size: int, seconds: float) -> tuple[float, float,
     return events / took, (target.cpu_seconds() - before) / events * 1e6, events
 
 
-# ---- how soon others have an event -----------------------------------------------------------------------------------
+# ---- how soon another worker's answers know an event -----------------------------------------------------------------
 
 
-def follow(path: str, count: int, arrivals: Any) -> None:
-    """Follow the log, as another worker does; after so many events, send the time at which each arrived, by its id."""
-    log = open_log(path)
-    tail = Tail(log, log.header().last_seq)
-    tail.read()
-    arrivals.send({})
-    arrived: dict[str, float] = {}
-    while len(arrived) < count:
-        if tail.changed():
-            now_known = tail.read()
-            at = time.monotonic()  # the same clock in all processes of a machine
-            arrived |= {logged.event.event_id: at for logged in now_known}
-        time.sleep(POLL_SECONDS)
-    arrivals.send(arrived)  # not one by one: a pipe that nobody reads yet would stop it
+async def seen_ms(url: str, other_url: str, users: Sequence[str]) -> np.ndarray:
+    """Milliseconds from the acknowledgement of an event by one process to an answer of another that knows it.
 
-
-def seen_ms(target: Target, path: Path, count: int) -> np.ndarray:
-    """Milliseconds from the acknowledgement of an event until another process has it, shape (count,)."""
-    context = multiprocessing.get_context("spawn")
-    arrivals, sending = context.Pipe(duplex=False)
-    process = context.Process(target=follow, args=(str(path), count, sending), daemon=True)
-    process.start()
-    arrivals.recv()  # it follows
-    connection, acknowledged = http.client.HTTPConnection(urlsplit(target.url).netloc), {}
+    Each event is of another user. Lists are requested one after the other until one knows the event, so the time of a
+    computed list is part of it.
+    """
+    events, lists, waits = Connection(url), Connection(other_url), []
+    answer = json.loads(await lists.post(PATH, json.dumps({"user_id": users[0]}).encode()))
+    items = [item["item_id"] for item in answer["items"]]
     generator = random.Random(SEED)
-    try:
-        for number in range(count):
-            connection.request("POST", ROUTE, body_of("seen", number, 1))
-            connection.getresponse().read()
-            acknowledged[f"seen-{number}-0"] = time.monotonic()
-            time.sleep(generator.uniform(0, 2 * POLL_SECONDS))  # no step with the other process
-        arrived = arrivals.recv()
-    finally:
+    for number, user in enumerate(users):
+        request = json.dumps({"user_id": user}).encode()
+        event = {"event_id": f"seen-{user}-{len(users)}", "event_type": "purchase", "ts": datetime.now(UTC).isoformat()}
+        event |= {"user_id": user, "item_id": items[number % len(items)]}
+        await events.post(ROUTE, json.dumps({"events": [event]}).encode())
+        acknowledged = time.perf_counter()
+        while b'"recent_events"' not in await lists.post(PATH, request):
+            if time.perf_counter() > acknowledged + LOST_SECONDS:
+                raise SystemExit(f"the event of {user} was not seen")
+        waits.append(time.perf_counter() - acknowledged)
+        await asyncio.sleep(generator.uniform(0, 2 * POLL_SECONDS))  # no step with the other process
+    return np.array(waits) * 1e3
+
+
+async def keep_sending(url: str, route: str, bodies: Sequence[bytes], per_second: float) -> None:
+    """Send requests at a steady rate for ever, each at its time or as soon as the one before is answered."""
+    connection, due = Connection(url), time.perf_counter()
+    for number in itertools.count():
+        await connection.post(route, bodies[number % len(bodies)])
+        due += 1 / per_second
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+
+
+def keep_busy(url: str, other_url: str, users: Sequence[str]) -> None:
+    """Send other events to one process and requests for lists to the other, in a process of its own."""
+    lists = [json.dumps({"user_id": user}).encode() for user in users]
+
+    async def run() -> None:
+        streams = [
+            keep_sending(url, ROUTE, [body_of(f"busy-{stream}", number, 1) for number in range(50_000)], EVENT_RATE / 4)
+            for stream in range(4)
+        ]
+        await asyncio.gather(*streams, keep_sending(other_url, PATH, lists, LIST_RATE))
+
+    asyncio.run(run())
+
+
+def seen(workspace: Workspace, target: Target, count: int) -> dict[str, Any]:
+    """`seen_ms` between two servers of a workspace, first without other requests, then with them."""
+    users = [str(user) for user in snapshot.load_current(workspace).table["user_id"].to_pylist()]
+    random.Random(SEED).shuffle(users)
+    count = min(count, len(users) // 3)
+    found = {}
+    with running(workspace) as other_url:
+        quiet = asyncio.run(seen_ms(target.url, other_url, users[:count]))
+        context = multiprocessing.get_context("spawn")
+        others = users[2 * count : 3 * count]
+        process = context.Process(target=keep_busy, args=(target.url, other_url, others), daemon=True)
+        process.start()
+        time.sleep(2)
+        busy = asyncio.run(seen_ms(target.url, other_url, users[count : 2 * count]))
+        if not process.is_alive():
+            raise SystemExit("the other requests have failed")
         process.terminate()
         process.join()
-    return np.array([max(0.0, arrived[name] - at) * 1e3 for name, at in acknowledged.items()])
+    for prefix, waits in (("", quiet), ("busy_", busy)):
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            found[f"{prefix}seen_{name}_ms"] = value(float(np.quantile(waits, share)), n=len(waits))
+    return found
 
 
 # ---- kills -----------------------------------------------------------------------------------------------------------
@@ -286,9 +335,7 @@ def measure(workspace: Workspace, quick: bool) -> dict[str, Any]:
         for name, size in (("", 1), ("batched_", BATCH)):
             rate, cpu_us, events = throughput(target, size, seconds)
             result |= {f"{name}events_per_s": value(rate, n=events), f"{name}cpu_us": value(cpu_us, n=events)}
-        seen = seen_ms(target, path, 200 if quick else 2_000)
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        result[f"seen_{name}_ms"] = value(float(np.quantile(seen, share)), n=len(seen))
+        result |= seen(workspace, target, 100 if quick else 1_000)
     found = kill_at_random(workspace, path, QUICK_KILLS if quick else KILLS)
     return result | {name: value(number) for name, number in found.items()}
 

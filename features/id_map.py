@@ -34,7 +34,7 @@ class IdMap:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __contains__(self, wanted: object) -> bool:
+    def __contains__(self, wanted: str) -> bool:
         return wanted in self._row_of
 
     def row(self, wanted: str | None) -> int:
@@ -72,8 +72,7 @@ class IdMap:
 class CustomerMap(IdMap):
     """The row of each customer, of which there may be millions.
 
-    One id is found by `HashedTexts`, in a microsecond: a dictionary would take a tenth of it, and ten times
-    the memory or more.
+    One id is found by `HashedTexts`: a dictionary would take ten times the memory or more.
     """
 
     @cached_property

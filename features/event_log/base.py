@@ -122,7 +122,14 @@ class EventLog(Protocol):
         ...
 
     def version(self) -> int:
-        """A number that differs whenever events were appended, by any process; cheap enough to ask every 5 ms."""
+        """A number that differs whenever events were appended, by any process."""
+        ...
+
+    def wait(self, after: int, seconds: float) -> None:
+        """Return when there may be an event with a number above `after`, at the latest after some seconds.
+
+        It costs nothing meanwhile. It may return for nothing, so `version` tells. One thread at a time may wait.
+        """
         ...
 
     def header(self) -> LogHeader:

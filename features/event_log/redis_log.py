@@ -66,6 +66,7 @@ class RedisLog(EventLog):
             str(url), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
         )
         self._client: Any = client
+        self._timeout_s = timeout_s
         at = client.connection_pool.connection_kwargs
         self._where = f"redis://{at.get('host', 'localhost')}:{at.get('port', 6379)}/{at.get('db', 0)}"  # no password
         self._append_script = client.register_script(scripts.APPEND)
@@ -170,6 +171,12 @@ class RedisLog(EventLog):
     def version(self) -> int:
         """The last number, in one round trip to the server."""
         return self.header().last_seq
+
+    def wait(self, after: int, seconds: float) -> None:
+        """Let the server answer when there is an event with a higher number, or time is up."""
+        seconds = min(seconds, self._timeout_s / 2)  # a later answer would be none
+        with self._errors():
+            self._client.xread({STREAM: f"{after}-0"}, count=1, block=max(1, round(seconds * 1e3)))
 
     def header(self) -> LogHeader:
         """State of the log."""

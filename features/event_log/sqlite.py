@@ -22,6 +22,7 @@ from features.event_log.base import (
     Stored,
     TailPage,
 )
+from features.event_log.file_changes import FileChanges
 from features.event_log.group_commit import GroupCommit
 from features.event_log.identity import IdentifiedEvent
 from features.event_log.sqlite_file import (
@@ -68,6 +69,8 @@ class SqliteLog(EventLog):
         self._reader: sqlite3.Connection | None = None
         self._reader_file = self._readers_opened = 0
         self._reader_lock = threading.Lock()
+        self._changes: FileChanges | None = None
+        self._waiting = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._writer_file = self._pages_written = 0
         with storage_errors(self.path), writing(self.path, timeout_s):
@@ -89,6 +92,10 @@ class SqliteLog(EventLog):
         self._close_writer()
         with self._reader_lock:
             self._close_reader()
+        with self._waiting:
+            if self._changes is not None:
+                self._changes.close()
+                self._changes = None
 
     # ---- writing: the thread of the group commit only ----------------------------------------------------------------
 
@@ -148,6 +155,17 @@ class SqliteLog(EventLog):
         """SQLite counts for each connection the commits of all others; a new connection begins a new range."""
         with self._reading() as connection:
             return self._readers_opened << 32 | pragma(connection, "data_version")
+
+    def wait(self, after: int, seconds: float) -> None:
+        """Return when a process has left `writing` since the last call: its lock file is closed after the commit.
+
+        The write to the write-ahead log is no sign, because a reader that it wakes up comes before the commit.
+        """
+        with self._waiting, storage_errors(self.path):
+            if self._changes is None:
+                self._changes = FileChanges(self.path)
+                return  # what was written before is not told
+            self._changes.wait(seconds)
 
     def header(self) -> LogHeader:
         """State of the log."""

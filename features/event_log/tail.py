@@ -1,4 +1,4 @@
-"""A reader that follows a log: it asks cheaply whether there is anything new, and never skips an event."""
+"""A reader that follows a log: it waits until there is anything new, and never skips an event."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ class Tail:
         self._read_version: int | None = None
 
     def changed(self) -> bool:
-        """Whether `read` may return anything; to be polled."""
+        """Whether `read` may return anything."""
         return self._log.version() != self._read_version
+
+    def wait(self, seconds: float) -> None:
+        """Return when `read` may return anything, at the latest after some seconds; one thread at a time may wait."""
+        self._log.wait(self.after, seconds)
 
     def read(self, limit: int = 1_000) -> list[LoggedEvent]:
         """The next events, at most `limit`; moves the position behind them.

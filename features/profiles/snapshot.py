@@ -153,7 +153,7 @@ class Snapshot:
         users = self._user_ids
         rows = users.index.rows(user_id)
         if user_source is not None:
-            rows = [row for row in rows if users.sources[row] == user_source]
+            rows = tuple(row for row in rows if users.sources[row] == user_source)
         if len(rows) == 1:  # nearly always
             return users.one_ids[rows[0]]
         one_ids = {users.one_ids[row] for row in rows}

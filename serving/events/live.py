@@ -26,7 +26,8 @@ from serving.events.joins import Joins, User
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.005  # at least, between two looks
+WAIT_SECONDS = 0.2  # at most, for an event
 RETRY_SECONDS = 0.2  # between two looks while the log cannot be read
 FORGET_SECONDS = 60.0  # between two looks whether events were removed from the log
 PAGE = 500  # events that are read at a time; a request that reads meanwhile waits for one page
@@ -144,6 +145,8 @@ class LiveEvents:
     def _run(self) -> None:
         while not self._closed.wait(RETRY_SECONDS if self.lost else POLL_SECONDS):
             try:
+                if self._tail is not None and not self.lost:
+                    self._tail.wait(WAIT_SECONDS)
                 self._follow()
             except ReaderBehind as error:
                 logger.warning("live_events=restarted reason=%s", error)

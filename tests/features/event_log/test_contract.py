@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -247,3 +248,19 @@ def test_the_scheme_names_the_store(tmp_path, event):
     log.close()
     with pytest.raises(UsageError, match="unknown event log .*'kafka'"):
         open_log("kafka://broker/events")
+
+
+def test_a_reader_waits_until_another_has_appended(location, opened, event):
+    reader, writer = opened(location), opened(location)
+    tail = Tail(reader, 0)
+    assert tail.read() == []
+    for number in (1, 2):
+        started = time.monotonic()
+        tail.wait(0.05)  # there is nothing
+        timer = threading.Timer(0.1, writer.append, [[event(number)]])
+        timer.start()
+        while not tail.changed() and time.monotonic() - started < 30:
+            tail.wait(30)
+        assert time.monotonic() - started < 20
+        assert [logged.seq for logged in tail.read()] == [number]
+        timer.join()
