@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from features.event_log.rows import EventRow
 from features.interaction_types import PURCHASE
@@ -65,10 +66,17 @@ def item_events(
             continue
         line = values["source"], values["order_id"], item_id
         if values["status"] == PAID:
-            found.append((ItemEvent(item_id, PURCHASE, ts), line))
+            amounts = values.get("quantity"), values.get("amount"), _discount(values)
+            found.append((ItemEvent(item_id, PURCHASE, ts, *amounts), line))
         else:
             taken_back.add(line)
     events = [event for event, line in found if line not in taken_back]
     if len(events) > MOST:
         events = sorted(events, key=lambda event: event.ts)[-MOST:]
     return events
+
+
+def _discount(values: Mapping[str, Any]) -> float | None:
+    """All that was taken off an order line; None if nothing is said of it."""
+    said = [value for name in ("discount", "coupon_discount") if (value := values.get(name)) is not None]
+    return sum(said) if said else None
