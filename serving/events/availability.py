@@ -18,7 +18,7 @@ from serving.recommending.kept_lists import KeptLists
 from serving.recommending.live_catalogue import LiveCatalogue
 
 TABLE = "items"
-Item = tuple[str, str]  # source, item id as the sender wrote it
+SourceItem = tuple[str, str]  # source, item id as the sender wrote it
 
 
 class ItemState(NamedTuple):
@@ -33,7 +33,7 @@ class LiveItems:
     """The last known state of all items that events are about, and the catalogues that follow it."""
 
     def __init__(self) -> None:
-        self._states: dict[Item, ItemState] = {}
+        self._states: dict[SourceItem, ItemState] = {}
         self._views: weakref.WeakSet[LiveAvailability] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -50,7 +50,7 @@ class LiveItems:
 
     def add(self, events: Iterable[LoggedEvent]) -> None:
         """Take in events about items."""
-        changed: dict[Item, ItemState] = {}
+        changed: dict[SourceItem, ItemState] = {}
         for seq, event in events:
             try:
                 row = decode(event)
@@ -113,7 +113,7 @@ class LiveAvailability:
             kept.apply(self._version)
             self._kept.add(kept)
 
-    def update(self, states: Mapping[Item, ItemState]) -> None:
+    def update(self, states: Mapping[SourceItem, ItemState]) -> None:
         """Take in new states of items."""
         with self._lock:
             changed: dict[int, bool] = {}

@@ -162,5 +162,5 @@ def _with_any(lists: Sequence[Ranked], columns: Sequence[int]) -> NDArray[np.boo
     if not lists:
         return np.zeros(0, dtype=bool)
     begins = np.cumsum([0, *(ranked.ids.shape[1] for ranked in lists[:-1])])
-    found = np.isin(np.concatenate([ranked.ids[0] for ranked in lists]), columns)
+    found = np.isin(np.concatenate([ranked.ids for ranked in lists], axis=1)[0], columns)
     return np.logical_or.reduceat(found, begins)
