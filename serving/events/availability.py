@@ -98,6 +98,7 @@ class LiveAvailability:
     """
 
     def __init__(self, base: Catalogue, as_of: datetime) -> None:
+        base.warm()  # what it has computed is shared
         self.base = base
         self.catalogue = LiveCatalogue(base, None, 0)
         self._as_of = (as_of - EPOCH) // MICROSECOND
@@ -118,9 +119,9 @@ class LiveAvailability:
         with self._lock:
             changed: dict[int, bool] = {}
             for (source, item_id), state in states.items():
-                column = (
-                    self.base.item_column(self.base.lake_item_id(item_id, source)) if state.ts >= self._as_of else -1
-                )
+                if state.ts < self._as_of:
+                    continue
+                column = self.base.item_column(self.base.lake_item_id(item_id, source))
                 if column >= 0 and (column not in self._latest or self._latest[column] < state):
                     self._latest[column] = state
                     changed[column] = state.available

@@ -104,7 +104,11 @@ class KeptLists:
         wrong = _with_any([kept.ranked for _, kept in lists], off) if off else np.zeros(len(lists), dtype=bool)
         if back_from is not None:
             wrong |= np.array([(kept.version or 0) >= back_from for _, kept in lists], dtype=bool)
+        short = [one for one in lists if one[1].k > one[1].ranked.valid[0]]
         with self._lock:
+            for key, kept in short:  # whose JSON says how many items are available
+                if self._lists.get(key) is kept:
+                    self._lists[key] = KeptList(kept.ranked, kept.version)
             for place in np.flatnonzero(wrong).tolist():
                 key, kept = lists[place]
                 now = self._lists.get(key)

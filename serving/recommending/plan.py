@@ -120,7 +120,7 @@ class RecommendationPlan:
         options : ListOptions
             Options of the request.
         available : ndarray of bool, shape (n_items,), optional
-            Items that are available; default: as known when the model was fitted.
+            Items that are available; default: those of the catalogue.
 
         Raises
         ------

@@ -186,6 +186,21 @@ def test_a_change_drops_the_lists_that_it_makes_wrong_and_no_others(stock, buyer
     assert {user: stock.lists(user_id=user, num_results=LENGTH) for user in users} == lists
 
 
+def test_the_reason_for_a_short_list_counts_what_is_available_now(stock, buyers):
+    short = {"user_id": buyers[-1], "purchased": "only", "num_results": LENGTH}
+    before = [json(stock.champions, **short) for _ in range(2)]
+    assert before[0] == before[1]
+    assert "removing unavailable items leaves" in before[0]["short_reason"]
+    shown = items_of(before[0])
+    other = next(item for item in stock.lists(user_id=buyers[0]) if item not in shown)
+    stock.says(other, False)
+    after = json(stock.champions, **short)
+    assert items_of(after) == shown
+    assert after["short_reason"] != before[0]["short_reason"]
+    computed = replace(stock.champions, settings=Settings(serving={"kept_lists": 0}))
+    assert after == json(computed, **short)
+
+
 def test_lists_that_are_computed_meanwhile_are_not_kept_wrong(stock, buyers):
     """Threads ask while items come and go: what is kept in the end is what is computed then."""
     users, stop = buyers[:6], threading.Event()
