@@ -58,7 +58,7 @@ class ItemTable:
     [True, False, True]
     """
 
-    def __init__(self, attributes: Mapping[str, NDArray[Any]], item_ids: Sequence[str]) -> None:
+    def __init__(self, attributes: Mapping[str, NDArray[Any]], item_ids: Sequence[str] | NDArray[Any]) -> None:
         self._columns = {name: np.asarray(values) for name, values in attributes.items()}
         self._columns.setdefault(ITEM_ID, np.asarray(item_ids, dtype=np.str_))
         self._n_items = len(item_ids)
@@ -74,6 +74,12 @@ class ItemTable:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the attributes without the lookups, which the copy computes again."""
         return type(self), (self._columns, self._columns[ITEM_ID])
+
+    def replacing(self, name: str, values: NDArray[Any]) -> ItemTable:
+        """Return a table with other values of a boolean attribute, which shares all lookups of texts with this one."""
+        other = type(self)({**self._columns, name: values}, self._columns[ITEM_ID])
+        other._texts, other._indices, other._given = self._texts, self._indices, self._given
+        return other
 
     @property
     def names(self) -> tuple[str, ...]:

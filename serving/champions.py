@@ -13,14 +13,16 @@ from features.compute.spec import UserFeatures
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, Snapshot
 from models.bundle import ModelBundle, verify
-from models.persist import is_mapped
-from models.recommend.scene import SCENES
+from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import ArtifactError, NotReady, QianmianError, WorkspaceError
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
 from serving import model_registry
-from serving.events.live import LiveCustomers, LiveEvents
+from serving.bundles import BUNDLE_KINDS, load_bundle
+from serving.events.availability import LiveAvailability
+from serving.events.customers import LiveCustomers
+from serving.events.live import LiveEvents
 from serving.export_index import FORMAT, INDEX_FILE, read_index
 from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.recommending.catalogue import Catalogue
@@ -30,15 +32,7 @@ from serving.stored_errors import fresh
 
 logger = logging.getLogger(__name__)
 
-BUNDLE_KINDS = {  # job → kind of its bundle
-    "recommend": "scenes",
-    "content": "scenes",
-    "churn": "churn",
-    "lifecycle": "lifecycle",
-    "lookalike": "lookalike",
-}
 PROFILES = "profiles"  # in `Champions.failures`, beside the jobs
-RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 
 
 @dataclass(frozen=True)
@@ -67,6 +61,12 @@ class Champion:
     def catalogue(self) -> Catalogue:
         """Lookups of users, items and scenes; for a recommender only."""
         return Catalogue(self.bundle)
+
+    def with_catalogue(self, catalogue: Catalogue) -> Champion:
+        """Return the same model with another catalogue."""
+        changed = replace(self)
+        changed.__dict__["catalogue"] = catalogue  # as `cached_property` keeps it
+        return changed
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Champions:
 
     def warm(self) -> None:
         """Compute the cached values and run every model once, so that the first request is not slow."""
-        self.kept_lists, self.live  # noqa: B018 - cached properties that threads share
+        self.availability, self.kept_lists, self.live  # noqa: B018 - cached properties that threads share
         if self.snapshot is not None:
             self.snapshot.resolve("")
             self.snapshot.features  # noqa: B018 - a cached property
@@ -177,9 +177,27 @@ class Champions:
         return self.events is not None and self.events.lost
 
     @cached_property
+    def availability(self) -> LiveAvailability | None:
+        """Which items can be sold, as accepted events say; None without an event log or a recommender of items."""
+        champion = self.models.get(SCENES[DEFAULT_SCENE].job)
+        if self.events is None or champion is None:
+            return None
+        return self.events.items.of(champion.catalogue, champion.bundle.as_of)
+
+    def with_live_items(self, champion: Champion) -> Champion:
+        """Return a champion of these with the availability of its items now."""
+        live = self.availability
+        if live is None or champion.catalogue is not live.base:
+            return champion
+        return champion.with_catalogue(live.catalogue)
+
+    @cached_property
     def kept_lists(self) -> KeptLists:
         """The lists of the customers that were asked for last."""
-        return KeptLists(self.settings.serving.kept_lists)
+        kept = KeptLists(self.settings.serving.kept_lists)
+        if self.availability is not None:
+            self.availability.keep_right(kept)
+        return kept
 
     @cached_property
     def _encoded(self) -> dict[str, UserFeatures]:
@@ -253,7 +271,7 @@ def load_version(workspace: Workspace, job: str, version: str, problems: list[Qi
         If its files cannot be loaded.
     """
     with model_registry.bundle_folder(workspace, job, version) as folder:
-        bundle = _load_bundle(folder, job)
+        bundle = load_bundle(folder, job)
     planned = read_promotions(bundle, workspace, problems) if BUNDLE_KINDS[job] == "scenes" else ""
     return Champion(job, version, bundle, planned)
 
@@ -271,7 +289,7 @@ def load_from_folder(folder: Path) -> Champions:
     failures: dict[str, QianmianError] = {}
     for job, entry in index["models"].items():
         try:
-            models[job] = Champion(job, entry["version"], _load_bundle(folder / entry["folder"], job))
+            models[job] = Champion(job, entry["version"], load_bundle(folder / entry["folder"], job))
         except ArtifactError as error:
             logger.warning(
                 "champion=broken model=%s version=%s reason=%s", REGISTERED_PREFIX + job, entry["version"], error
@@ -331,30 +349,6 @@ def _candidate_versions(workspace: Workspace, job: str) -> Iterator[str]:
         if version is not None and version not in tried:
             tried.add(version)
             yield version
-
-
-def _load_bundle(folder: Path, job: str) -> ModelBundle:
-    try:
-        bundle = ModelBundle.load(folder)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:  # valid JSON that is no manifest
-        raise ArtifactError(
-            "the model cannot be read", where=str(folder), got=f"{type(error).__name__}: {error}", hint=RESTORE_HINT
-        ) from error
-    if bundle.kind != BUNDLE_KINDS[job]:
-        raise ArtifactError(
-            "the registered model has the wrong kind",
-            where=str(folder),
-            got=bundle.kind,
-            allowed=BUNDLE_KINDS[job],
-            hint=RESTORE_HINT,
-        )
-    if not is_mapped(bundle.item_ids):
-        logger.warning(
-            "champion=copied model=%s reason=%s fix=train it again",
-            REGISTERED_PREFIX + job,
-            "an earlier version has written its arrays so that processes cannot share their memory",
-        )
-    return bundle
 
 
 def _load_snapshot(workspace: Workspace) -> tuple[Snapshot | None, list[QianmianError]]:

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import ArtifactError, QianmianError
-from serving.champions import PROFILES, RESTORE_HINT, Champions
+from serving.bundles import RESTORE_HINT
+from serving.champions import PROFILES, Champions
 from serving.endpoints import ENDPOINTS
 from serving.requests import parse_request
 

@@ -13,7 +13,8 @@ from qianmian.errors import ArtifactError, QianmianError
 from qianmian.settings import ServingSettings
 from qianmian.workspace import Workspace
 from serving import model_registry
-from serving.champions import BUNDLE_KINDS, PROFILES, Champion, Champions, load_from_workspace, load_version
+from serving.bundles import BUNDLE_KINDS
+from serving.champions import PROFILES, Champion, Champions, load_from_workspace, load_version
 from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.stored_errors import fresh
 

@@ -35,7 +35,8 @@ class Response(BaseModel):
     model: ModelVersion = Field(description="registered model and its version")
     as_of: str = Field(description="UTC; no data from this moment or later was used")
     stale: bool = Field(
-        description="whether as_of is more than serving.stale_after_days ago, or events accepted since cannot be read"
+        description="whether as_of is more than serving.stale_after_days ago, unless accepted events of the customer "
+        "were used; true if accepted events cannot be read"
     )
 
 
@@ -103,9 +104,11 @@ def utc_text(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds") + "Z"
 
 
-def make_metadata(champions: Champions, champion: Champion, as_of: datetime, now: datetime) -> ResponseBody:
-    """Return the response fields `model`, `as_of` and `stale`."""
-    stale = _is_stale(champions, as_of, now)
+def make_metadata(
+    champions: Champions, champion: Champion, as_of: datetime, now: datetime, *, is_fresh: bool = False
+) -> ResponseBody:
+    """Return the response fields `model`, `as_of` and `stale`; `is_fresh` if what came after `as_of` was used too."""
+    stale = champions.misses_events if is_fresh else _is_stale(champions, as_of, now)
     return metadata_of(champion.name, champion.version, as_of, stale=stale)
 
 

@@ -40,14 +40,14 @@ class ResolvedUser:
 
 
 def resolve(champions: Champions, user_id: str, user_source: str | None) -> ResolvedUser:
-    """Resolve a user id; an unknown user has no `one_id`.
+    """Resolve a user id; an unknown user has no `one_id`. An id of a visit is that of who has logged in from it.
 
     Raises
     ------
     InvalidRequest
         If several sources use the id and `user_source` is missing.
     """
-    return ResolvedUser(user_id, user_source, champions.customers.resolve(user_id, user_source))
+    return ResolvedUser(user_id, user_source, _one_id(champions, user_id, user_source))
 
 
 def resolve_user(champions: Champions, request: UserRequest) -> ResolvedUser:
@@ -57,13 +57,16 @@ def resolve_user(champions: Champions, request: UserRequest) -> ResolvedUser:
 
 def resolve_users(champions: Champions, user_ids: Sequence[str], user_source: str | None) -> Iterator[ResolvedUser]:
     """Resolve user ids one by one; an ambiguous id gets a `problem` instead of an error for the whole list."""
-    customers = champions.customers
     for user_id in user_ids:
         try:
-            one_id = customers.resolve(user_id, user_source)
+            one_id = _one_id(champions, user_id, user_source)
             yield ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer")
         except InvalidRequest as error:
             yield ResolvedUser(user_id, user_source, None, f"{error.message}: name the source in user_source")
+
+
+def _one_id(champions: Champions, user_id: str, user_source: str | None) -> str | None:
+    return (champions.live or champions.customers).resolve(user_id, user_source)
 
 
 def profile_rows(champions: Champions, users: Sequence[ResolvedUser]) -> NDArray[np.int64]:

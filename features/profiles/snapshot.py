@@ -174,6 +174,11 @@ class Snapshot:
             )
         return one_ids.pop() if one_ids else None
 
+    def knows_through(self, log_id: str | None) -> int:
+        """Number of the last event of a log that the lake of these profiles had; 0 if it had none of this log."""
+        at = self.event_log
+        return at.seq if at is not None and at.log_id == log_id else 0
+
     def facts_of(self, row: int, now: datetime) -> dict[str, dict[str, dict[str, Any]]]:
         """Tags of one customer: category → tag → value, as_of, stale, source, checked.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +17,9 @@ from serving.events.fresh_features import FreshValues
 from serving.fresh_profiles import fresh_features, has_events
 from serving.requests import UserRequest
 from serving.responses import Response, ResponseBody, snapshot_metadata, utc_text
-from serving.users import resolve_user
+from serving.users import ResolvedUser, resolve_user
 
+CONSENTS = "basic"  # category of their tags
 Tags = dict[str, dict[str, dict[str, Any]]]  # category → tag → entry
 
 
@@ -32,7 +34,7 @@ class TagEntry(BaseModel):
     as_of: str = Field(
         description="UTC; no data from this moment or later was used. With accepted events of the customer, for tags "
         "that follow from features, it is the moment of the request, or just after the last event if the profiles are "
-        "older than serving.stale_after_days"
+        "older than serving.stale_after_days; for a consent that an event gives or withdraws, that of the request"
     )
     stale: bool = Field(description="whether as_of is longer ago than the validity of this tag")
     source: str = Field(description="the tables that the value is computed from, joined by +, or model:NAME")
@@ -61,13 +63,23 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
     fresh = fresh_features(champions, user, now) if row >= 0 else None
     if fresh is not None:
         facts = fresh_entries(champions, facts, fresh, now)
-    tags = {
+    tags: dict[str, dict[str, ResponseBody]] = {
         category: {
             name: {**entry, "as_of": utc_text(entry["as_of"])} for name, entry in facts.get(category, {}).items()
         }
         for category in TAG_CATEGORIES
     }
+    if row >= 0:
+        for name, granted in consents(champions, user).items():
+            entry = {"value": granted, "as_of": utc_text(now), "stale": False, "source": "profiles", "checked": None}
+            tags[CONSENTS][name] = {**tags[CONSENTS].get(name, {}), **entry}
     return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
+
+
+def consents(champions: Champions, user: ResolvedUser) -> Mapping[str, bool]:
+    """Return the consents that accepted events of a customer give or withdraw, as far as they are known."""
+    live = champions.live
+    return live.consents(user.one_id) if live is not None and user.one_id is not None else {}
 
 
 def fresh_entries(champions: Champions, facts: Tags, fresh: FreshValues, now: datetime) -> Tags:

@@ -20,6 +20,7 @@ from serving.recommending.responses import (
     RankedResponse,
     RecommendedItem,
     event_fields,
+    list_metadata,
     list_response,
     unknown_attributes,
 )
@@ -93,7 +94,7 @@ def handle(champions: Champions, request: RankRequest, now: datetime) -> Respons
         **({} if new is None else {"new_items": new}),
         "unknown": [item_id for item_id in resolved.unknown if item_id not in new_ids],
         "unknown_attributes": unknown_attributes(plan.champion, request.context.attributes),
-        **model_metadata(JOB)(champions, now),
+        **list_metadata(champions, resolved, now),
         **event_fields(resolved.recent, request.context.events),
     }
 

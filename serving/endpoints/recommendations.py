@@ -17,10 +17,16 @@ from serving.recommending.kept_lists import Key
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
 from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, resolve_request
 from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
-from serving.recommending.responses import RankedResponse, event_fields, list_response, unknown_attributes
+from serving.recommending.responses import (
+    RankedResponse,
+    event_fields,
+    list_metadata,
+    list_response,
+    unknown_attributes,
+)
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_IDS, Identifiers, NumResults, UserRequest
-from serving.responses import ResponseBody, make_metadata, metadata_json, model_metadata, new_recommendation_id
+from serving.responses import ResponseBody, metadata_json, model_metadata, new_recommendation_id
 
 KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
 PLAIN_FIELDS = KEPT_FIELDS - {"purchased"}
@@ -85,7 +91,7 @@ def handle(champions: Champions, request: RecommendationsRequest, now: datetime)
         "recommendation_id": recommendation_id,
         **resolved.user.identity,
         **list_fields(request, resolved, slate, rows),
-        **make_metadata(champions, plan.champion, plan.champion.bundle.as_of, now),
+        **list_metadata(champions, resolved, now),
     }
     if request.promotions:
         places, placed_by = quotas(plan.rerank_options.promotions, k), rows.promotions.tolist()
@@ -168,7 +174,8 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
         rows = make_rows(resolved.plan, slate)
         # without braces: a slice is as long as its text, while orjson's buffers of 4 KB stay as long as they were
         list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        champions.kept_lists.keep_json(key, request.num_results, list_json)
+        version = resolved.plan.catalogue.version
+        champions.kept_lists.keep_json(key, request.num_results, list_json, version)
     identity = orjson.dumps(
         {
             "recommendation_id": new_recommendation_id(),

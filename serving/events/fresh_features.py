@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,7 +98,7 @@ class FreshFeatures:
         known = [row for row in rows if row.table in TABLES]
         as_of = self._moment(state.as_of, known, now)
         with self._lock:
-            found = values(state.customer(one_id), as_of, _by_table(known))
+            found = values(state.customer(one_id), as_of, _by_table(known, state.items))
         recent = sum(state.as_of <= row.values["ts"] < as_of for row in known)
         return FreshValues({name: found[name] for name in self._names}, as_of, recent)
 
@@ -148,9 +148,13 @@ def _seen(plan: OnlinePlan) -> tuple[str, ...]:
     return tuple(feature.name for feature in plan.features if feature.name not in unseen)
 
 
-def _by_table(rows: Iterable[EventRow]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each table, in their order."""
+def _by_table(rows: Iterable[EventRow], items: Container[str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table, in their order.
+
+    `items` are the ids of the lake, of which a sender may leave out the name of its source.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for table, row, _ in rows:
-        found.setdefault(table, []).append(row)
+        lake_id = f"{row['source']}:{row.get('item_id')}"
+        found.setdefault(table, []).append({**row, "item_id": lake_id} if lake_id in items else row)
     return found

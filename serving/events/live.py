@@ -1,8 +1,8 @@
 """Accepted events as requests see them, some milliseconds after they were accepted by any process.
 
-A thread follows the event log and keeps, for each user id that has events, the number of its last one. Whether a
-customer has events is therefore a look-up in a dictionary, and no request waits for the log but those of customers with
-events that this process has not read yet.
+A thread follows the event log and keeps, for each user id that has events, the number of its last one, from which ids
+of a visit customers have logged in, and which items can be sold. Whether a customer has events is therefore a look-up
+in a dictionary, and no request waits for the log but those of customers with events that this process has not read yet.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from features.event_log.base import EventLog, LoggedEvent, LogPosition
-from features.event_log.rows import EventRow, decode
+from features.event_log.base import EventLog, LoggedEvent
+from features.event_log.rows import decode
 from features.event_log.tail import ReaderBehind, Tail
 from features.profiles.snapshot import Snapshot
-from qianmian.errors import InvalidRequest, QianmianError
-from qianmian.settings import Settings
-from serving.events.fresh_tags import FreshTags
+from qianmian.errors import QianmianError
+from serving.events.availability import LiveItems
+from serving.events.consents import LiveConsents
+from serving.events.customers import LiveCustomers, ReadRows
+from serving.events.joins import Joins, User
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +33,6 @@ RETRY_SECONDS = 0.2  # between two looks while the log cannot be read
 FORGET_SECONDS = 60.0  # between two looks whether events were removed from the log
 MOST_EVENTS = 2_000  # of a customer, the last ones: what a program has sent must not stop the answers to others
 PAGE = 500  # events that are read at a time; a request that reads meanwhile waits for one page
-User = tuple[str, str]  # source, source_user_id
-NONE: tuple[User, ...] = ()
-
-
-class ReadRows(NamedTuple):
-    """The events of a customer that were read, up to a number in the log, and the number of each."""
-
-    generation: int
-    through: int
-    rows: tuple[EventRow, ...]
-    numbers: tuple[int, ...]
 
 
 class LiveEvents:
@@ -62,10 +52,14 @@ class LiveEvents:
     ----------
     lost : bool
         Whether the log could not be read lately, so that there may be events that are not known.
+    items : LiveItems
+        Which items can be sold, as the events say.
     """
 
     def __init__(self, open_log: Callable[[], EventLog], most: int = 20_000) -> None:
         self.lost = False
+        self.items = LiveItems()
+        self._joins, self._consents = Joins(), LiveConsents()
         self._open_log, self._most = open_log, most
         self._log: EventLog | None = None
         self._tail: Tail | None = None
@@ -100,16 +94,12 @@ class LiveEvents:
             for view in self._all_views():
                 if view.snapshot is snapshot:
                     return view
-            view = LiveCustomers(self, snapshot)
+            view = LiveCustomers(snapshot, self._joins, self._consents, self.read, self._last.__contains__)
             with self._views_lock:
                 self._views.add(view)  # from now on the thread adds those that are new
             view.add(list(self._last))
+            view.join(self._joins.visitors())
             return view
-
-    def position(self) -> LogPosition | None:
-        """Up to where this process knows the log; None as long as it knows nothing of it."""
-        tail = self._tail
-        return LogPosition(tail.log_id, tail.after) if tail is not None and tail.log_id is not None else None
 
     def read(self, users: tuple[User, ...]) -> ReadRows:
         """The last `MOST_EVENTS` events of some user ids in the order of their acceptance.
@@ -122,7 +112,7 @@ class LiveEvents:
             if known is not None:
                 self._read.move_to_end(users)
         if known is None or known.generation != generation:
-            known = ReadRows(generation, 0, (), ())
+            known = ReadRows(generation, 0, self._tail.log_id if self._tail is not None else None)
         if last <= known.through or self.lost or self._log is None:
             return known
         try:
@@ -130,10 +120,11 @@ class LiveEvents:
         except QianmianError as error:
             self._lose(error)
             return known
-        through = max(last, new[-1].seq if new else 0)
-        rows = (*known.rows, *(decode(event) for _, event in new))
-        numbers = (*known.numbers, *(seq for seq, _ in new))
-        known = ReadRows(generation, through, rows[-MOST_EVENTS:], numbers[-MOST_EVENTS:])
+        known = known._replace(
+            through=max(last, new[-1].seq if new else 0),
+            rows=(*known.rows, *(decode(event) for _, event in new))[-MOST_EVENTS:],
+            numbers=(*known.numbers, *(seq for seq, _ in new))[-MOST_EVENTS:],
+        )
         self._keep(users, known)
         return known
 
@@ -187,27 +178,35 @@ class LiveEvents:
             self._looked_at = now
             self._forget_removed(self._log.header().first_seq)
 
-    def _add(self, events: Iterable[LoggedEvent]) -> None:
+    def _add(self, events: Sequence[LoggedEvent]) -> None:
         new: list[User] = []
+        of_items = [logged for logged in events if not logged.event.source_user_id]
         for seq, event in events:
+            if not event.source_user_id:  # of an item, and no customer's
+                continue
             user = sys.intern(event.source), event.source_user_id
             if user not in self._last:
                 new.append(user)
             self._last[user] = seq
-        if new:
-            for view in self._all_views():
-                view.add(new)
+        self._consents.add(events, self._tail.log_id if self._tail is not None else None)
+        joined = self._joins.add(events)
+        for view in self._all_views() if new or joined else ():
+            view.add(new)
+            view.join(joined)
+        if of_items:
+            self.items.add(of_items)
 
     def _forget_removed(self, first_seq: int) -> None:
-        """Forget the user ids whose events are all in the lake by now."""
+        """Forget what is all in the lake by now: the user ids without other events, logins, and states of items."""
         if first_seq == self._first_seq:
             return
         self._first_seq = first_seq
         removed = [user for user, last in self._last.items() if last < first_seq]
         for user in removed:
             del self._last[user]
-        for view in self._all_views():
-            view.remove(removed)
+        self._update_views(self._joins.forget(first_seq), removed)
+        self._consents.forget(first_seq)
+        self.items.forget(first_seq)
 
     def _begin_again(self) -> None:
         """Forget everything and read the log from its first event: it is another one, or has lost unread events."""
@@ -215,11 +214,17 @@ class LiveEvents:
         users = list(self._last)
         self._last.clear()
         self._generation += 1
-        for view in self._all_views():
-            view.remove(users)
+        self._update_views(self._joins.clear(), users)
+        self._consents.clear()
+        self.items.clear()
         with self._read_lock:
             self._read.clear()
             self._read_size = 0
+
+    def _update_views(self, visitors: Sequence[User], removed: Sequence[User]) -> None:
+        for view in self._all_views():
+            view.join(visitors)
+            view.remove(removed)
 
     def _all_views(self) -> list[LiveCustomers]:
         with self._views_lock:
@@ -233,101 +238,3 @@ class LiveEvents:
     def _set_lost(self) -> None:
         self.lost = True
         self._caught_up.set()  # nobody waits for a log that may come back in hours
-
-
-class LiveCustomers:
-    """The user ids with events by customer, as the profiles of a snapshot resolve them.
-
-    A user id that no profile knows, of a new customer or an anonymous session, stands for itself.
-
-    Parameters
-    ----------
-    events : LiveEvents
-    snapshot : Snapshot
-    """
-
-    def __init__(self, events: LiveEvents, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self._events = events
-        self._customers: dict[str, tuple[User, ...]] = {}  # by one_id
-        self._strangers: dict[str, tuple[User, ...]] = {}  # by user id
-        self._lock = threading.Lock()  # of changes; a request only looks up
-        self._fresh_tags: FreshTags | None = None
-
-    def has_any(self, one_id: str | None, user_id: str) -> bool:
-        """Whether a customer, or a user id that no profile knows, may have events."""
-        return one_id in self._customers if one_id is not None else user_id in self._strangers
-
-    def users(self, one_id: str | None, user_id: str, user_source: str | None) -> tuple[User, ...]:
-        """The user ids with events of a customer, or of a user id that no profile knows.
-
-        Raises
-        ------
-        InvalidRequest
-            Several sources have events of the user id, no profile knows it, and `user_source` is missing.
-        """
-        if one_id is not None:
-            return self._customers.get(one_id, NONE)
-        users = self._strangers.get(user_id, NONE)
-        if user_source is not None:
-            return tuple(user for user in users if user[0] == user_source)
-        if len(users) > 1:
-            raise InvalidRequest(
-                "the user id occurs in more than one source",
-                got=user_id,
-                allowed=", ".join(source for source, _ in users),
-                field="user_source",
-                hint="name the source in user_source",
-            )
-        return users
-
-    def rows(self, one_id: str | None, user_id: str, user_source: str | None) -> tuple[EventRow, ...]:
-        """The accepted events of a customer in the order of their acceptance; see `users`."""
-        users = self.users(one_id, user_id, user_source)
-        return self._events.read(users).rows if users else ()
-
-    def rows_after_build(self, one_id: str) -> tuple[EventRow, ...]:
-        """The accepted events of a customer that the profiles do not have, in the order of their acceptance.
-
-        The lake of the profiles had the others, or what an export has said in their place; those with a time from the
-        `as_of` of the profiles on are not in them all the same.
-        """
-        users, built, at = self.users(one_id, "", None), self.snapshot.event_log, self._events.position()
-        if not users:
-            return ()
-        read = self._events.read(users)
-        if built is None or at is None or built.log_id != at.log_id:
-            return read.rows
-        as_of = self.snapshot.as_of
-        pairs = zip(read.rows, read.numbers, strict=True)
-        return tuple(row for row, number in pairs if number > built.seq or row.values["ts"] >= as_of)
-
-    def fresh_tags(self, settings: Settings) -> FreshTags:
-        """What computes tags of these profiles anew, made once."""
-        with self._lock:
-            if self._fresh_tags is None:
-                self._fresh_tags = FreshTags(self.snapshot, settings)
-            return self._fresh_tags
-
-    def add(self, users: Sequence[User]) -> None:
-        """Add user ids that have events."""
-        for user in users:
-            known, key = self._place(user)
-            with self._lock:
-                known[key] = tuple(sorted({*known.get(key, NONE), user}))
-
-    def remove(self, users: Sequence[User]) -> None:
-        """Remove user ids that have no events any more."""
-        for user in users:
-            known, key = self._place(user)
-            with self._lock:
-                left = tuple(other for other in known.get(key, NONE) if other != user)
-                if left:
-                    known[key] = left
-                else:
-                    known.pop(key, None)
-
-    def _place(self, user: User) -> tuple[dict[str, tuple[User, ...]], str]:
-        source, user_id = user
-        one_id = self.snapshot.resolve(user_id, source)
-        return (self._customers, one_id) if one_id is not None else (self._strangers, user_id)

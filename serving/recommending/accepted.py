@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from features.event_log.rows import EventRow
 from features.interaction_types import PURCHASE
 from serving.champions import Champions
+from serving.recommending.catalogue import Catalogue
 from serving.recommending.recent import ItemEvent
 from serving.users import ResolvedUser
 
@@ -15,8 +17,10 @@ MOST = 1_000  # events of a list, the last ones; as many as a request may contai
 PAID = "paid"
 
 
-def accepted_events(champions: Champions, user: ResolvedUser, until: datetime | None) -> list[ItemEvent]:
-    """Return the accepted events of a customer up to a moment, or all; see `item_events`.
+def accepted_events(
+    champions: Champions, catalogue: Catalogue, user: ResolvedUser, until: datetime | None
+) -> list[ItemEvent]:
+    """Return the accepted events of a customer up to a moment, or all, with the item ids of a catalogue.
 
     Raises
     ------
@@ -26,13 +30,19 @@ def accepted_events(champions: Champions, user: ResolvedUser, until: datetime | 
     live = champions.live
     if live is None or not live.has_any(user.one_id, user.user_id):
         return []
-    return item_events(live.rows(user.one_id, user.user_id, user.user_source), until)
+    rows = live.rows(user.one_id, user.user_id, user.user_source)
+    return item_events(rows, until, catalogue.lake_item_id)
 
 
-def item_events(rows: Iterable[EventRow], until: datetime | None = None) -> list[ItemEvent]:
+def item_events(
+    rows: Iterable[EventRow],
+    until: datetime | None = None,
+    lake_item_id: Callable[[str, str], str] = lambda item_id, _source: item_id,
+) -> list[ItemEvent]:
     """Return the last events that concern an item, up to a moment, in the order of the rows.
 
-    An order line that was refunded or cancelled later is no purchase.
+    `lake_item_id` gives the id of the lake for the one that a sender of a source has written. An order line that was
+    refunded or cancelled later is no purchase.
 
     Examples
     --------
@@ -50,15 +60,23 @@ def item_events(rows: Iterable[EventRow], until: datetime | None = None) -> list
         item_id, ts = values.get("item_id"), values["ts"]
         if item_id is None or (until is not None and ts > until):
             continue
+        item_id = lake_item_id(item_id, values["source"])
         if table != "transactions":
             found.append((ItemEvent(item_id, values["event_type"], ts), None))
             continue
         line = values["source"], values["order_id"], item_id
         if values["status"] == PAID:
-            found.append((ItemEvent(item_id, PURCHASE, ts), line))
+            amounts = values.get("quantity"), values.get("amount"), _discount(values)
+            found.append((ItemEvent(item_id, PURCHASE, ts, *amounts), line))
         else:
             taken_back.add(line)
     events = [event for event, line in found if line not in taken_back]
     if len(events) > MOST:
         events = sorted(events, key=lambda event: event.ts)[-MOST:]
     return events
+
+
+def _discount(values: Mapping[str, Any]) -> float | None:
+    """All that was taken off an order line; None if nothing is said of it."""
+    said = [value for name in ("discount", "coupon_discount") if (value := values.get(name)) is not None]
+    return sum(said) if said else None

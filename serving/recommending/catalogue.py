@@ -12,7 +12,7 @@ from scipy import sparse
 
 from features.interactions import Interactions
 from models.bundle import ModelBundle
-from models.filters import conditions, parse
+from models.filters import FilterExpression, conditions, parse
 from models.item_table import PATH_ATTRIBUTES, ItemTable
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.base import Recommender
@@ -36,11 +36,19 @@ class Catalogue:
     ----------
     bundle : ModelBundle
         Bundle whose model is a `SceneModels`.
+
+    Attributes
+    ----------
+    version : int or None
+        Number of changes of the availability of its items; None if it does not change (`LiveCatalogue`).
     """
+
+    version: int | None = None
 
     def __init__(self, bundle: ModelBundle) -> None:
         self.item_ids: list[str] = bundle.item_ids.tolist()
         self._bundle = bundle
+        self._own_prefixes: dict[str, bool] = {}
 
     # ---- scenes ------------------------------------------------------------------------------------------------------
 
@@ -291,6 +299,16 @@ class Catalogue:
         """Column of an item, −1 for an unknown item."""
         return self._bundle.item_map.row(item_id)
 
+    def lake_item_id(self, item_id: str, source: str) -> str:
+        """The id that the lake has for an item of an event: a source with ids of its own may write its own or this one.
+
+        A source has ids of its own if items of the model have ids that begin with its name (`own_items` of ingest).
+        """
+        prefix = f"{source}:"
+        if prefix not in self._own_prefixes:
+            self._own_prefixes[prefix] = any(known.startswith(prefix) for known in self.item_ids)
+        return item_id if item_id.startswith(prefix) or not self._own_prefixes[prefix] else prefix + item_id
+
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Columns of the known items, in order and without duplicates, and the unknown ids."""
         return self._bundle.item_map.split(item_ids)
@@ -320,9 +338,14 @@ class Catalogue:
         expression = parse(raw, where)
         if expression is None:
             return None, False
-        self.items.check(expression)
+        table = self._table_for(expression)
+        table.check(expression)
         filters_availability = any(condition.attribute == AVAILABLE for condition in conditions(expression))
-        return self.items.mask(expression), filters_availability
+        return table.mask(expression), filters_availability
+
+    def _table_for(self, _expression: FilterExpression) -> ItemTable:
+        """The items that a filter is evaluated on."""
+        return self.items
 
     def cap(self, name: str, limit: int, where: str) -> Cap:
         """Make a limit of items per value of an attribute.
@@ -368,27 +391,6 @@ class Catalogue:
         mask = np.zeros(len(self.item_ids), dtype=bool)
         mask[columns] = True
         return mask
-
-
-def expected_days(
-    model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
-) -> NDArray[np.float64] | None:
-    """Return the days from the `as_of` of the fit to the expected next purchase of m customer–item pairs.
-
-    Parameters
-    ----------
-    model : Recommender
-        Model; the first of its submodels that supports expected days is used.
-    users, items : ndarray of int64, shape (m,)
-        Rows of the customers and columns of the items.
-
-    Returns
-    -------
-    ndarray of float64, shape (m,), or None
-        Days, NaN if unknown; None if no submodel supports it.
-    """
-    supporting = next((submodel for submodel in model.with_submodels() if submodel.supports_expected_days), None)
-    return None if supporting is None else supporting.expected_days(users, items)
 
 
 def combine_masks(first: Mask | None, second: Mask | None) -> Mask | None:

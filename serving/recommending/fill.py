@@ -44,10 +44,11 @@ def fill_kept_lists(champions: Champions, pause: Callable[[float], None] = time.
         block = customers[first : first + BLOCK]
         users = block[[(scene.name, user, purchased) not in kept for user in block.tolist()]]
         if len(users):
-            plan = RecommendationPlan(champion, scene, model, Query(users)).with_options(ListOptions())
+            now = champions.with_live_items(champion)
+            plan = RecommendationPlan(now, scene, model, Query(users)).with_options(ListOptions())
             ranked = plan.ranked(np.arange(len(users)), LENGTH)
             for row, user in enumerate(users.tolist()):
-                added += kept.fill((scene.name, user, purchased), one_list(ranked, row))
+                added += kept.fill((scene.name, user, purchased), one_list(ranked, row), plan.catalogue.version)
         pause(PAUSE * (time.perf_counter() - block_started))
     logger.info("kept_lists=filled lists=%d seconds=%.1f", added, time.perf_counter() - started)
     return added

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class RecommendationPlan:
         options : ListOptions
             Options of the request.
         available : ndarray of bool, shape (n_items,), optional
-            Items that are available; default: as known when the model was fitted.
+            Items that are available; default: those of the catalogue.
 
         Raises
         ------
@@ -171,7 +172,8 @@ class RecommendationPlan:
         """
         if self.kept is not None and items is None:
             key = self.scene.name, int(self.query.users[0]), self.purchased
-            return self.kept.get(key, n_candidates, lambda length: self._ranked(lists, length, None))
+            rank = partial(self._ranked, lists, items=None)
+            return self.kept.get(key, n_candidates, rank, self.catalogue.version)
         return self._ranked(lists, n_candidates, items)
 
     def _ranked(self, lists: NDArray[np.int64], n_candidates: int, items: Mask | None) -> Ranked:
@@ -290,13 +292,14 @@ def resolve_request(
     InvalidRequest
         If the user id is ambiguous, the recommender has no model for the scene, or the context or an option is invalid.
     """
-    user, champion = resolve_user(champions, request), champion_for_scene(champions, scene)
+    user = resolve_user(champions, request)
+    champion = champions.with_live_items(champion_for_scene(champions, scene))
     catalogue = champion.catalogue
     model = catalogue.model(scene.name)
     columns, unknown = catalogue.columns_of(exclude if candidates is None else candidates)
     accepted: Sequence[ItemEvent] = ()
     if now is not None:
-        accepted = accepted_events(champions, user, now if context.now is None else None)
+        accepted = accepted_events(champions, catalogue, user, now if context.now is None else None)
     recent = recent_activity_of(champion, context, accepted)
     context_items, unknown_items = resolve_context_items(catalogue, scene, context.items)
     if unknown_items or (recent is not None and recent.unknown):

@@ -19,7 +19,6 @@ from qianmian.times import days_between
 from serving.recommending.catalogue import Catalogue
 from serving.requests import Identifier, RequestModel
 
-InteractionRow = tuple[int, float, float, datetime, int]  # column, age in days, weight, time, type
 VISIT_GAP = np.timedelta64(SESSION_GAP_SECONDS, "s")  # a longer pause between events begins another visit
 EVENTS_FIELD = "context.events"
 
@@ -35,11 +34,31 @@ class Event(RequestModel):
 
 
 class ItemEvent(NamedTuple):
-    """An event of the customer that was accepted and concerns an item; `ts` is naive UTC."""
+    """An event of the customer that was accepted and concerns an item; `ts` is naive UTC.
+
+    `quantity`, `amount` and `discount`, all that was taken off, are those of an order line; None if unknown.
+    """
 
     item_id: str
     event_type: str
     ts: datetime
+    quantity: float | None = None
+    amount: float | None = None
+    discount: float | None = None
+
+
+class InteractionRow(NamedTuple):
+    """An event as an interaction; `line` are the quantity, amount and discount, NaN if unknown."""
+
+    column: int
+    age_days: float
+    weight: float
+    time: datetime
+    type: int
+    line: tuple[float, float, float]
+
+
+NO_LINE = (np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -147,13 +166,14 @@ def recent_activity(
     rows: list[InteractionRow] = []
     auxiliary: list[InteractionRow] = []
 
-    def take(column: int, kind: str, time: datetime) -> None:
+    def take(column: int, kind: str, time: datetime, line: tuple[float, float, float] = NO_LINE) -> None:
         weight = EVENT_WEIGHTS[kind] if target == ANY else 1.0
-        row = (column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind))
+        row = InteractionRow(column, days_between(time, moment), weight, time, INTERACTION_TYPES.index(kind), line)
         (rows if kind in of_target else auxiliary).append(row)
 
     for one in used:
-        take(catalogue.item_column(one.item_id), one.event_type, one.ts)
+        quantity, amount, discount = (np.nan if each is None else each for each in one[3:])
+        take(catalogue.item_column(one.item_id), one.event_type, one.ts, (quantity, amount, discount))
     for index, (event, time) in enumerate(zip(events, times, strict=True)):
         column, kind = catalogue.item_column(event.item_id), event.event_type
         if event.event_type not in EVENT_TYPES:
@@ -203,14 +223,28 @@ def _folded_types(catalogue: Catalogue) -> set[str]:
 
 def _interactions(rows: Sequence[InteractionRow], n_items: int, *, visits: bool) -> Interactions:
     """Interactions of one user; `orders` are visits, or orders of the events with the same timestamp."""
-    items = np.asarray([row[0] for row in rows], dtype=np.int32)
-    ages = np.asarray([row[1] for row in rows], dtype=np.float32)
-    weights = np.asarray([row[2] for row in rows], dtype=np.float32)
-    times, place = np.unique(np.asarray([row[3] for row in rows], dtype="datetime64[us]"), return_inverse=True)
+    items = np.asarray([row.column for row in rows], dtype=np.int32)
+    ages = np.asarray([row.age_days for row in rows], dtype=np.float32)
+    weights = np.asarray([row.weight for row in rows], dtype=np.float32)
+    times, place = np.unique(np.asarray([row.time for row in rows], dtype="datetime64[us]"), return_inverse=True)
     orders = np.arange(len(times), dtype=np.int32)
     if visits:
         orders = np.cumsum(np.diff(times, prepend=times[:1]) > VISIT_GAP).astype(np.int32)
     orders = orders[place]
-    types = np.asarray([row[4] for row in rows], dtype=np.int8)
-    interactions = Interactions(np.zeros(len(rows), np.int32), items, ages, weights, (1, n_items), orders, types=types)
+    types = np.asarray([row.type for row in rows], dtype=np.int8)
+    quantities, amounts, discounts = (
+        None if np.isnan(column).all() else column for column in np.array([row.line for row in rows], np.float32).T
+    )
+    interactions = Interactions(
+        np.zeros(len(rows), np.int32),
+        items,
+        ages,
+        weights,
+        (1, n_items),
+        orders,
+        quantities,
+        amounts,
+        types=types,
+        discounts=discounts,
+    )
     return interactions.where(np.lexsort((weights, ages, items)))

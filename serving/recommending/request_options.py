@@ -183,7 +183,7 @@ def allowed_items(catalogue: Catalogue, filters: Any, available: Mask | None = N
     filters : mapping
         Filter expression as in a request; availability is not checked if it names ``available`` itself.
     available : ndarray of bool, shape (n_items,), optional
-        Available items; default: as known when the model was fitted.
+        Available items; default: those of the catalogue.
 
     Returns
     -------

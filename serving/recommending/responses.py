@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from serving.champions import Champion
+from serving.champions import Champion, Champions
 from serving.recommending.explain import Explainer
-from serving.recommending.plan import RecommendationPlan
+from serving.recommending.plan import RecommendationPlan, ResolvedRequest
 from serving.recommending.recent import RecentActivity
 from serving.recommending.rows import RecommendedRows
-from serving.responses import Response, ResponseBody, rounded
+from serving.responses import Response, ResponseBody, make_metadata, rounded
 
 PROBABILITY_DIGITS = 12  # decimal places; further ones are rounding errors
 
@@ -147,3 +148,10 @@ def event_fields(recent: RecentActivity | None, events: Sequence[object]) -> Res
     if recent is not None and recent.n_accepted:
         fields["recent_events"] = recent.n_accepted
     return fields
+
+
+def list_metadata(champions: Champions, resolved: ResolvedRequest, now: datetime) -> ResponseBody:
+    """Return the response fields `model`, `as_of` and `stale` of a list: with accepted events it is as new as these."""
+    champion, recent = resolved.plan.champion, resolved.recent
+    is_fresh = recent is not None and recent.n_accepted > 0
+    return make_metadata(champions, champion, champion.bundle.as_of, now, is_fresh=is_fresh)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.recommend.base import Recommender
 from models.rerank import ExplorationResult, Slate
 from qianmian.times import SECONDS_PER_DAY
-from serving.recommending.catalogue import expected_days
 from serving.recommending.pipeline import FIRST_LIST
 from serving.recommending.plan import RecommendationPlan
 
@@ -118,3 +118,24 @@ def expected_on(
     seconds = np.where(np.isnan(days), 0.0, days * SECONDS_PER_DAY).astype("timedelta64[s]")
     moments = (np.datetime64(plan.champion.bundle.as_of, "s") + seconds).astype("datetime64[D]")
     return np.where(np.isnan(days), np.datetime64("NaT", "D"), moments)
+
+
+def expected_days(
+    model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
+) -> NDArray[np.float64] | None:
+    """Return the days from the `as_of` of the fit to the expected next purchase of m customer–item pairs.
+
+    Parameters
+    ----------
+    model : Recommender
+        Model; the first of its submodels that supports expected days is used.
+    users, items : ndarray of int64, shape (m,)
+        Rows of the customers and columns of the items.
+
+    Returns
+    -------
+    ndarray of float64, shape (m,), or None
+        Days, NaN if unknown; None if no submodel supports it.
+    """
+    supporting = next((submodel for submodel in model.with_submodels() if submodel.supports_expected_days), None)
+    return None if supporting is None else supporting.expected_days(users, items)

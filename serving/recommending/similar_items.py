@@ -50,7 +50,7 @@ def plan_similar_items(
     InvalidRequest
         If the item attributes do not support the filter or `attributes`.
     """
-    champion = champions.require(JOB)
+    champion = champions.with_live_items(champions.require(JOB))
     catalogue = champion.catalogue
     column = catalogue.item_column(item_id)
     if item_id in champion.bundle.facts.get("not_merchandise", ()):

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from features.data.lake import Lake
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
-from serving.champions import BUNDLE_KINDS, Champions, load_from_workspace
+from serving.bundles import BUNDLE_KINDS
+from serving.champions import Champions, load_from_workspace
 from serving.endpoints import ENDPOINTS
 
 ROOT = Path(__file__).resolve().parents[2]

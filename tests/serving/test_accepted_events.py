@@ -190,6 +190,21 @@ def test_a_lost_log_makes_answers_stale(shop, buyers):
     assert shop.lists(user_id=buyers[0])["stale"] is False
 
 
+def test_a_list_that_knows_accepted_events_is_not_stale(shop, buyers, items):
+    later = NOW + timedelta(days=100)
+    ranked = {"user_id": buyers[0], "item_ids": items[:5]}
+    assert shop.lists(user_id=buyers[0], now=later)["stale"] is True
+    shop.accept(buyers[0], ("view", items[7], 1.0))  # which the model does not use
+    assert shop.lists(user_id=buyers[0], now=later)["stale"] is True
+    shop.accept(buyers[0], ("purchase", items[7], 1.0))
+    assert shop.lists(user_id=buyers[0], now=later)["stale"] is False
+    assert shop.json("/rank", now=later, **ranked)["stale"] is False
+    assert shop.lists(user_id=buyers[1], now=later)["stale"] is True, "nothing newer is known of others"
+    shop.events.lost = True
+    assert shop.lists(user_id=buyers[0], now=later)["stale"] is True
+    shop.events.lost = False
+
+
 def test_a_user_id_of_two_sources_has_to_name_one(shop, items):
     for source in ("app", "web"):
         shop.accept("visitor", ("purchase", items[7], 1.0), source=source)

@@ -307,7 +307,7 @@ def test_an_id_of_two_sources_requires_user_source(champions):
     rows = answer(double, "/churn", user_ids=["7", "8"])["scores"]
     assert "user_source" in rows[0]["no_score_reason"]
     assert rows[1]["no_score_reason"] == "unknown customer"
-    assert resolve_users(double, ["7"], "app")[0].one_id == first
+    assert next(resolve_users(double, ["7"], "app")).one_id == first
 
 
 # ---- the server as a process -----------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
-"""Profiles with their online state, shared by the tests of what is computed with accepted events."""
+"""Profiles with their online state, a real event log, and what follows it until the test ends."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +12,14 @@ from features.compute.builder import Builder
 from features.compute.online.build import build_state
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.event_log import EventLog, open_log
 from features.profiles.building import build_snapshot
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, Snapshot
 from qianmian.settings import Settings
+from serving.events.live import LiveEvents
 
 AS_OF = datetime(2024, 7, 18)
+SECONDS = 20  # that a machine under load may take for what takes milliseconds
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +35,26 @@ def published(builder, tmp_path_factory) -> Snapshot:
     built.save(folder)
     build_state(builder, AS_OF, built.spec.features).save(folder / ONLINE_STATE_FOLDER)
     return Snapshot.load(folder)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    opened = open_log(tmp_path / "events.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def following() -> Iterator[Callable[..., LiveEvents]]:
+    """Follows a log until the test ends."""
+    started: list[LiveEvents] = []
+
+    def follow(log: EventLog, **options: int) -> LiveEvents:
+        started.append(LiveEvents(lambda: log, **options))
+        started[-1].start()
+        started[-1].wait(SECONDS)
+        return started[-1]
+
+    yield follow
+    for one in started:
+        one.close()

@@ -6,15 +6,14 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from features.compute.spec import FeatureSpec
-from features.event_log import EventLog, open_log
+from features.event_log import open_log
 from features.event_log.rows import encode, make_row
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
@@ -45,29 +44,6 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.002)
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[EventLog]:
-    opened = open_log(tmp_path / "events.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def following() -> Iterator[Callable[..., LiveEvents]]:
-    """Follows a log until the test ends."""
-    started: list[LiveEvents] = []
-
-    def follow(log: EventLog, **options: int) -> LiveEvents:
-        started.append(LiveEvents(lambda: log, **options))
-        started[-1].start()
-        started[-1].wait(SECONDS)
-        return started[-1]
-
-    yield follow
-    for one in started:
-        one.close()
 
 
 def numbers(rows) -> list[str]:

@@ -1,0 +1,80 @@
+"""Joins of anonymous ids: who has logged in or registered from the id that a visit had before, as events say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from features.event_log.base import AcceptedEvent, LoggedEvent
+from features.event_log.rows import decode
+
+User = tuple[str, str]  # source, source_user_id
+NONE: tuple[User, ...] = ()
+FIELD = "anonymous_id"
+IN_BODY = b'"anonymous_id":'  # a cheap test, which no text of a row passes: its quotes are escaped
+EVENT_TYPES = frozenset({"login", "register"})
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # an event that another version has written
+
+
+class Joins:
+    """Visitors (ids used before the login), and the user ids that have logged in from each.
+
+    One thread changes an object; others may read it.
+    """
+
+    def __init__(self) -> None:
+        # visitor → user id → number of its last login; replaced, never changed, so that a reader sees one state
+        self._logins: dict[User, dict[User, int]] = {}
+
+    def of(self, visitor: User) -> tuple[User, ...]:
+        """The user ids that have logged in from the id of a visitor."""
+        return tuple(self._logins.get(visitor, NONE))
+
+    def visitors(self) -> list[User]:
+        """All visitors from whose ids somebody has logged in."""
+        return list(self._logins)
+
+    def add(self, events: Iterable[LoggedEvent]) -> list[User]:
+        """Add the logins among some events; returns the visitors from whose id another user id has logged in."""
+        changed = []
+        for seq, event in events:
+            if IN_BODY not in event.body or (visitor := _visitor(event)) is None:
+                continue
+            user, before = (event.source, event.source_user_id), self._logins.get(visitor, {})
+            self._logins[visitor] = {**before, user: seq}
+            if user not in before:
+                changed.append(visitor)
+        return changed
+
+    def forget(self, first_seq: int) -> list[User]:
+        """Forget the logins with a lower number; returns the visitors that this changes."""
+        changed = []
+        for visitor, logins in list(self._logins.items()):
+            left = {user: seq for user, seq in logins.items() if seq >= first_seq}
+            if len(left) == len(logins):
+                continue
+            changed.append(visitor)
+            if left:
+                self._logins[visitor] = left
+            else:
+                del self._logins[visitor]
+        return changed
+
+    def clear(self) -> list[User]:
+        """Forget all; returns the visitors."""
+        visitors = self.visitors()
+        self._logins.clear()
+        return visitors
+
+
+def _visitor(event: AcceptedEvent) -> User | None:
+    """The visitor that a login names; None if the event is none, or names the user id itself."""
+    try:
+        row = decode(event)
+        if row.table != "events" or row.values["event_type"] not in EVENT_TYPES:
+            return None
+        anonymous_id = row.values.get(FIELD)
+    except UNREADABLE:
+        return None
+    if not isinstance(anonymous_id, str) or anonymous_id in ("", event.source_user_id):
+        return None
+    return event.source, anonymous_id
