@@ -69,7 +69,7 @@ class Recommender(FitCost, ReadsPromotions, ABC):
     items are indices into the `TrainingSet` of the fit; user −1 is an unknown user.
 
     Class flags declare what a model can do beyond ranking, so that callers never probe it. A subclass that sets
-    `supports_expected_days` overrides `expected_days`, and so on; for `evidence` and `similar_items` it overrides the
+    `supports_item_vectors` overrides `item_vectors`, and so on; for `evidence` and `similar_items` it overrides the
     hooks. Where a flag is not set, the method raises `UsageError`.
 
     Attributes
@@ -86,8 +86,8 @@ class Recommender(FitCost, ReadsPromotions, ABC):
         The model is made for interactions of several types; where there is only one, simpler models do the same.
     supports_similar, supports_item_vectors, supports_evidence, supports_purchase_counts, supports_expected_days,
     supports_score_unseen, supports_similar_to : bool
-        The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days`,
-        `score_unseen`, `similar_to`.
+        The model implements `similar_items`, `item_vectors`, `evidence`, `purchase_counts`, `expected_days` and
+        `expected_days_now`, `score_unseen`, `similar_to`.
     supports_purchase_evidence : bool
         The facts of `evidence` include the customer's own purchases of the item, which hold whichever model ranked it.
     search_space : mapping of str to Range or Choice
@@ -341,6 +341,10 @@ class Recommender(FitCost, ReadsPromotions, ABC):
         shape (m,), is in days from the `as_of` of the fit, > 0; NaN where unknown.
         """
         raise self._unsupported("expected_days")
+
+    def expected_days_now(self, query: Query, rows: Indices, items: Indices) -> NDArray[np.float64]:
+        """As `expected_days`, for rows of a query, knowing what its users have bought and how long they have not."""
+        raise self._unsupported("expected_days_now")
 
     def score_unseen(
         self,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.recommend.base import Recommender
 from models.rerank import ExplorationResult, Slate
 from qianmian.times import SECONDS_PER_DAY
 from serving.recommending.pipeline import FIRST_LIST
@@ -106,36 +105,15 @@ def expected_on(
     Returns
     -------
     ndarray of datetime64[D], shape (m,)
-        NaT if the day is unknown, or if the customer bought the item after the cutoff.
+        NaT if the day is unknown. Purchases after the cutoff, and the time that has passed, are taken into account.
     """
-    users, n_items = plan.query.users[lists], np.int64(len(plan.catalogue.item_ids))
-    days = np.full(len(lists), np.nan)
-    known = users >= 0
-    if (recent := plan.query.recent_interactions) is not None:
-        known &= ~np.isin(lists * n_items + columns, recent.users * n_items + recent.items)
-    if known.any() and (expected := expected_days(plan.model, users[known], columns[known])) is not None:
-        days[known] = expected
+    supporting = next((model for model in plan.model.with_submodels() if model.supports_expected_days), None)
+    query, days = plan.query, np.full(len(lists), np.nan)
+    known = query.users[lists] >= 0
+    if supporting is not None and (query.elapsed_days or query.recent_interactions is not None):
+        days = supporting.expected_days_now(query, lists, columns)
+    elif supporting is not None and known.any():
+        days[known] = supporting.expected_days(query.users[lists[known]], columns[known])
     seconds = np.where(np.isnan(days), 0.0, days * SECONDS_PER_DAY).astype("timedelta64[s]")
     moments = (np.datetime64(plan.champion.bundle.as_of, "s") + seconds).astype("datetime64[D]")
     return np.where(np.isnan(days), np.datetime64("NaT", "D"), moments)
-
-
-def expected_days(
-    model: Recommender, users: NDArray[np.int64], items: NDArray[np.integer[Any]]
-) -> NDArray[np.float64] | None:
-    """Return the days from the `as_of` of the fit to the expected next purchase of m customer–item pairs.
-
-    Parameters
-    ----------
-    model : Recommender
-        Model; the first of its submodels that supports expected days is used.
-    users, items : ndarray of int64, shape (m,)
-        Rows of the customers and columns of the items.
-
-    Returns
-    -------
-    ndarray of float64, shape (m,), or None
-        Days, NaN if unknown; None if no submodel supports it.
-    """
-    supporting = next((submodel for submodel in model.with_submodels() if submodel.supports_expected_days), None)
-    return None if supporting is None else supporting.expected_days(users, items)

@@ -222,13 +222,33 @@ class ReplenishRecommender(Recommender):
             of_users = pairs[users[block]]
             place = entry_positions(of_users, np.asarray(items[block])[:, None])[:, 0]
             at[block][place >= 0] = of_users.data[place[place >= 0]]
-        known = at >= 0
-        cycle, spread, own, recency_days = (
-            part[at].astype(np.float64) for part in (self.cycle_, self.spread_, self.own_, self.recency_days_)
-        )
-        # the dropout probability is 0, because the expectation is conditional on a purchase
-        repurchase_model = RepurchaseModel(cycle, spread, own, np.zeros(len(at)))
-        return np.where(known, repurchase_model.expected_days(recency_days, within_days), np.nan)
+        return _expected_days(self.cycle_, self.spread_, self.recency_days_, at, within_days)
+
+    def expected_days_now(self, query: Query, rows: Indices, items: Indices) -> Floats:
+        """Predict the median of the days until the next purchase of each pair after the moment of the query.
+
+        Parameters
+        ----------
+        query : Query
+            With what its users have bought after the fit, and the days that have passed.
+        rows, items : int arrays, (m,)
+            Rows of the query, and items.
+
+        Returns
+        -------
+        ndarray of float64, (m,)
+            Days from the `as_of` of the fit, > `query.elapsed_days`; NaN if the user has not bought the item.
+        """
+        history, repurchase_model, _ = self._now(query)
+        intervals = history.intervals
+        if not len(intervals.users):
+            return np.full(len(items), np.nan)
+        keys = intervals.users * self.n_items_ + intervals.items
+        wanted = np.asarray(rows, dtype=np.int64) * self.n_items_ + items
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        at = np.where(keys[at] == wanted, at, -1)
+        model = repurchase_model
+        return query.elapsed_days + _expected_days(model.cycle, model.spread, intervals.recency_days, at)
 
     def _place(self, user: int, item: int) -> int | None:
         if user < 0:
@@ -272,10 +292,18 @@ class ReplenishRecommender(Recommender):
 
     def _probability_matrix(self, query: Query) -> sparse.csr_matrix:
         """Return the purchase probabilities of the items that each user has bought, (n, n_items)."""
-        known = query.users >= 0
         recent_interactions = query.recent_interactions
         if query.elapsed_days == 0.0 and (recent_interactions is None or not len(recent_interactions.users)):
             return rows_of(self.purchase_probabilities_, query.users)
+        history, _, probabilities = self._now(query)
+        return _rows_of(history.intervals, probabilities, (len(query), self.n_items_))
+
+    def _now(self, query: Query) -> tuple[PurchaseHistory, RepurchaseModel, Floats]:
+        """Return the purchases of a query up to its moment, and the model and the probabilities of their pairs."""
+        return query.memoize(self, lambda: self._computed_now(query))
+
+    def _computed_now(self, query: Query) -> tuple[PurchaseHistory, RepurchaseModel, Floats]:
+        known, recent_interactions = query.users >= 0, query.recent_interactions
         users = query.users[known]
         lengths = self.bounds_[users + 1] - self.bounds_[users]
         places = np.repeat(self.bounds_[users] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
@@ -285,7 +313,7 @@ class ReplenishRecommender(Recommender):
         if recent_interactions is not None:
             days = days.joined(PurchaseDays.of(recent_interactions, query.elapsed_days))
         history = PurchaseHistory.at(query.elapsed_days, days, days.by_item_group(self.group_), self.gap_decay)
-        return _rows_of(history.intervals, self._purchase_probabilities(history)[1], (len(query), self.n_items_))
+        return history, *self._purchase_probabilities(history)
 
     def _scores(self, query: Query) -> NDArray[np.float32]:
         scores = np.full((len(query), self.n_items_), NOT_A_CANDIDATE, dtype=np.float32)
@@ -324,3 +352,13 @@ def _rows_of(intervals: PurchaseIntervals, values: Floats, shape: tuple[int, int
     """Convert values of pairs, which are sorted by user and item, to a matrix."""
     bounds = np.searchsorted(intervals.users, np.arange(shape[0] + 1))
     return sparse.csr_matrix((values.astype(np.float32), intervals.items.astype(np.int32), bounds), shape=shape)
+
+
+def _expected_days(
+    cycle: Floats, spread: Floats, recency_days: Floats, at: Indices, within_days: float | None = None
+) -> Floats:
+    """Median days to the next purchase of the pairs at some places, NaN where a place is negative."""
+    cycle, spread, recency_days = (part[at].astype(np.float64) for part in (cycle, spread, recency_days))
+    # the dropout probability is 0, because the expectation is conditional on a purchase
+    chosen = RepurchaseModel(cycle, spread, np.zeros(len(cycle)), np.zeros(len(cycle)))
+    return np.where(np.asarray(at) >= 0, chosen.expected_days(recency_days, within_days), np.nan)

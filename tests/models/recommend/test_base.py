@@ -62,6 +62,7 @@ def test_nothing_is_declared_by_default(shop):
         lambda: model.evidence(0, 0),
         lambda: model.purchase_counts(0),
         lambda: model.expected_days(np.array([0]), np.array([0])),
+        lambda: model.expected_days_now(Query(np.array([0])), np.array([0]), np.array([0])),
         lambda: model.score_unseen(0, [{}]),
         lambda: model.similar_to({}, 1),
     ):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from features.interactions import Interactions, TrainingSet
+from models.recommend.query import Query
 from models.recommend.replenish.calibration import calibrate, fit_calibration
 from models.recommend.replenish.history import PurchaseDays, PurchaseHistory, PurchaseIntervals
 from models.recommend.replenish.model import ReplenishRecommender
@@ -374,3 +375,23 @@ def test_expected_days_do_not_depend_on_how_many_pairs_are_read_at_a_time(monkey
     monkeypatch.setattr("models.recommend.replenish.model.PAIRS_AT_ONCE", 7)
     np.testing.assert_array_equal(fitted.expected_days(users, items), together)
     assert np.isfinite(together).any()
+
+
+def test_the_expected_day_moves_with_what_happens_after_the_fit(model, shop):
+    users, items = (
+        column.astype(np.int64)
+        for column in np.unique(np.stack([shop.interactions.users, shop.interactions.items]), axis=1)
+    )
+    query, rows = Query(np.arange(shop.n_users)), users
+    at_fit = model.expected_days(users, items)
+    np.testing.assert_allclose(model.expected_days_now(query, rows, items), at_fit, atol=1e-3)
+    later = model.expected_days_now(replace(query, elapsed_days=7.0), rows, items)
+    assert (later >= 7.5).all()
+    assert (later >= at_fit - 1e-4).all(), "a purchase that did not come comes later"
+    bought = lines(users, items, np.zeros(len(users)), (shop.n_users, shop.n_items))
+    again = model.expected_days_now(replace(query, recent_interactions=bought, elapsed_days=7.0), rows, items)
+    cycles = np.linspace(5, 40, shop.n_items)[items]
+    assert np.median((again - 7.0) / cycles) == pytest.approx(1.0, abs=0.1)
+    never = next(item for item in range(shop.n_items) if (0, item) not in set(zip(users, items, strict=True)))
+    assert np.isnan(model.expected_days_now(query, np.array([0]), np.array([never])))[0]
+    assert np.isnan(model.expected_days_now(Query(np.array([-1])), np.array([0]), np.array([0])))[0]
