@@ -168,7 +168,7 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
     list_json = champions.kept_lists.json(key, request.num_results)
     if list_json is None:
         resolved = resolve(champions, request)
-        if resolved.plan.kept is None:
+        if resolved.plan.kept is None or resolved.user.one_id != one_id:  # somebody has logged in from the id meanwhile
             return None
         slate = make_slate(resolved.plan, request.num_results)
         rows = make_rows(resolved.plan, slate)

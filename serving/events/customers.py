@@ -62,9 +62,11 @@ class LiveCustomers:
         self._joins, self._consents, self._read, self._has_events = joins, consents, read, has_events
         self._customers: dict[str, tuple[User, ...]] = {}  # by one_id
         self._strangers: dict[str, tuple[User, ...]] = {}  # by user id
-        # visitors who belong to another than the profiles say; each is in `_strangers` too, and its customer of the
-        # profiles is in `_customers`, so that no answer is taken from the kept lists of that one
+        # visitors who belong to another than the profiles say; each is in `_strangers` too
         self._owners: dict[User, Owner] = {}
+        # the customer that the profiles say → such visitors. It stays in `_customers`, even without events, so that no
+        # answer to a visitor is taken from the kept lists of that one
+        self._left: dict[str, set[User]] = {}
         self._joined: dict[User, tuple[User, ...]] = {}  # a stranger who has logged in, with the visitors
         self._lock = threading.Lock()  # of changes; a request only looks up
         self._fresh_tags: FreshTags | None = None
@@ -178,6 +180,8 @@ class LiveCustomers:
             return
         if after == by_profiles:
             del self._owners[visitor]
+            if isinstance(by_profiles, str):
+                self._left[by_profiles].discard(visitor)
             self._place(by_profiles, visitor, present=self._has_events(visitor))
             for owner in {before, visitor} - {by_profiles}:
                 self._place(owner, visitor, present=False)
@@ -185,10 +189,11 @@ class LiveCustomers:
         for owner in (after, visitor):  # first, so that no request misses the events
             self._place(owner, visitor, present=True)
         self._owners[visitor] = after
+        if isinstance(by_profiles, str):
+            self._left.setdefault(by_profiles, set()).add(visitor)
+            self._customers.setdefault(by_profiles, NONE)
         if before != visitor:
             self._place(before, visitor, present=False)
-        if isinstance(by_profiles, str):
-            self._customers.setdefault(by_profiles, NONE)
 
     def _owner(self, visitor: User, by_profiles: Owner) -> Owner:
         """To whom a visitor belongs: the one customer who has logged in, or else nobody but itself."""
@@ -212,7 +217,7 @@ class LiveCustomers:
     def _place(self, owner: Owner, user: User, *, present: bool) -> None:
         """Add a user id to those of its owner, or remove it."""
         if isinstance(owner, str):
-            _change(self._customers, owner, user, present)
+            _change(self._customers, owner, user, present, keep=bool(self._left.get(owner)))
         elif owner == user:
             _change(self._strangers, user[1], user, present)
         else:
@@ -223,10 +228,12 @@ class LiveCustomers:
                 del self._joined[owner]
 
 
-def _change(known: dict[Key, tuple[User, ...]], key: Key, user: User, present: bool) -> None:
+def _change(
+    known: dict[Key, tuple[User, ...]], key: Key, user: User, present: bool, *, keep: bool = False
+) -> None:
     users = {*known.get(key, NONE)}
     users = users | {user} if present else users - {user}
-    if users:
+    if users or keep:
         known[key] = tuple(sorted(users))
     else:
         known.pop(key, None)

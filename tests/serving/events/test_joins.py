@@ -186,3 +186,23 @@ def test_any_order_gives_what_one_reading_of_the_log_gives(log, following):
     for user in users + visitors:
         until(lambda user=user: ids(customers, user) == ids(fresh, user))
         assert customers.resolve(user, "web") == fresh.resolve(user, "web")
+
+
+def test_a_visitor_who_has_left_never_gets_the_kept_list_of_its_customer(log, following, monkeypatch):
+    """Whatever else of that customer leaves the log: `has_any` is what keeps a request past the kept lists."""
+    monkeypatch.setattr(live, "FORGET_SECONDS", 0.0)
+    profiles = snapshot(("bob", "web", "b"), ("bob", "web", "known"), ("bob", "web", "also"), ("ann", "web", "a"))
+    log.append([event("1", "b"), login("2", "a", "known"), login("3", "a", "also"), login("4", "a", "known")])
+    customers = following(log).of(profiles)
+    assert ids(customers, "b") == ["1"]
+    log.compact(1, 30.0, datetime.now(UTC))
+    log.append([event("5", "x")])
+    until(lambda: not ids(customers, "b"))
+    assert customers.resolve("known", "web") is None, "shared"
+    assert customers.has_any("bob", "known")
+    log.compact(3, 30.0, datetime.now(UTC))
+    until(lambda: customers.resolve("also", "web") == "bob")
+    assert customers.has_any("bob", "known"), "another visitor has come back"
+    log.compact(4, 30.0, datetime.now(UTC))
+    until(lambda: customers.resolve("known", "web") == "bob")
+    until(lambda: not customers.has_any("bob", "known"))
