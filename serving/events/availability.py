@@ -40,6 +40,7 @@ class LiveItems:
 
     def of(self, catalogue: Catalogue, as_of: datetime) -> LiveAvailability:
         """The availability of the items of a catalogue. Kept as long as somebody uses it."""
+        catalogue.warm()  # what it has computed is shared; before the lock, for which the thread that follows waits
         with self._lock:
             for view in self._views:
                 if view.base is catalogue:
@@ -88,7 +89,7 @@ class LiveAvailability:
     Parameters
     ----------
     base : Catalogue
-        The catalogue as the model was trained.
+        The catalogue as the model was trained, warm.
     as_of : datetime
         Cutoff of the model, naive UTC. Earlier events are ignored.
 
@@ -99,7 +100,6 @@ class LiveAvailability:
     """
 
     def __init__(self, base: Catalogue, as_of: datetime) -> None:
-        base.warm()  # what it has computed is shared
         self.base = base
         self.catalogue = LiveCatalogue(base, None, 0)
         self._as_of = microseconds(as_of)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
-import pyarrow.compute as pc
-
+from features.arrow_column import TextColumn
 from features.event_log.rows import EventRow
+from features.hashed_texts import HashedTexts
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
 from qianmian.settings import Settings
@@ -206,9 +207,12 @@ class LiveCustomers:
 
     def _is_alone(self, by_profiles: Owner) -> bool:
         """Whether a visitor has no customer, or is one without any other user id."""
-        if not isinstance(by_profiles, str):
-            return True
-        return bool(pc.sum(pc.equal(self.snapshot.customers["one_id"], by_profiles)).as_py() == 1)
+        return not isinstance(by_profiles, str) or len(self._rows_of.rows(by_profiles)) == 1
+
+    @cached_property
+    def _rows_of(self) -> HashedTexts:
+        """The user ids of each customer of the profiles; made for the first visitor who has a profile."""
+        return HashedTexts(TextColumn(self.snapshot.customers["one_id"]))
 
     def _by_profiles(self, user: User) -> Owner:
         source, user_id = user

@@ -112,7 +112,8 @@ class LiveEvents:
             if known is not None:
                 self._read.move_to_end(users)
         if known is None or known.generation != generation:
-            known = ReadRows(generation, 0, self._tail.log_id if self._tail is not None else None)
+            tail = self._tail  # the thread may replace it at any time
+            known = ReadRows(generation, 0, tail.log_id if tail is not None else None)
         if last <= known.through or self.lost or self._log is None:
             return known
         try:
@@ -222,9 +223,10 @@ class LiveEvents:
             self._read_size = 0
 
     def _update_views(self, visitors: Sequence[User], removed: Sequence[User]) -> None:
-        for view in self._all_views():
-            view.join(visitors)
-            view.remove(removed)
+        with self._making:  # a view that is being made may be about to add what was removed
+            for view in self._all_views():
+                view.join(visitors)
+                view.remove(removed)
 
     def _all_views(self) -> list[LiveCustomers]:
         with self._views_lock:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from features.event_log.rows import EventRow, encode
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
 from serving.events import live
+from serving.events.customers import LiveCustomers
 
 START = datetime(2026, 5, 1)
 SECONDS = 20
@@ -206,3 +209,35 @@ def test_a_visitor_who_has_left_never_gets_the_kept_list_of_its_customer(log, fo
     log.compact(4, 30.0, datetime.now(UTC))
     until(lambda: customers.resolve("known", "web") == "bob")
     until(lambda: not customers.has_any("bob", "known"))
+
+
+def test_a_view_that_is_made_while_another_log_begins_knows_that_one_only(tmp_path, following, monkeypatch):
+    """Its user ids were listed before, and are added after all others were removed."""
+    path = tmp_path / "replaced.db"
+    log = open_log(path)
+    log.append([event("1", "v")])
+    events, listed, replaced = following(log), threading.Event(), threading.Event()
+    add = LiveCustomers.add
+
+    def add_late(view: LiveCustomers, users: list[tuple[str, str]]) -> None:
+        if users == [("web", "v")]:
+            listed.set()
+            replaced.wait(SECONDS)
+        add(view, users)
+
+    monkeypatch.setattr(LiveCustomers, "add", add_late)
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(events.of, PROFILES)
+        assert listed.wait(SECONDS)
+        for file in (path, *tmp_path.glob("replaced.db-*")):
+            file.unlink()
+        other = open_log(path)
+        other.append([event("2", "w")])
+        until(lambda: events._generation)
+        time.sleep(0.1)  # for what is done after that
+        replaced.set()
+        customers = making.result()
+    until(lambda: ids(customers, "w") == ["2"])
+    until(lambda: not customers.has_any(None, "v"))
+    other.close()
+    log.close()
