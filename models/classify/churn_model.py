@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from models.persist import load_json
 from qianmian.workspace import write_json
 
 DAYS_PER_STEP = 7.0  # between two values of `shifts`
+Moments: TypeAlias = datetime | NDArray[np.datetime64]  # of all rows, or of each
 
 
 class MemberModel(Protocol):
@@ -93,32 +94,36 @@ class ChurnModel:
             np.mean([member.model.log_odds(self.design.columns(X, member.columns, days)) for member in used], axis=0)
         )
 
-    def shift(self, as_of: datetime | None = None) -> float:
-        """Return the shift of the log-odds at a moment; by default, at the cutoff of the training."""
-        weeks = 0.0 if as_of is None else (day_number(as_of) - self.as_of_day) / DAYS_PER_STEP
-        return float(np.interp(weeks, np.arange(len(self.shifts)), self.shifts))
+    def shift(self, as_of: Moments | None = None) -> NDArray[np.float64]:
+        """Return the shift of the log-odds at a moment, (), or at each of several, (n,); by default, at the cutoff."""
+        weeks = (self._days(as_of) - self.as_of_day) / DAYS_PER_STEP
+        return np.asarray(np.interp(weeks, np.arange(len(self.shifts)), self.shifts))
 
-    def predict_proba(self, X: NDArray[np.float32], as_of: datetime | None = None) -> NDArray[np.float64]:
+    def _days(self, as_of: Moments | None) -> NDArray[np.float64] | float:
+        if isinstance(as_of, np.ndarray):
+            return (as_of - np.datetime64(0, "us")) / np.timedelta64(1, "D")
+        return self.as_of_day if as_of is None else day_number(as_of)
+
+    def predict_proba(self, X: NDArray[np.float32], as_of: Moments | None = None) -> NDArray[np.float64]:
         """Return the probabilities of staying and churning, (n, 2).
 
         Parameters
         ----------
         X : ndarray of float32, (n, f)
             Features of the profiles.
-        as_of : datetime, optional
-            Moment of the features; default: the cutoff of the training.
+        as_of : datetime, or ndarray of datetime64 of shape (n,), optional
+            Moment of the features, of all or of each row; default: the cutoff of the training.
         """
-        days = self.as_of_day if as_of is None else day_number(as_of)
-        churn = probability(self.unshifted(X, days) + self.shift(as_of))
+        churn = probability(self.unshifted(X, self._days(as_of)) + self.shift(as_of))
         return np.column_stack([1.0 - churn, churn])
 
-    def explain(self, X: NDArray[np.float32], as_of: datetime | None = None) -> NDArray[np.float32]:
+    def explain(self, X: NDArray[np.float32], as_of: Moments | None = None) -> NDArray[np.float32]:
         """Return the contribution of each feature to the log-odds, (n, f).
 
         A column that is made of features contributes to the feature that it mostly depends on. What the date
         contributes is the same for all customers, and is left out.
         """
-        days = self.as_of_day if as_of is None else day_number(as_of)
+        days = self._days(as_of)
         found = np.zeros((len(X), len(self.design.features)), dtype=np.float32)
         for member in self.members:
             contributions = member.model.explain(self.design.columns(X, member.columns, days))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from features.compute.spec import UserFeatures
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Endpoint
@@ -42,9 +45,16 @@ class PredictionsResponse(Response):
 def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
     """Return a prediction, or the reason why there is none, for each id."""
     users = list(resolve_users(champions, request.user_ids, request.user_source))
-    scores = score_users(champions, JOB, users, now, predict_rows, [STAGE_TAG])
+    scores = score_users(champions, JOB, users, now, _predict, [STAGE_TAG])
     horizon_days = champions.require(JOB).bundle.facts.get("horizon_days")
     return {"scores": scores, "horizon_days": horizon_days, **profile_metadata(JOB)(champions, now)}
+
+
+def _predict(
+    champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], _moments: NDArray[np.datetime64] | None
+) -> list[ResponseBody]:
+    """`predict_rows`; the model does not read the moment."""
+    return predict_rows(champions, encoded, rows)
 
 
 ENDPOINT = Endpoint(

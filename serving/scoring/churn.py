@@ -36,7 +36,12 @@ CHURN = pa.schema(
 
 
 def score_rows(
-    champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], explain: bool
+    champions: Champions,
+    encoded: UserFeatures,
+    rows: NDArray[np.int64],
+    moments: NDArray[np.datetime64] | None = None,
+    *,
+    explain: bool,
 ) -> list[dict[str, Any]]:
     """Score rows of the profiles.
 
@@ -48,6 +53,8 @@ def score_rows(
         Profiles encoded for the churn model.
     rows : ndarray of int64, shape (n,)
         Rows of the profiles, −1 for an unknown customer.
+    moments : ndarray of datetime64, shape (n,), optional
+        Moment of the features of each row; default: that of `encoded`.
     explain : bool
         Add `reasons`.
 
@@ -71,11 +78,10 @@ def score_rows(
     ]
     if not len(scorable):
         return scores
-    probabilities = champion.bundle.model.predict_proba(values, encoded.as_of)[:, 1]
+    as_of = encoded.as_of if moments is None else moments[scorable]
+    probabilities = champion.bundle.model.predict_proba(values, as_of)[:, 1]
     bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
-    reasons = (
-        score_reasons(encoded.spec, values, champion.bundle.model.explain(values, encoded.as_of)) if explain else None
-    )
+    reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values, as_of)) if explain else None
     for index, position in enumerate(scorable.tolist()):
         scores[position]["churn_probability"] = rounded(probabilities[index])
         scores[position]["risk_band"] = bands[index]
@@ -156,7 +162,7 @@ class _ChurnBlock:
     explain: bool
 
     def __call__(self, start: int, stop: int) -> pa.Table:
-        scores = score_rows(self.champions, self.encoded, np.arange(start, stop, dtype=np.int64), self.explain)
+        scores = score_rows(self.champions, self.encoded, np.arange(start, stop, dtype=np.int64), explain=self.explain)
         for score in scores:
             score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
         identity = self.identity.slice(start, stop - start)

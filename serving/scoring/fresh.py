@@ -21,8 +21,9 @@ from serving.requests import UsersRequest
 from serving.responses import ResponseBody, utc_text
 from serving.users import ResolvedUser, profile_rows, resolve_users
 
-# champions, their profiles encoded for the model, and rows of these, −1 for an unknown customer → fields of each row
-ScoreRows = Callable[[Champions, UserFeatures, NDArray[np.int64]], list[ResponseBody]]
+# champions, their profiles encoded for the model, rows of these, −1 for an unknown customer, and the moment of each row,
+# None for that of the profiles → fields of each row
+ScoreRows = Callable[[Champions, UserFeatures, NDArray[np.int64], NDArray[np.datetime64] | None], list[ResponseBody]]
 
 
 def any_fresh(champions: Champions, request: UsersRequest) -> bool:
@@ -60,7 +61,7 @@ def score_users(
         Per user the fields of `UserScore` and of the score.
     """
     rows = profile_rows(champions, users)
-    scores = score(champions, champions.encoded(job), rows)
+    scores = score(champions, champions.encoded(job), rows, None)
     fresh = _fresh_scores(champions, job, dict(zip(rows.tolist(), users, strict=True)), now, score, tags)
     built = {"as_of": utc_text(champions.customers.as_of)}
     results = []
@@ -90,18 +91,13 @@ def _fresh_scores(
     if made.keys() != set(tags):
         return {}
     anew = champions.with_snapshot(fresh_snapshot(champions.customers, found, made))
-    encoded = anew.encoded(job)
-    rows, customers = list(found), list(found.values())
-    moments: dict[datetime, list[int]] = {}
-    for at, customer in enumerate(customers):
-        moments.setdefault(customer.as_of, []).append(at)
-    scores: dict[int, ResponseBody] = {}
-    for as_of, chosen in moments.items():  # a model may read the time of year
-        checkpoint()
-        fields = score(anew, replace(encoded, as_of=as_of), np.array(chosen, dtype=np.int64))
-        for at, one in zip(chosen, fields, strict=True):
-            scores[rows[at]] = {**one, "as_of": utc_text(as_of), "recent_events": customers[at].recent_events}
-    return scores
+    # all at once: each call of a model takes milliseconds, and the moment of each customer may be another
+    moments = np.array([customer.as_of for customer in found.values()], dtype="datetime64[us]")
+    fields = score(anew, anew.encoded(job), np.arange(len(found), dtype=np.int64), moments)
+    return {
+        row: {**one, "as_of": utc_text(customer.as_of), "recent_events": customer.recent_events}
+        for (row, customer), one in zip(found.items(), fields, strict=True)
+    }
 
 
 def _fresh_tags(
