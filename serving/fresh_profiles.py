@@ -36,3 +36,14 @@ def fresh_features(champions: Champions, user: ResolvedUser, now: datetime) -> F
         return None
     rows = live.rows_after_build(user.one_id)
     return live.fresh_tags(champions.settings).features.of(user.one_id, rows, now) if rows else None
+
+
+def keep_fresh(before: Champions, after: Champions) -> None:
+    """Load the online state of new profiles if that of the former ones is loaded.
+
+    To be called before the new ones are served: until theirs is loaded, answers would forget the events since the build.
+    """
+    old, new = before.live, after.live
+    if old is None or new is None or new is old or not old.fresh_tags(before.settings).features.names:
+        return
+    new.fresh_tags(after.settings).features.load()

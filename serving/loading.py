@@ -22,6 +22,7 @@ from serving.checks import check_answers
 from serving.events.live import LiveEvents
 from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
+from serving.fresh_profiles import keep_fresh
 from serving.metrics import count_reload
 from serving.recommending.fill import fill_kept_lists
 from serving.stored_errors import fresh
@@ -162,6 +163,7 @@ class BackgroundLoader:
             if changed is now:
                 return
             changed.warm()
+            keep_fresh(now, changed)
             check_answers(changed, part)
             fill_kept_lists(changed)
         except Exception as error:

@@ -108,7 +108,12 @@ class FreshFeatures:
         last = max((ts for row in rows if (ts := row.values["ts"]) < now), default=built)
         return min(now, max(built, last.replace(microsecond=0) + SECOND))
 
-    def wait(self, seconds: float) -> bool:
+    def load(self) -> None:
+        """Load the online state, and wait until there is one, or it is known that there is none."""
+        self._start_loading()
+        self.wait()
+
+    def wait(self, seconds: float | None = None) -> bool:
         """Wait until the online state has been loaded, at most some seconds; returns whether there is one."""
         if self._loading is not None:
             self._loading.join(seconds)

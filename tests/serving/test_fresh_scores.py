@@ -28,6 +28,7 @@ from qianmian.workspace import Workspace
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
 from serving.events.live import LiveEvents
+from serving.loading import BackgroundLoader
 from serving.scoring.churn import score_churn
 from serving.scoring.lifecycle import STAGE_TAG, score_predictions
 from serving.server import running
@@ -301,3 +302,47 @@ def test_a_server_scores_with_the_events_that_it_accepted(workspace, server_envi
         stage = request_(f"{url}/v1/profile", user)[1]["tags"]["lifecycle"][STAGE_TAG]
         assert (stage["value"], stage["as_of"]) == (score("/predictions")["lifecycle_stage"], "2024-08-03T10:00:01Z")
         assert datetime.now(UTC).year > 2024
+
+
+@pytest.mark.parametrize(("route", "model"), [("/churn", "churn"), ("/predictions", "lifecycle")])
+def test_customers_of_different_moments_are_scored_at_once(shop, published, monkeypatch, route, model):
+    """Of old profiles each customer has a moment of its own, and each call of a model takes milliseconds."""
+    customers, now = published.one_ids[:20], AS_OF + 40 * DAY
+    shop.accept([shop.bought(one_id, AS_OF + (1.5 * place + 1) * DAY) for place, one_id in enumerate(customers)])
+    shop.load()
+    users = [shop.users[one_id][1] for one_id in customers]
+    fields = {"explain": True} if route == "/churn" else {}
+    single = [row for user in users for row in shop.scores(route, [user], now, **fields)]
+    assert len({row["as_of"] for row in single}) == len(single)
+    served = type(shop.champions.models[model].bundle.model)
+    calls, predict = [], served.predict_proba
+    monkeypatch.setattr(served, "predict_proba", lambda *args: calls.append(len(args[1])) or predict(*args))
+    assert shop.scores(route, users, now, **fields) == single
+    assert len(calls) <= 2, "the built profiles, and all others"
+
+
+class NewProfiles:
+    """A source in which profiles have moved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def with_part(self, champions: Champions, _part: str, _pointer: str) -> Champions:
+        return champions.with_snapshot(Snapshot.load(self._folder))
+
+
+def test_a_reload_of_the_profiles_forgets_no_events(shop, published):
+    user, now = shop.users[published.one_ids[0]][1], AS_OF + DAY
+    shop.accept([shop.bought(published.one_ids[0], AS_OF + timedelta(minutes=1))])
+    loader = BackgroundLoader(lambda: shop.champions)
+    loader._champions = shop.champions
+    loader._reload(NewProfiles(published.folder), "profiles", "the first time")
+    assert loader.get().live is not shop.champions.live
+    shop.champions = loader.get()
+    shop.load()
+    (before,) = shop.scores("/churn", [user], now)
+    assert before["recent_events"] == 1
+    loader._reload(NewProfiles(published.folder), "profiles", "the second time")
+    assert loader.get() is not shop.champions
+    shop.champions = loader.get()
+    assert shop.scores("/churn", [user], now) == [before], "the first answer knows the event"
