@@ -69,6 +69,7 @@ class SqliteLog(GroupCommitLog):
         self._reader_file = self._readers_opened = 0
         self._reader_lock = threading.Lock()
         self._changes: FileChanges | None = None
+        self._watched = 0  # value of `_readers_opened` when `_changes` was made
         self._waiting = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._writer_file = self._pages_written = 0
@@ -82,9 +83,7 @@ class SqliteLog(GroupCommitLog):
         with self._reader_lock:
             self._close_reader()
         with self._waiting:
-            if self._changes is not None:
-                self._changes.close()
-                self._changes = None
+            self._close_changes()
 
     # ---- writing: the thread of the group commit only ----------------------------------------------------------------
 
@@ -151,10 +150,16 @@ class SqliteLog(GroupCommitLog):
         The write to the write-ahead log is no sign, because a reader that it wakes up comes before the commit.
         """
         with self._waiting, storage_errors(self.path):
-            if self._changes is None:
-                self._changes = FileChanges(self.path)
+            if self._changes is None or self._watched != self._readers_opened:  # the folder may be another one too
+                self._close_changes()
+                self._watched, self._changes = self._readers_opened, FileChanges(self.path)
                 return  # what was written before is not told
             self._changes.wait(seconds)
+
+    def _close_changes(self) -> None:
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
 
     def header(self) -> LogHeader:
         """State of the log."""

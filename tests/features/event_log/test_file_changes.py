@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from features.event_log import file_changes
+from features.event_log import AcceptedEvent, file_changes, open_log
 from features.event_log.file_changes import FileChanges
 
 LONG = 20.0  # seconds, of which a test takes next to nothing
@@ -61,3 +61,24 @@ def test_without_inotify_it_is_time_to_look_every_few_milliseconds(monkeypatch, 
 def test_a_folder_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         FileChanges(tmp_path / "missing" / "events.db")
+
+
+def test_a_log_in_a_folder_that_has_taken_the_place_of_another_is_waited_for(tmp_path):
+    path = tmp_path / "online" / "events.db"
+    path.parent.mkdir()
+    log = open_log(path)
+    log.version()
+    log.wait(0, 0.01)
+    path.parent.rename(tmp_path / "moved")
+    path.parent.mkdir()
+    other = open_log(path)
+    log.version()  # finds the new file, as each look does
+    started = time.monotonic()
+    log.wait(0, LONG)
+    timer = threading.Timer(0.05, other.append, [[AcceptedEvent("shop", "e", "u", 0, b"{}")]])
+    timer.start()
+    log.wait(0, LONG)
+    assert time.monotonic() - started < LONG / 2
+    timer.join()
+    other.close()
+    log.close()
