@@ -41,7 +41,7 @@ def fresh_features(champions: Champions, user: ResolvedUser, now: datetime) -> F
 def keep_fresh(before: Champions, after: Champions) -> None:
     """Load the online state of new profiles if that of the former ones is loaded.
 
-    To be called before the new ones are served: until theirs is loaded, answers would forget the events since the build.
+    To be called before the new ones are served: until theirs is loaded, answers would forget accepted events.
     """
     old, new = before.live, after.live
     if old is None or new is None or new is old or not old.fresh_tags(before.settings).features.names:

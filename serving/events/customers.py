@@ -147,10 +147,11 @@ class LiveCustomers:
 
     def fresh_tags(self, settings: Settings) -> FreshTags:
         """What computes tags of these profiles anew, made once."""
-        with self._lock:
-            if self._fresh_tags is None:
-                self._fresh_tags = FreshTags(self.snapshot, settings)
-            return self._fresh_tags
+        if self._fresh_tags is None:  # else no request waits for a change
+            with self._lock:
+                if self._fresh_tags is None:
+                    self._fresh_tags = FreshTags(self.snapshot, settings)
+        return self._fresh_tags
 
     # ---- following ---------------------------------------------------------------------------------------------------
 
@@ -232,9 +233,7 @@ class LiveCustomers:
                 del self._joined[owner]
 
 
-def _change(
-    known: dict[Key, tuple[User, ...]], key: Key, user: User, present: bool, *, keep: bool = False
-) -> None:
+def _change(known: dict[Key, tuple[User, ...]], key: Key, user: User, present: bool, *, keep: bool = False) -> None:
     users = {*known.get(key, NONE)}
     users = users | {user} if present else users - {user}
     if users or keep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -48,7 +49,6 @@ class Catalogue:
     def __init__(self, bundle: ModelBundle) -> None:
         self.item_ids: list[str] = bundle.item_ids.tolist()
         self._bundle = bundle
-        self._own_prefixes: dict[str, bool] = {}
 
     # ---- scenes ------------------------------------------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class Catalogue:
         """Compute the cached lookups, so that the first request does not wait for them."""
         self.user_row("")
         self.item_column("")
-        self.known_attributes, self.scenes, self.history, self.available  # noqa: B018 - cached properties
+        self.known_attributes, self.scenes, self.history, self.available, self._prefixes  # noqa: B018 - cached properties
         self.items.warm()
 
     def item_column(self, item_id: str) -> int:
@@ -300,14 +300,14 @@ class Catalogue:
         return self._bundle.item_map.row(item_id)
 
     def lake_item_id(self, item_id: str, source: str) -> str:
-        """The id that the lake has for an item of an event: a source with ids of its own may write its own or this one.
-
-        A source has ids of its own if items of the model have ids that begin with its name (`own_items` of ingest).
-        """
+        """The id of the lake for an item of an event; a source whose name begins ids of the model may leave it out."""
         prefix = f"{source}:"
-        if prefix not in self._own_prefixes:
-            self._own_prefixes[prefix] = any(known.startswith(prefix) for known in self.item_ids)
-        return item_id if item_id.startswith(prefix) or not self._own_prefixes[prefix] else prefix + item_id
+        return item_id if item_id.startswith(prefix) or prefix not in self._prefixes else prefix + item_id
+
+    @cached_property
+    def _prefixes(self) -> frozenset[str]:
+        """The begins of the ids of items, up to each colon; not kept by source, of which events may name any number."""
+        return frozenset(item_id[: colon.end()] for item_id in self.item_ids for colon in re.finditer(":", item_id))
 
     def columns_of(self, item_ids: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
         """Columns of the known items, in order and without duplicates, and the unknown ids."""

@@ -21,8 +21,8 @@ from serving.requests import UsersRequest
 from serving.responses import ResponseBody, utc_text
 from serving.users import ResolvedUser, profile_rows, resolve_users
 
-# champions, their profiles encoded for the model, rows of these, −1 for an unknown customer, and the moment of each row,
-# None for that of the profiles → fields of each row
+# champions, their profiles encoded for the model, rows of these, −1 for an unknown customer, and the moment of each row
+# (None: that of the profiles) → fields of each row
 ScoreRows = Callable[[Champions, UserFeatures, NDArray[np.int64], NDArray[np.datetime64] | None], list[ResponseBody]]
 
 

@@ -322,3 +322,11 @@ def test_item_ids_as_their_source_or_the_lake_writes_them(two_sources, log, foll
     log.append([encode(EventRow("transactions", {**row, **line}, "e"))])
     until(lambda: stock.champions.live.has_any(None, "v"))
     assert set(every) - set(stock.lists(user_id="v", user_source="web", purchased="never")) == {"web:milk"}
+
+
+def test_a_catalogue_keeps_nothing_of_the_sources_that_events_name(two_sources):
+    catalogue = two_sources.models["recommend"].catalogue
+    catalogue.warm()
+    before = {name: len(value) for name, value in catalogue.__dict__.items() if isinstance(value, dict | frozenset)}
+    assert {catalogue.lake_item_id("milk", f"source{number}") for number in range(100)} == {"milk"}
+    assert before == {name: len(value) for name, value in catalogue.__dict__.items() if name in before}
