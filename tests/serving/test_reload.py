@@ -282,7 +282,8 @@ def test_scores_that_are_no_numbers_are_not_fit_to_be_sent(champions, value):
 def test_a_row_has_either_a_score_or_a_reason(champions, monkeypatch, probability, reason):
     row = {"churn_probability": probability, "risk_band": None, "no_score_reason": reason}
     monkeypatch.setattr(
-        "serving.endpoints.churn.score_rows", lambda _champions, _encoded, rows, explain: [{**row} for _ in rows]
+        "serving.endpoints.churn.score_rows",
+        lambda _champions, _encoded, rows, _moments, explain: [{**row} for _ in rows],
     )
     with pytest.raises(ArtifactError, match="exactly one of"):
         check_answers(champions, "churn")
