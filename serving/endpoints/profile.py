@@ -36,7 +36,10 @@ class TagEntry(BaseModel):
         "that follow from features, it is the moment of the request, or just after the last event if the profiles are "
         "older than serving.stale_after_days; for a consent that an event gives or withdraws, that of the request"
     )
-    stale: bool = Field(description="whether as_of is longer ago than the validity of this tag")
+    stale: bool = Field(
+        description="whether as_of is longer ago than the validity of this tag; of a consent that an event gives or "
+        "withdraws, whether accepted events cannot be read"
+    )
     source: str = Field(description="the tables that the value is computed from, joined by +, or model:NAME")
     checked: str | None = Field(
         description="verdict of `qianmian tags validate` on what the tag says about the future: borne_out, "
@@ -71,7 +74,8 @@ def handle(champions: Champions, request: ProfileRequest, now: datetime) -> Resp
     }
     if row >= 0:
         for name, granted in consents(champions, user).items():
-            entry = {"value": granted, "as_of": utc_text(now), "stale": False, "source": "profiles", "checked": None}
+            entry = {"value": granted, "as_of": utc_text(now), "source": "profiles", "checked": None}
+            entry["stale"] = champions.misses_events  # a withdrawal may be unknown
             tags[CONSENTS][name] = {**tags[CONSENTS].get(name, {}), **entry}
     return {**user.identity, "known": row >= 0, "tags": tags, **snapshot_metadata(champions, now)}
 
