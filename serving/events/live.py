@@ -51,7 +51,7 @@ class LiveEvents:
     Attributes
     ----------
     lost : bool
-        Whether the log could not be read lately, so that there may be events that are not known.
+        Whether the log could not be read lately, or not to its end yet, so that there may be events that are not known.
     items : LiveItems
         Which items can be sold, as the events say.
     """
@@ -79,8 +79,10 @@ class LiveEvents:
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Wait until the events of the log are known, or it cannot be read, at most some seconds."""
-        self._caught_up.wait(seconds)
+        """Wait until the events of the log are known, or it cannot be read, at most some seconds; then it is `lost`."""
+        if not self._caught_up.wait(seconds):
+            logger.warning("live_events=behind seconds=%g", seconds)
+            self._set_lost()
 
     def close(self) -> None:
         """End the thread; what is known stays."""
@@ -211,6 +213,7 @@ class LiveEvents:
 
     def _begin_again(self) -> None:
         """Forget everything and read the log from its first event: it is another one, or has lost unread events."""
+        self._set_lost()  # until it has been read
         self._tail = None
         users = list(self._last)
         self._last.clear()

@@ -263,3 +263,36 @@ def test_a_log_that_cannot_be_opened_yet_is_opened_later(tmp_path):
     until(lambda: not events.lost)
     events.close()
     with_event.close()
+
+
+def test_it_is_lost_until_it_has_read_the_log(tmp_path, monkeypatch):
+    """At the start, if that takes long, and when another log has taken its place: answers must not seem up to date."""
+    path, go_on, add = tmp_path / "replaced.db", threading.Event(), LiveEvents._add
+
+    def add_later(self: LiveEvents, events) -> None:
+        assert go_on.wait(SECONDS)
+        add(self, events)
+
+    monkeypatch.setattr(LiveEvents, "_add", add_later)
+    log = open_log(path)
+    log.append([event(1)])
+    events = LiveEvents(lambda: log)
+    events.start()
+    events.wait(0.1)
+    assert events.lost
+    go_on.set()
+    until(lambda: not events.lost)
+    assert numbers(events.of(PROFILES).rows("ann", "a1", None)) == ["e1"]
+    go_on.clear()
+    for file in tmp_path.glob("replaced.db*"):
+        file.unlink()
+    other = open_log(path)
+    other.append([event(2)])
+    until(lambda: not events._last)
+    assert events.lost
+    go_on.set()
+    until(lambda: not events.lost)
+    assert numbers(events.of(PROFILES).rows("ann", "a1", None)) == ["e2"]
+    events.close()
+    other.close()
+    log.close()
