@@ -279,8 +279,7 @@ def test_a_server_scores_with_the_events_that_it_accepted(workspace, server_envi
         "user_source": profiles.table["user_source"][row].as_py(),
     }
     many = {"user_ids": [user["user_id"]], "user_source": user["user_source"]}
-    env = {**server_environment(copy), "BENTOML_HOME": str(tmp_path / "bentoml")}
-    with running(copy, env=env) as url:
+    with running(copy, env=server_environment(copy)) as url:
 
         def score(route: str) -> dict:
             status, body = request_(f"{url}/v1{route}", many)
