@@ -272,7 +272,7 @@ def test_a_server_scores_with_the_events_that_it_accepted(workspace, server_envi
     """The clock of the server is years ahead of the profiles."""
     copy = Workspace(tmp_path / "shop")
     shutil.copytree(workspace.root, copy.root, ignore=shutil.ignore_patterns(".serve-*", "events.db*"))
-    profiles = ensure_snapshot(copy, AS_OF, Settings(), with_state=True)
+    profiles = ensure_snapshot(copy, AS_OF, Settings())
     row = int(profiles.features.column("days_since_last_order").argmax())
     user = {
         "user_id": profiles.table["user_id"][row].as_py(),

@@ -99,7 +99,7 @@ def shop(workspace: Workspace, tmp_path: Path) -> Workspace:
     shutil.copytree(workspace.root, copied.root)
     copied.config_file.write_text("serving: {stale_after_days: 100000, reload_seconds: 0}\n")
     load_from_workspace(copied, Settings())  # the copy gets the addresses of its own folder
-    ensure_snapshot(copied, AS_OF, Settings(), with_state=True)
+    ensure_snapshot(copied, AS_OF, Settings())
     return copied
 
 
