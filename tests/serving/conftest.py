@@ -72,14 +72,11 @@ def request_() -> Call:
 
 
 @pytest.fixture(scope="session")
-def bentoml_home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("bentoml")
+def server_environment(tmp_path_factory) -> Callable[..., dict[str, str]]:
+    """Makes environments of servers, each with a home of its own: BentoML empties the metrics of all that share one."""
 
-
-@pytest.fixture(scope="session")
-def server_environment(bentoml_home) -> Callable[..., dict[str, str]]:
     def make(workspace: Workspace | None, workers: int = 1) -> dict[str, str]:
-        found = {**environment(workspace, workers), "BENTOML_HOME": str(bentoml_home)}
+        found = {**environment(workspace, workers), "BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml"))}
         for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH", *(() if workspace else ("QIANMIAN_WORKSPACE",))):
             found.pop(name, None)
         return found

@@ -39,9 +39,9 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(workspace, server_environment, tmp_path_factory, store) -> Iterator[str]:
+def url(workspace, server_environment, store) -> Iterator[str]:
     env = {**server_environment(workspace), ENVIRONMENT_VARIABLE: str(store)}
-    with running(workspace, env={**env, "BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml"))}) as found:
+    with running(workspace, env=env) as found:
         yield found
 
 

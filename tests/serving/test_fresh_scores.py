@@ -273,15 +273,14 @@ def test_a_server_scores_with_the_events_that_it_accepted(workspace, server_envi
     """The clock of the server is years ahead of the profiles."""
     copy = Workspace(tmp_path / "shop")
     shutil.copytree(workspace.root, copy.root, ignore=shutil.ignore_patterns(".serve-*", "events.db*"))
-    profiles = ensure_snapshot(copy, AS_OF, Settings(), with_state=True)
+    profiles = ensure_snapshot(copy, AS_OF, Settings())
     row = int(profiles.features.column("days_since_last_order").argmax())
     user = {
         "user_id": profiles.table["user_id"][row].as_py(),
         "user_source": profiles.table["user_source"][row].as_py(),
     }
     many = {"user_ids": [user["user_id"]], "user_source": user["user_source"]}
-    env = {**server_environment(copy), "BENTOML_HOME": str(tmp_path / "bentoml")}
-    with running(copy, env=env) as url:
+    with running(copy, env=server_environment(copy)) as url:
 
         def score(route: str) -> dict:
             status, body = request_(f"{url}/v1{route}", many)

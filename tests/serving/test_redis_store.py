@@ -99,7 +99,7 @@ def shop(workspace: Workspace, tmp_path: Path) -> Workspace:
     shutil.copytree(workspace.root, copied.root)
     copied.config_file.write_text("serving: {stale_after_days: 100000, reload_seconds: 0}\n")
     load_from_workspace(copied, Settings())  # the copy gets the addresses of its own folder
-    ensure_snapshot(copied, AS_OF, Settings(), with_state=True)
+    ensure_snapshot(copied, AS_OF, Settings())
     return copied
 
 
@@ -114,11 +114,7 @@ def test_two_workers_follow_a_redis_server_that_hangs_ends_and_comes_back(
         names = {"event_id": event_id, "user_id": user, "user_source": sources[user], "item_id": item}
         return {**names, "event_type": "purchase", "ts": moment}
 
-    env = {
-        **server_environment(shop, 2),
-        "BENTOML_HOME": str(tmp_path / "bentoml"),
-        "QIANMIAN_ONLINE_STORE": redis_server.url,
-    }
+    env = {**server_environment(shop, 2), "QIANMIAN_ONLINE_STORE": redis_server.url}
     with running(shop, workers=2, env=env) as url:
 
         def send(*events: dict[str, str]) -> tuple[int, Any]:
