@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.data.line_states import Line, State, follow
 from tests.features.data.test_order_lines import Shop, codes
 
 HEADER = "order,line,cust,sku,date,qty,paid,type"
@@ -82,7 +85,12 @@ def test_a_cancelled_line_has_no_refunds_whatever_came_first(order: tuple[int, .
     def line(row: int, status: str, days: int, units: float) -> Line:
         return Line(row, status, False, 7, moment + timedelta(days=days), (units, 10 * units, None, None))
 
-    rows = [line(0, "paid", 0, 3.0), line(1, "refunded", 4, 1.0), line(2, "cancelled", 6, 3.0), line(3, "refunded", 8, 1)]
+    rows = [
+        line(0, "paid", 0, 3.0),
+        line(1, "refunded", 4, 1.0),
+        line(2, "cancelled", 6, 3.0),
+        line(3, "refunded", 8, 1),
+    ]
     state = State()
     for place in order:
         after = follow(state, rows[place])
