@@ -74,8 +74,8 @@ def compare_catalogue(
         f"CASE WHEN item_id IN (SELECT item_id FROM {LACKING}) THEN false "
         f"WHEN item_id IN (SELECT item_id FROM {BACK}) THEN true ELSE available END AS available"
     )
-    # items without a source, which events have told or a lake that did not record sources yet, become those of the first
-    # complete catalogue that lists them
+    # items without a source, of events or of a lake that did not record sources yet, become those of the first complete
+    # catalogue that lists them
     owner = f"CASE WHEN source IS NULL AND {listed} THEN {literal(source)} ELSE source END AS source"
     query, rows = (f"SELECT * REPLACE ({available}, {owner}) FROM ({old})" for old in (merged.query, merged.rows))
     return replace(merged, query=query, rows=rows), CatalogueChange(known, lacking, lacking, back)

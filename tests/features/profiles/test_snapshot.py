@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -159,6 +160,16 @@ def test_publish_keeps_the_current_one_and_the_one_before(months, workspace):
         same(load_current(workspace), made)
         assert folders(workspace) == {path.name for path in paths[max(0, number - 1) :]}
     same(Snapshot.load(paths[1]), months[1])
+
+
+def test_publish_leaves_a_folder_that_another_process_writes_and_removes_one_of_a_killed_process(months, workspace):
+    unfinished = [workspace.online / f".{months[0].as_of:%Y%m%d}-{end}.tmp" for end in ("written", "killed")]
+    for folder in unfinished:
+        months[0].save(folder)  # its online state is still to come
+    (unfinished[1] / "snapshot.json").unlink()
+    os.utime(unfinished[1], (0, 0))
+    publish(workspace, months[1])
+    assert [folder.exists() for folder in unfinished] == [True, False]
 
 
 def test_a_snapshot_loaded_before_a_publish_stays_usable(months, workspace):
