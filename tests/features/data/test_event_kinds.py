@@ -310,6 +310,16 @@ def test_a_second_account_undoes_it_for_all(workspace, log, at_once):
     assert len(set(customers(workspace).values())) == 3
 
 
+@pytest.mark.parametrize("order", list(permutations(range(3)))[::2])
+def test_an_account_is_no_visitor_of_the_next_one(workspace, log, order):
+    """An application that names the user before as `anonymous_id` must not make one customer of two."""
+    told = [login("l1", "ann"), login("l2", "bob", visitor="ann", hours=2), login("l3", "bob", "v2", 3)]
+    for place in order:
+        log.append([told[place]])
+        read(workspace)
+    assert together(workspace) == groups("ann v1", "bob v2")
+
+
 def test_two_accounts_of_one_person_keep_the_visitor(workspace, log):
     export(
         workspace,
