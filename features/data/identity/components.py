@@ -207,8 +207,8 @@ def _candidate_links(
     sizes = np.diff(np.append(starts, len(value)))
     first = np.repeat(starts, sizes)
     gives_links = np.ones(len(value), dtype=bool)
-    # a visitor counts beside the accounts, even if it is one of them by a more trusted identifier: else a second account
-    # would be one customer with the first; and so does a visitor who has logged in, because that is an account
+    # a visitor counts beside the accounts, even if it is one of them by a more trusted identifier: else a second one
+    # would be one customer with the first. A visitor who has logged in is an account too, and counts as both
     visitors = np.flatnonzero(sightings.by_visitor[begin:end]) if sightings.by_visitor is not None else starts[:0]
     accounts = visitors[np.isin(record[visitors], np.delete(record, visitors))] if len(visitors) else visitors
     holders_at_most = sizes + np.bincount(np.searchsorted(starts, first[accounts]), minlength=len(starts))
