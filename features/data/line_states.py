@@ -113,7 +113,8 @@ def follow(state: State, row: Line) -> State | None:
         return replace(state, part=_with_amount(row, line))
     if not row.emptied and any(_exceeds(*pair) for pair in zip(row.money[:2], line.money[:2], strict=True)):
         return None
-    return replace(state, line=replace(row, money=line.money) if row.emptied else row, part=None)
+    now = replace(row, money=line.money) if row.emptied else row
+    return State(now) if row.status == CANCELLED else replace(state, line=now, part=None)
 
 
 def _beside(state: State, line: Line, row: Line) -> State | None:

@@ -99,6 +99,12 @@ def test_a_cancelled_line_has_no_refunds_whatever_came_first(order: tuple[int, .
     assert state == State(rows[2])
 
 
+def test_a_line_that_is_cancelled_in_its_place_has_no_refunds(shop: Shop) -> None:
+    read(shop, [SALE], [FIRST], ["o1,1,a,x,2024-01-05,3,30.00,cancelled"])
+    assert lines(shop) == [("2024-01-05", 3.0, 30.0, "cancelled")]
+    assert read(shop, [FIRST]) == (0, 0, 1, 0, 0)
+
+
 @pytest.mark.parametrize("cancelled_last", [True, False])
 def test_in_the_lake_a_cancelled_line_has_no_refunds_either(shop: Shop, cancelled_last: bool) -> None:
     cancelled = "o1,1,a,x,2024-01-12,3,30.00,cancelled"
