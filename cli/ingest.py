@@ -105,8 +105,8 @@ def ingest(
             "--keep-days",
             metavar="DAYS",
             min=0,
-            help="events: what is older than the published profiles by so many days, and in the lake, is removed from "
-            "the log. Default: 7.",
+            help="events: what the published profiles know, and is older than they and the recommenders by so many "
+            "days, is removed from the log. Default: 7.",
             show_default=False,
         ),
     ] = None,

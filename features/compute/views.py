@@ -379,8 +379,10 @@ def with_sessions(t: ir.Table) -> ir.Table:
     only_date = t.date_only.fill_null(False)
     t = t.mutate(own=t.session_id.notnull() | only_date)
     record: dict[str, Any] = {"group_by": ["source", "source_user_id", "own"], "order_by": ["ts", "event_id"]}
-    gap_seconds = t.ts.epoch_seconds() - t.ts.epoch_seconds().lag().over(**record)
-    t = t.mutate(starts=ibis.ifelse(gap_seconds.isnull() | (gap_seconds > SESSION_GAP_SECONDS), 1, 0))
+    before = t.ts.lag().over(**record)
+    # not in seconds, of which some engines drop the fraction
+    starts = before.isnull() | (t.ts > before + ibis.interval(seconds=SESSION_GAP_SECONDS))
+    t = t.mutate(starts=ibis.ifelse(starts, 1, 0))
     number = t.starts.sum().over(rows=(None, 0), **record)
     made = ibis.ifelse(t.own, ibis.null("string"), t.source_user_id + SESSION_SEPARATOR + number.cast("string"))
     return t.mutate(session_id=t.source + SESSION_SEPARATOR + ibis.coalesce(t.session_id, made)).drop("starts", "own")

@@ -113,7 +113,8 @@ def follow(state: State, row: Line) -> State | None:
         return replace(state, part=_with_amount(row, line))
     if not row.emptied and any(_exceeds(*pair) for pair in zip(row.money[:2], line.money[:2], strict=True)):
         return None
-    return replace(state, line=replace(row, money=line.money) if row.emptied else row, part=None)
+    now = replace(row, money=line.money) if row.emptied else row
+    return State(now) if row.status == CANCELLED else replace(state, line=now, part=None)
 
 
 def _beside(state: State, line: Line, row: Line) -> State | None:
@@ -122,6 +123,8 @@ def _beside(state: State, line: Line, row: Line) -> State | None:
         return None
     if (row.emptied and row.status != CANCELLED) or (line.emptied and line.status != CANCELLED):
         return None
+    if CANCELLED in (row.status, line.status):  # a sale that did not happen has no other time than its cancellation
+        return _cancelled(state, line, row)
     known = state.refunds.get(row.ts)
     if known is not None:
         return state if row.equals(known) else None
@@ -132,22 +135,25 @@ def _beside(state: State, line: Line, row: Line) -> State | None:
         return replace(state, refunds={**state.refunds, **_by_time(row)})
     if row.status in SALE and line.status == "refunded" and line.ts > row.ts - SAME_DAY:
         return replace(state, line=row, refunds={**state.refunds, **_by_time(line)})
-    if CANCELLED in (row.status, line.status):  # a sale that did not happen has no other time than its cancellation
-        return _cancelled(state, line, row)
     return None
 
 
 def _cancelled(state: State, line: Line, row: Line) -> State | None:
-    """The state after a cancellation with a time of its own, or the sale of one that is known."""
+    """The state after a cancellation with a time of its own, or the sale or a refund of one that is known.
+
+    A cancelled line has no refunds, because they would be of a sale that did not happen.
+    """
     assert row.ts is not None
     assert line.ts is not None
     if row.status == line.status:
-        return replace(state, line=row if row.ts < line.ts else line)
-    if row.status == CANCELLED and line.status in SALE and row.ts > line.ts - SAME_DAY:
+        return State(row if row.ts < line.ts else line)
+    if "refunded" in (row.status, line.status):
+        return State(row) if row.status == CANCELLED else state
+    if row.status == CANCELLED and row.ts > line.ts - SAME_DAY:
         if any(_exceeds(*pair) for pair in zip(row.money[:2], line.money[:2], strict=True)):
             return None
-        return replace(state, line=replace(row, money=line.money) if row.emptied else row, part=None)
-    return state if row.status in SALE and line.ts > row.ts - SAME_DAY else None
+        return State(replace(row, money=line.money) if row.emptied else row)
+    return state if line.status == CANCELLED and line.ts > row.ts - SAME_DAY else None
 
 
 def _by_time(refund: Line) -> dict[datetime, Line]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -57,7 +58,8 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -
     """The current snapshot if it is up to date; otherwise build and publish a new one, with its online state.
 
     A snapshot is up to date if `as_of`, the lake, and the declared features, tags and settings are the same. If only
-    the tags differ, the features and the online state are those of the current snapshot.
+    the tags differ, or how far the lake has read the event log, the features and the online state are those of the
+    current snapshot.
 
     Parameters
     ----------
@@ -69,8 +71,7 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -
         Settings of features and tags.
     """
     builder = make_builder(Lake(workspace), settings)
-    current = _same_features(builder, as_of)
-    snapshot = _with_new_tags(builder, as_of, settings, current)
+    snapshot, current = _up_to_date(builder, as_of, settings)
     state = None if current is None else current.online_state
     if state is None:
         publish(workspace, snapshot, build_state(builder, as_of, snapshot.spec.features).save)
@@ -81,18 +82,22 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -
 
 def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:
     """As `ensure_snapshot`, but a new snapshot is not published, so that the served profiles do not change."""
-    return _with_new_tags(builder, as_of, settings, _same_features(builder, as_of))
+    return _up_to_date(builder, as_of, settings)[0]
 
 
-def _with_new_tags(builder: Builder, as_of: datetime, settings: Settings, current: Snapshot | None) -> Snapshot:
-    """The current snapshot if its tags are up to date, too; else a new one, with its features if there is one."""
+def _up_to_date(builder: Builder, as_of: datetime, settings: Settings) -> tuple[Snapshot, Snapshot | None]:
+    """A snapshot that is up to date, and the current one if it has the same features; often they are one."""
+    event_log = lake_position(builder.lake)  # first, as in `build_snapshot`
+    current = _same_features(builder, as_of)
     if current is None:
-        return build_snapshot(builder, as_of, settings)
+        return build_snapshot(builder, as_of, settings), None
     if current.tags_digest == tags_digest(settings, builder.lake.workspace):
-        return current
+        # the lake may have read events since that changed nothing, such as those of orders that an export had told
+        same_events = current.event_log == event_log
+        return current if same_events else replace(current, event_log=event_log), current
     spec = current.spec
     built = ProfileBuild(current.table, spec.features, current.unsupported, as_of, spec.timezone)
-    return build_snapshot(builder, as_of, settings, built)
+    return build_snapshot(builder, as_of, settings, built), current
 
 
 def _same_features(builder: Builder, as_of: datetime) -> Snapshot | None:

@@ -34,11 +34,12 @@ from features.profiles.tags.pack_tags import tags_for
 from qianmian.config import load_settings
 from qianmian.errors import ArtifactError, ConfigError, InvalidRequest, WorkspaceError
 from qianmian.settings import Settings
-from qianmian.times import is_stale
+from qianmian.times import SECONDS_PER_DAY, is_stale
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 FORMAT = 3
 ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
+UNFINISHED = ".tmp"  # suffix of a folder that is being written (`qianmian.workspace.atomic_path`)
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
 REBUILD_HINT = "run `qianmian features` to build it again"
@@ -332,9 +333,22 @@ def publish(workspace: Workspace, snapshot: Snapshot, save_state: Callable[[Path
         before = None
     write_json(workspace.online / "current.json", {"snapshot": name})
     for other in workspace.online.iterdir():
-        if (other / "snapshot.json").exists() and other.name not in (name, before):
+        if other.suffix == UNFINISHED:
+            removed = _is_of_killed_process(other, folder)
+        else:
+            removed = (other / "snapshot.json").exists() and other.name not in (name, before)
+        if removed:
             shutil.rmtree(other, ignore_errors=True)
     return folder
+
+
+def _is_of_killed_process(unfinished: Path, written: Path) -> bool:
+    """Whether a folder is a day older than one that was written now; else another process may be writing it."""
+    try:
+        age_seconds = written.stat().st_mtime - unfinished.stat().st_mtime
+    except FileNotFoundError:  # that process is done
+        return False
+    return unfinished.is_dir() and age_seconds > SECONDS_PER_DAY
 
 
 def current_snapshot_name(workspace: Workspace) -> str | None:

@@ -207,15 +207,19 @@ def _candidate_links(
     sizes = np.diff(np.append(starts, len(value)))
     first = np.repeat(starts, sizes)
     gives_links = np.ones(len(value), dtype=bool)
-    if level.max_customers is not None and (crowded := sizes > level.max_customers).any():
+    # a visitor counts beside the accounts, even if it is one of them by a more trusted identifier: else a second one
+    # would be one customer with the first. A visitor who has logged in is an account too, and counts as both
+    visitors = np.flatnonzero(sightings.by_visitor[begin:end]) if sightings.by_visitor is not None else starts[:0]
+    accounts = visitors[np.isin(record[visitors], np.delete(record, visitors))] if len(visitors) else visitors
+    holders_at_most = sizes + np.bincount(np.searchsorted(starts, first[accounts]), minlength=len(starts))
+    if level.max_customers is not None and (crowded := holders_at_most > level.max_customers).any():
         held = np.flatnonzero(np.repeat(crowded, sizes))
         # counts customers, not records: the more trusted levels have already merged records
-        holder = customer[record[held]]
-        if sightings.by_visitor is not None:
-            # a visitor counts beside the accounts, even if it is one of them by a more trusted identifier: else a
-            # second account would be one customer with the first
-            holder = np.where(sightings.by_visitor[begin:end][held], VISITOR, holder)
-        pairs = np.unique(first[held].astype(np.int64) << 32 | holder)
+        holder = customer[record]
+        accounts = accounts[np.isin(accounts, held)]
+        of_accounts = first[accounts].astype(np.int64) << 32 | holder[accounts]
+        holder[visitors] = VISITOR
+        pairs = np.unique(np.concatenate([first[held].astype(np.int64) << 32 | holder[held], of_accounts]))
         holders = np.bincount(pairs >> 32, minlength=len(value))
         shared_values = np.flatnonzero(holders > level.max_customers)
         over = np.column_stack([value[shared_values], holders[shared_values]]).astype(np.int32)

@@ -61,7 +61,7 @@ def compare_catalogue(
     says_back = "false" if "available" in staged.mapped else "NOT available"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {BACK} AS SELECT item_id FROM lake_items "
-        f"WHERE {of_source} AND {says_back} AND {listed}"
+        f"WHERE ({of_source} OR source IS NULL) AND {says_back} AND {listed}"
     )
     row = connection.execute(
         f"SELECT (SELECT count(*) FROM lake_items WHERE {of_source} AND {offered}), "
@@ -74,7 +74,8 @@ def compare_catalogue(
         f"CASE WHEN item_id IN (SELECT item_id FROM {LACKING}) THEN false "
         f"WHEN item_id IN (SELECT item_id FROM {BACK}) THEN true ELSE available END AS available"
     )
-    # items of a lake that did not record sources yet become those of the first complete catalogue that lists them
+    # items without a source, of events or of a lake that did not record sources yet, become those of the first complete
+    # catalogue that lists them
     owner = f"CASE WHEN source IS NULL AND {listed} THEN {literal(source)} ELSE source END AS source"
     query, rows = (f"SELECT * REPLACE ({available}, {owner}) FROM ({old})" for old in (merged.query, merged.rows))
     return replace(merged, query=query, rows=rows), CatalogueChange(known, lacking, lacking, back)

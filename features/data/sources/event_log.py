@@ -110,6 +110,8 @@ class EventLogSource(Source):
         columns = {name: quote(name) for name in _schema(table).names}
         if "item_id" in columns:
             columns["item_id"] = _item_id(own_items)
+        if table == "items":
+            columns["source"] = "NULL"  # an availability describes no item: the item is of the catalogue that does
         relation = f"SELECT * FROM read_parquet({literal(files.path(table))})"
         is_fact = table in ("events", "transactions")
         return RawTable(table, relation, columns, (self.label,), max_rejected=1.0, logged=is_fact)

@@ -22,11 +22,13 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.definitions import FEATURES
+from features.profiles.tags.consents import consent_columns
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.compute.test_builder import QUICK, with_quotient
 from tests.features.plain import BEGIN, FEATURE_POOL, MOMENTS, ZONES, catalogue, histories
+from tests.features.profiles.test_consent_tags import LATER, built, consent
 from tests.features.same import assert_tables_equal
 from tests.spark_session import spark_on_two_cores
 
@@ -209,6 +211,36 @@ def test_a_record_joins_a_customer_when_it_was_known_to(lake_of):
         one, other = both(lake, as_of, FEW[:4])
         assert one.num_rows == people
         assert_tables_equal(one, other)
+
+
+@pytest.mark.slow
+def test_times_with_fractions_of_a_second(lake_of):
+    """A session gap of half an hour and 0.4 s is one, and days are of whole seconds."""
+    moments = [BEGIN + timedelta(seconds=seconds) for seconds in (0.0, 1_800.4, 3_601.0, 5_400.9)]
+    events = [
+        {"source": "s", "source_user_id": "a", "event_id": f"e{n}", "event_type": "view", "ts": ts}
+        for n, ts in enumerate(moments)
+    ]
+    orders = [{**line, "ts": ts} for line, ts in zip(lines("aaaa"), moments, strict=True)]
+    lake = lake_of({"transactions": orders, "events": events})
+    names = ("sessions_28d", "days_since_last_order", "gap_days_mean", "days_since_first_event")
+    one, other = both(lake, BEGIN + timedelta(days=1, seconds=0.3), tuple(f for f in FEATURES if f.name in names))
+    assert one["sessions_28d"].to_pylist() == [3.0]
+    assert_tables_equal(one, other)
+
+
+@pytest.mark.slow
+def test_consents_are_duckdb_s_too(tmp_path):
+    told = [consent(1, True), consent(5, False, "anna"), consent(10, True), consent(11, False, channel="sms")]
+    built(tmp_path, *told, {"source_user_id": "ann", "ts": datetime(2026, 6, 1), "event_type": "view"}, groups=2)
+    lake = Lake(Workspace(tmp_path / "workspace"))
+    for as_of, email in ((LATER, True), (datetime(2026, 5, 7), False)):
+        duck = Builder(lake, FEATURES)
+        table, states = duck.build(as_of, FEW[4:]).table, duck.states_at(as_of)
+        with SparkEngine(lake) as spark:
+            other = consent_columns(Builder(lake, FEATURES, spark).views(as_of), table, states)
+        assert other == consent_columns(duck.views(as_of), table, states)
+        assert other["profile_consent_email"].to_pylist() == [email]
 
 
 @pytest.mark.slow

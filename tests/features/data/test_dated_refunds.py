@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.data.line_states import Line, State, follow
 from tests.features.data.test_order_lines import Shop, codes
 
 HEADER = "order,line,cust,sku,date,qty,paid,type"
@@ -72,6 +75,45 @@ def test_a_cancellation_at_a_later_time_takes_the_place_of_its_sale(
     assert lines(shop) == [("2024-01-11", *kept, "cancelled")]
     assert read(shop, [SALE], [cancelled], [again]) == (0, 0, 3, 0, 0)
     assert lines(shop) == [("2024-01-11", *kept, "cancelled")]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_cancelled_line_has_no_refunds_whatever_came_first(order: tuple[int, ...]) -> None:
+    """What never happened cannot be returned; else refunds would be left that no sale belongs to."""
+    moment = datetime(2024, 1, 5)
+
+    def line(row: int, status: str, days: int, units: float) -> Line:
+        return Line(row, status, False, 7, moment + timedelta(days=days), (units, 10 * units, None, None))
+
+    rows = [
+        line(0, "paid", 0, 3.0),
+        line(1, "refunded", 4, 1.0),
+        line(2, "cancelled", 6, 3.0),
+        line(3, "refunded", 8, 1),
+    ]
+    state = State()
+    for place in order:
+        after = follow(state, rows[place])
+        assert after is not None, "no row is refused"
+        state = after
+    assert state == State(rows[2])
+
+
+def test_a_line_that_is_cancelled_in_its_place_has_no_refunds(shop: Shop) -> None:
+    read(shop, [SALE], [FIRST], ["o1,1,a,x,2024-01-05,3,30.00,cancelled"])
+    assert lines(shop) == [("2024-01-05", 3.0, 30.0, "cancelled")]
+    assert read(shop, [FIRST]) == (0, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("cancelled_last", [True, False])
+def test_in_the_lake_a_cancelled_line_has_no_refunds_either(shop: Shop, cancelled_last: bool) -> None:
+    cancelled = "o1,1,a,x,2024-01-12,3,30.00,cancelled"
+    rows = (SALE, FIRST, cancelled) if cancelled_last else (cancelled, FIRST, SALE)
+    reports = [read(shop, [row]) for row in rows]
+    assert [report[3] for report in reports] == [0, 0, 0], "nothing is refused"
+    assert lines(shop) == [("2024-01-12", 3.0, 30.0, "cancelled")]
+    assert read(shop, [SALE, FIRST], [cancelled]) == (0, 0, 3, 0, 0)
+    assert lines(shop) == [("2024-01-12", 3.0, 30.0, "cancelled")]
 
 
 def test_a_refund_in_place_beside_a_later_credit_note(shop: Shop) -> None:

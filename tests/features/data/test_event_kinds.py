@@ -227,6 +227,26 @@ def test_a_later_catalogue_that_tells_it_counts(workspace, log, row, available):
     assert items(workspace)[0][2] is available
 
 
+def test_a_complete_catalogue_offers_what_it_lists_and_withdraws_what_it_lacks_whoever_told_the_availability(
+    workspace, log
+):
+    """An availability describes no item: the item belongs to the catalogue that does."""
+    log.append([event("a1", "availability", 0, "", source="till", item_id="milk", available=False)])
+    read(workspace)
+    catalogue = [{"item_id": item, "category": "food"} for item in ("milk", "bread", "eggs")]
+    export(workspace, "items", catalogue, night(2), "    complete: true\n")
+    assert items(workspace)[2] == ("milk", "food", True, "shop")
+    export(workspace, "items", catalogue[1:], night(3), "    complete: true\n")
+    assert items(workspace)[2] == ("milk", "food", False, "shop")
+
+
+def test_any_source_may_tell_the_availability_of_an_item(workspace, log):
+    export(workspace, "items", [{"item_id": "milk", "category": "dairy"}], night(1))
+    log.append([event("a1", "availability", 0, "", source="till", item_id="milk", available=False)])
+    assert read(workspace).tables["items"].updated == 1
+    assert items(workspace) == [("milk", "dairy", False, "shop")]
+
+
 def test_item_ids_of_a_source_with_its_own_goods_get_its_name(workspace, log):
     export(workspace, "items", [{"item_id": "milk"}], more="    shared: false\n")
     log.append([availability("a1", False), availability("a2", False, 1, "shop:bread")])
@@ -288,6 +308,16 @@ def test_a_second_account_undoes_it_for_all(workspace, log, at_once):
         read(workspace)
     assert together(workspace) == groups("ann", "bob", "v1")
     assert len(set(customers(workspace).values())) == 3
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3)))[::2])
+def test_an_account_is_no_visitor_of_the_next_one(workspace, log, order):
+    """An application that names the user before as `anonymous_id` must not make one customer of two."""
+    told = [login("l1", "ann"), login("l2", "bob", visitor="ann", hours=2), login("l3", "bob", "v2", 3)]
+    for place in order:
+        log.append([told[place]])
+        read(workspace)
+    assert together(workspace) == groups("ann v1", "bob v2")
 
 
 def test_two_accounts_of_one_person_keep_the_visitor(workspace, log):

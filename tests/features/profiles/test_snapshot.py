@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -15,10 +16,14 @@ from features.compute.algebra import Feature
 from features.compute.builder import Builder
 from features.compute.online import OnlineState
 from features.compute.spec import FeatureSpec
+from features.data.ingest import ingest
 from features.data.lake import Lake
+from features.data.sources.event_log import EventLogSource
 from features.definitions import FEATURES
 from features.definitions.building import make_builder
-from features.profiles.building import build_snapshot, ensure_snapshot
+from features.event_log import open_log
+from features.event_log.rows import encode, make_row
+from features.profiles.building import build_snapshot, ensure_snapshot, snapshot_at
 from features.profiles.snapshot import (
     ONLINE_STATE_FOLDER,
     Snapshot,
@@ -157,6 +162,16 @@ def test_publish_keeps_the_current_one_and_the_one_before(months, workspace):
     same(Snapshot.load(paths[1]), months[1])
 
 
+def test_publish_leaves_a_folder_that_another_process_writes_and_removes_one_of_a_killed_process(months, workspace):
+    unfinished = [workspace.online / f".{months[0].as_of:%Y%m%d}-{end}.tmp" for end in ("written", "killed")]
+    for folder in unfinished:
+        months[0].save(folder)  # its online state is still to come
+    (unfinished[1] / "snapshot.json").unlink()
+    os.utime(unfinished[1], (0, 0))
+    publish(workspace, months[1])
+    assert [folder.exists() for folder in unfinished] == [True, False]
+
+
 def test_a_snapshot_loaded_before_a_publish_stays_usable(months, workspace):
     publish(workspace, months[0])
     held = load_current(workspace)
@@ -258,6 +273,30 @@ def test_if_only_the_tags_differ_features_and_online_state_stay(write_lake, tmp_
     whole = build_snapshot(make_builder(Lake(workspace), again), AS_OF, again)
     assert {name: list(values) for name, values in second.tags.items()} == whole.tags
     assert OnlineState.load(workspace.online / str(current_snapshot_name(workspace)) / ONLINE_STATE_FOLDER)
+
+
+def test_profiles_say_that_the_lake_has_read_events_that_changed_nothing(write_lake, tmp_path, monkeypatch):
+    """An export had told the order already: the events of it must not be added to profiles that count it."""
+    workspace = write_lake(tmp_path / "shop", ROWS).workspace
+    before = ensure_snapshot(workspace, AS_OF, Settings())
+    log = open_log(workspace.online / "events.db")
+    order = {"source": "app", "source_user_id": "1", "order_id": "o1", "ts": datetime(2024, 1, 10), "item_id": "i1"}
+    log.append([encode(make_row("e1", {**order, "event_type": "purchase"}))])
+    log_id = log.header().log_id
+    log.close()
+    report = ingest(workspace, EventLogSource(workspace.online / "events.db"), Settings())
+    assert (report.kept, report.digest) == (0, before.data_digest)
+    monkeypatch.setattr(Builder, "build", None)  # nothing is computed again
+    monkeypatch.setattr("features.profiles.building.build_state", None)
+    assert snapshot_at(make_builder(Lake(workspace), Settings()), AS_OF, Settings()).knows_through(log_id) == 1
+    assert load_current(workspace).knows_through(log_id) == 0
+    ensure_snapshot(workspace, AS_OF, Settings())
+    after = load_current(workspace)
+    same(after, before)
+    assert after.knows_through(log_id) == 1
+    assert after.online_state is not None
+    ensure_snapshot(workspace, AS_OF, Settings())
+    assert load_current(workspace).folder == after.folder
 
 
 # ---- encoded ---------------------------------------------------------------------------------------------------------
