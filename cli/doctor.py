@@ -15,7 +15,7 @@ import typer
 
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
-from cli.times import MISSING_TIMEZONE, TIMEZONE_EXAMPLE, utc_now
+from cli.times import MISSING_TIMEZONE, TIMEZONE_EXAMPLE, as_of_or_default, utc_now
 from qianmian.errors import ConfigError, NotReady, QianmianError, UsageError
 from qianmian.times import days_between, is_stale
 from qianmian.workspace import Workspace, atomic_path
@@ -283,7 +283,7 @@ def _profiles(located: Workspace) -> Iterator[CheckResult]:
         return
     now = utc_now()
     if is_stale(snapshot.as_of, now, stale_after):
-        newer = Lake(located).has_timestamps and Lake(located).default_as_of > snapshot.as_of
+        newer = Lake(located).has_timestamps and as_of_or_default(Lake(located), None) > snapshot.as_of
         fix = "run `qianmian features`" if newer else "ingest newer data, then run `qianmian features`"
         age = f"{days_between(snapshot.as_of, now):,.0f} days ago"
         yield CheckResult("profiles", WARN, f"{text}, {age}; responses are marked as stale", fix)

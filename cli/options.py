@@ -25,7 +25,7 @@ AsOfOption = Annotated[
         "--as-of",
         metavar="DATE",
         help="Cutoff: rows at or after it are not read. YYYY-MM-DD or an ISO time, UTC without a time zone. "
-        "Default: midnight after the last row.",
+        "Default: midnight after the last row, or the last full hour if it is in the future.",
         show_default=False,
     ),
 ]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from qianmian.errors import UsageError
+from qianmian.times import not_in_the_future
 
 if TYPE_CHECKING:
     from cli.console import Output
@@ -47,10 +48,16 @@ def parse_as_of(text: str | None) -> datetime | None:
 
 
 def as_of_or_default(lake: Lake, text: str | None) -> datetime:
-    """Parse `text`; default: the midnight after the last row of the lake, or today if no row has a date."""
-    return parse_as_of(text) or (
-        lake.default_as_of if lake.has_timestamps else utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
-    )
+    """Parse `text`; default: the midnight after the last row of the lake, or the last full hour if it is in the future.
+
+    If no row has a date, it is today.
+    """
+    if (moment := parse_as_of(text)) is not None:
+        return moment
+    now = utc_now()
+    if not lake.has_timestamps:
+        return now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return not_in_the_future(lake.default_as_of, now)
 
 
 def note_empty_days(output: Output, lake: Lake, moment: datetime) -> None:

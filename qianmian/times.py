@@ -53,3 +53,18 @@ def is_stale(as_of: datetime, now: datetime, days: float) -> bool:
     True
     """
     return now - as_of > timedelta(days=days)
+
+
+def not_in_the_future(moment: datetime, now: datetime) -> datetime:
+    """A moment, or the last full hour if it has not come yet.
+
+    Profiles as of the midnight after the last row of a shop that trades today would say that nobody does anything until
+    then, and what customers do meanwhile would count for nothing.
+
+    Examples
+    --------
+    >>> now = datetime(2026, 5, 2, 15, 40)
+    >>> not_in_the_future(datetime(2026, 5, 3), now), not_in_the_future(datetime(2026, 5, 2), now)
+    (datetime.datetime(2026, 5, 2, 15, 0), datetime.datetime(2026, 5, 2, 0, 0))
+    """
+    return moment if moment <= now else now.replace(minute=0, second=0, microsecond=0)

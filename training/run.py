@@ -19,6 +19,7 @@ from qianmian import model_store
 from qianmian.errors import DataError, UsageError
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.settings import Settings
+from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
 from training.gate import apply_gate
 from training.jobs import JOBS
@@ -88,7 +89,7 @@ def train(
     clock : callable
         Returns the current time, which the registry records for each registered version.
     as_of : datetime, optional
-        Cutoff, naive UTC; default the midnight after the last row.
+        Cutoff, naive UTC; default the midnight after the last row, or the last full hour if it is in the future.
     horizon_days : int, optional
         Prediction horizon in days; default that of the settings.
     active_days : int, optional
@@ -116,7 +117,7 @@ def train(
     workspace.require()
     model_store.adopt(workspace, required=True)  # before the hours of a training whose model could not be stored
     lake = Lake(workspace)
-    cutoff = _resolve_as_of(lake, as_of)
+    cutoff = _resolve_as_of(lake, as_of, clock)
     every = "all" in jobs
     names = list(JOBS) if every else list(dict.fromkeys(jobs))
     chosen = [JOBS[name] for name in names]
@@ -174,9 +175,9 @@ def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings
     progress(f"profiles: published as of {cutoff:%Y-%m-%d}")
 
 
-def _resolve_as_of(lake: Lake, as_of: datetime | None) -> datetime:
+def _resolve_as_of(lake: Lake, as_of: datetime | None, clock: Clock) -> datetime:
     if as_of is None:
-        return lake.default_as_of
+        return not_in_the_future(lake.default_as_of, clock())
     last = lake.last
     if last is not None and as_of > last + timedelta(days=366):
         raise DataError(

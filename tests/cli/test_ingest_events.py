@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from cli.main import run
 from features.data.lake import Lake
 from features.event_log import AcceptedEvent, open_log
 from features.event_log.rows import encode, make_row
+from features.profiles.snapshot import load_current
 from qianmian.workspace import Workspace
 
 END = datetime(2025, 12, 1)  # after the last row of the synthetic shop
@@ -196,3 +197,25 @@ def test_a_workspace_begins_with_events_and_before_the_first_one_nothing_happens
 )
 def test_options_that_do_not_belong_there_are_exit_2(words, tmp_path, qianmian):
     assert qianmian("ingest", *words, "--workspace", tmp_path / "workspace").code == 2
+
+
+def test_profiles_of_a_shop_that_trades_now_are_not_of_the_future(tmp_path, qianmian):
+    place, now = tmp_path / "shop", datetime.now(UTC).replace(tzinfo=None)
+    location = place / "online" / "events.db"
+    Workspace(place).create()
+    location.parent.mkdir(exist_ok=True)
+    log = open_log(location)
+    for day in range(20):
+        values = {"source": "app", "item_id": "milk", "amount": 1.0, "ts": now - timedelta(days=day, minutes=1)}
+        rows = [
+            make_row(f"{day}-{user}", {**values, "source_user_id": user, "event_type": "purchase"}) for user in "ab"
+        ]
+        log.append([encode(row) for row in rows])
+    log.close()
+    assert qianmian("ingest", "events", "--workspace", place).code == 0
+    assert qianmian("features", "--workspace", place).code == 0
+    published = load_current(Workspace(place))
+    assert now - timedelta(hours=2) <= published.as_of <= datetime.now(UTC).replace(tzinfo=None)
+    assert Lake(Workspace(place)).default_as_of > now
+    done = qianmian("doctor", "--workspace", place)
+    assert "the lake has changed" not in done.out
