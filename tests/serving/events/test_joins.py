@@ -178,7 +178,7 @@ def test_an_event_that_cannot_be_read_joins_nobody(log, following):
 def test_any_order_gives_what_one_reading_of_the_log_gives(log, following):
     draws, events = random.Random(3), following(log)
     customers = events.of(PROFILES)
-    users, visitors = ["a", "b", "new"], ["v", "w", "known"]
+    users, visitors = ["a", "b", "new"], ["v", "w", "known", "b"]
     for number in range(60):
         if draws.random() < 0.2:
             log.append([login(str(number), draws.choice(users), draws.choice(visitors))])
@@ -241,3 +241,19 @@ def test_a_view_that_is_made_while_another_log_begins_knows_that_one_only(tmp_pa
     until(lambda: not customers.has_any(None, "v"))
     other.close()
     log.close()
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("account", ["known", "new"])
+def test_an_account_is_no_visitor_of_the_next_one(log, following, order, account):
+    """An application that names the user before as `anonymous_id` must not give one customer's answers to another."""
+    sent = [event("own", account), login("first", account, "v"), login("next", "b", account)]
+    customers = following(log).of(PROFILES)
+    for place in order:
+        log.append([sent[place]])
+    until(lambda: set(ids(customers, account)) == {"own", "first"} and ids(customers, "b") == ["next"])
+    assert customers.resolve(account, "web") == PROFILES.resolve(account, "web")
+    assert customers.resolve("v", "web") == PROFILES.resolve(account, "web")
+    again = following(log).of(PROFILES)
+    assert set(ids(again, account)) == {"own", "first"}, "after a restart"
+    assert ids(again, "b") == ["next"]
