@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,6 +15,7 @@ from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from cli.console import Output
+    from features.event_log.base import LogPosition
     from qianmian.settings import Settings
 
 KEEP_DAYS = 7.0
@@ -56,18 +57,17 @@ def compact_log(
     from features.data.sources.event_log import lake_position
     from features.event_log import open_log
     from features.event_log.retention import removable_through
-    from features.profiles.snapshot import published_position
 
-    position, as_of = lake_position(Lake(workspace)), known_before(workspace)
-    known = published_position(workspace)
+    position, known = lake_position(Lake(workspace)), known_before(workspace)
     removed = {"events": 0, "identities": 0}
     if position is None:
         return {"log": None, "compacted": removed}
     with closing(open_log(location)) as log:
-        if as_of is not None and known is not None and log.header().log_id == position.log_id == known.log_id:
+        if known is not None and log.header().log_id == position.log_id:
             output.step("removing old events from the log")
-            through = min(position.seq, known.seq)  # they differ if the lake is an older copy, or the profiles are
-            through = removable_through(log, through, as_of, KEEP_DAYS if keep_days is None else keep_days)
+            # the lake has more than they know, or less if it is an older copy
+            through = min([position.seq, *(at.seq if at.log_id == position.log_id else 0 for at in known.positions)])
+            through = removable_through(log, through, known.as_of, KEEP_DAYS if keep_days is None else keep_days)
             days = settings.serving.event_identity_days
             removed = log.compact(through, days, utc_now().replace(tzinfo=UTC))._asdict()
         header = log.header()
@@ -80,25 +80,40 @@ def compact_log(
     return {"log": state, "compacted": removed}
 
 
-def known_before(workspace: Workspace) -> datetime | None:
-    """The moment before which the published profiles and all recommenders in production know what happened.
+class Known(NamedTuple):
+    """What the published profiles and all recommenders in production know: events before a moment, up to positions."""
 
-    None without published profiles, or if a recommender cannot be read: then every event may still be needed.
+    as_of: datetime
+    positions: tuple[LogPosition, ...]
+
+
+def known_before(workspace: Workspace) -> Known | None:
+    """What the published profiles and all recommenders in production know.
+
+    None without profiles that know accepted events, or if a recommender cannot be read: then every event may still be
+    needed. A recommender that was trained before the lake had any event knows those before its `as_of`.
     """
-    from features.profiles.snapshot import published_as_of
+    from features.event_log.base import LogPosition
+    from features.profiles.snapshot import published_as_of, published_position
     from models.persist import load_json
     from models.recommend.scene import SCENES
     from serving.model_registry import bundle_folder, version_of
 
-    moments = [published_as_of(workspace)]
+    as_of, position = published_as_of(workspace), published_position(workspace)
+    if as_of is None or position is None:
+        return None
+    moments, positions = [as_of], [position]
     for job in dict.fromkeys(scene.job for scene in SCENES.values()):
         if (version := version_of(workspace, job)) is not None:
             try:
                 with bundle_folder(workspace, job, version) as folder:
-                    moments.append(datetime.fromisoformat(load_json(folder / "manifest.json")["as_of"]))
-            except (ArtifactError, KeyError, ValueError):
+                    manifest = load_json(folder / "manifest.json")
+                moments.append(datetime.fromisoformat(manifest["as_of"]))
+                if (found := manifest["facts"].get("event_log")) is not None:
+                    positions.append(LogPosition(**found))
+            except (ArtifactError, KeyError, ValueError, TypeError):
                 return None
-    return None if None in moments else min(moment for moment in moments if moment is not None)
+    return Known(min(moments), tuple(positions))
 
 
 def show_log(output: Output, log: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from features.compute.spec import UserFeatures
+from features.event_log.base import LogPosition
 from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, Snapshot
 from models.bundle import ModelBundle, verify
@@ -56,6 +57,12 @@ class Champion:
     def name(self) -> str:
         """Name of the registered model."""
         return REGISTERED_PREFIX + self.job
+
+    @property
+    def event_log(self) -> LogPosition | None:
+        """Up to where the lake had the accepted events when it was trained; None if it had none."""
+        found = self.bundle.facts.get("event_log")  # models of earlier versions do not say it
+        return LogPosition(**found) if found is not None else None
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -182,7 +189,7 @@ class Champions:
         champion = self.models.get(SCENES[DEFAULT_SCENE].job)
         if self.events is None or champion is None:
             return None
-        return self.events.items.of(champion.catalogue, champion.bundle.as_of)
+        return self.events.items.of(champion.catalogue, champion.bundle.as_of, champion.event_log)
 
     def with_live_items(self, champion: Champion) -> Champion:
         """Return a champion of these with the availability of its items now."""

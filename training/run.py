@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from features.data.lake import Lake
+from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles import snapshot
 from features.profiles.building import ensure_snapshot
@@ -138,6 +139,7 @@ def train(
         active_days,
         shuffle_labels,
         tune,
+        _event_log=lake_position(lake),  # before anything else is read: what is ingested meanwhile may be missing
         _builder=make_builder(lake, settings),
     )
     with one_blas_thread():

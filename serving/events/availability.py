@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features.event_log.base import LoggedEvent
+from features.event_log.base import LoggedEvent, LogPosition
 from features.event_log.rows import decode
 from qianmian.times import microseconds
 from serving.events.joins import UNREADABLE
@@ -35,23 +36,25 @@ class LiveItems:
 
     def __init__(self) -> None:
         self._states: dict[SourceItem, ItemState] = {}
+        self._log_id: str | None = None
         self._views: weakref.WeakSet[LiveAvailability] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    def of(self, catalogue: Catalogue, as_of: datetime) -> LiveAvailability:
+    def of(self, catalogue: Catalogue, as_of: datetime, known: LogPosition | None = None) -> LiveAvailability:
         """The availability of the items of a catalogue. Kept as long as somebody uses it."""
         catalogue.warm()  # what it has computed is shared; before the lock, for which the thread that follows waits
         with self._lock:
             for view in self._views:
                 if view.base is catalogue:
                     return view
-            view = LiveAvailability(catalogue, as_of)
-            view.update(self._states)
+            view = LiveAvailability(catalogue, as_of, known)
+            view.update(self._states, self._log_id)
             self._views.add(view)
             return view
 
-    def add(self, events: Iterable[LoggedEvent]) -> None:
-        """Take in events about items."""
+    def add(self, events: Iterable[LoggedEvent], log_id: str | None) -> None:
+        """Take in events of a log about items."""
+        self._log_id = log_id
         changed: dict[SourceItem, ItemState] = {}
         for seq, event in events:
             try:
@@ -68,7 +71,7 @@ class LiveItems:
         with self._lock:
             self._states |= changed
             for view in self._views:
-                view.update(changed)
+                view.update(changed, log_id)
 
     def forget(self, first_seq: int) -> None:
         """Forget the events with a lower number: they are older than the recommenders, whose catalogues know better."""
@@ -91,7 +94,9 @@ class LiveAvailability:
     base : Catalogue
         The catalogue as the model was trained, warm.
     as_of : datetime
-        Cutoff of the model, naive UTC. Earlier events are ignored.
+        Cutoff of the model, naive UTC. Earlier events are ignored, unless they came late.
+    known : LogPosition or None
+        Up to where the lake had the accepted events when the model was trained.
 
     Attributes
     ----------
@@ -99,8 +104,9 @@ class LiveAvailability:
         The catalogue now; another object after each change.
     """
 
-    def __init__(self, base: Catalogue, as_of: datetime) -> None:
+    def __init__(self, base: Catalogue, as_of: datetime, known: LogPosition | None = None) -> None:
         self.base = base
+        self._known = known
         self.catalogue = LiveCatalogue(base, None, 0)
         self._as_of = microseconds(as_of)
         self._latest: dict[int, ItemState] = {}  # by column
@@ -115,12 +121,14 @@ class LiveAvailability:
             kept.apply(self._version)
             self._kept.add(kept)
 
-    def update(self, states: Mapping[SourceItem, ItemState]) -> None:
-        """Take in new states of items."""
+    def update(self, states: Mapping[SourceItem, ItemState], log_id: str | None) -> None:
+        """Take in new states of items, from a log."""
+        known = self._known
+        known_through = known.seq if known is not None and known.log_id == log_id else math.inf
         with self._lock:
             changed: dict[int, bool] = {}
             for (source, item_id), state in states.items():
-                if state.ts < self._as_of:
+                if state.ts < self._as_of and state.seq <= known_through:
                     continue
                 column = self.base.item_column(self.base.lake_item_id(item_id, source))
                 if column >= 0 and (column not in self._latest or self._latest[column] < state):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 from features.arrow_column import TextColumn
+from features.event_log.base import LogPosition
 from features.event_log.rows import EventRow
 from features.hashed_texts import HashedTexts
 from features.profiles.snapshot import Snapshot
@@ -29,6 +31,14 @@ class ReadRows(NamedTuple):
     log_id: str | None = None
     rows: tuple[EventRow, ...] = ()
     numbers: tuple[int, ...] = ()
+
+    def after(self, as_of: datetime, known_through: int | None) -> tuple[EventRow, ...]:
+        """The rows from a moment on, and the earlier ones that have a higher number, if one is given."""
+        return tuple(
+            row
+            for row, number in zip(self.rows, self.numbers, strict=True)
+            if row.values["ts"] >= as_of or (known_through is not None and number > known_through)
+        )
 
 
 class LiveCustomers:
@@ -121,24 +131,38 @@ class LiveCustomers:
         owner = owners.pop()
         return self._customers.get(owner, NONE) if isinstance(owner, str) else self._joined.get(owner, (owner,))
 
-    def rows(self, one_id: str | None, user_id: str, user_source: str | None) -> tuple[EventRow, ...]:
-        """The accepted events of a customer in the order of their acceptance; see `users`."""
+    def rows(
+        self,
+        one_id: str | None,
+        user_id: str,
+        user_source: str | None,
+        as_of: datetime | None = None,
+        known: LogPosition | None = None,
+    ) -> tuple[EventRow, ...]:
+        """The accepted events of a customer in the order of their acceptance; see `users`.
+
+        With `as_of`, without those from before it, unless their number is above that of `known`: they came late.
+        """
         users = self.users(one_id, user_id, user_source)
-        return self._read(users).rows if users else ()
+        if not users:
+            return ()
+        read = self._read(users)
+        if as_of is None:
+            return read.rows
+        return read.after(as_of, known.seq if known is not None and known.log_id == read.log_id else None)
 
     def rows_after_build(self, one_id: str) -> tuple[EventRow, ...]:
         """The accepted events of a customer that the profiles do not have, in the order of their acceptance.
 
         The lake of the profiles had the others, or what an export has said in their place; those with a time from the
-        `as_of` of the profiles on are not in them all the same.
+        `as_of` of the profiles on are not in them all the same. Where it had none of this log, the online state
+        recognises those that it has.
         """
         users = self.users(one_id, "", None)
         if not users:
             return ()
-        read, as_of = self._read(users), self.snapshot.as_of
-        known = self.snapshot.knows_through(read.log_id)
-        pairs = zip(read.rows, read.numbers, strict=True)
-        return tuple(row for row, number in pairs if number > known or row.values["ts"] >= as_of)
+        read = self._read(users)
+        return read.after(self.snapshot.as_of, self.snapshot.knows_through(read.log_id))
 
     def consents(self, one_id: str) -> dict[str, bool]:
         """The consents of a customer that follow from accepted events; for all others the profile holds."""

@@ -191,13 +191,14 @@ class LiveEvents:
             if user not in self._last:
                 new.append(user)
             self._last[user] = seq
-        self._consents.add(events, self._tail.log_id if self._tail is not None else None)
+        log_id = self._tail.log_id if self._tail is not None else None
+        self._consents.add(events, log_id)
         joined = self._joins.add(events)
         for view in self._all_views() if new or joined else ():
             view.add(new)
             view.join(joined)
         if of_items:
-            self.items.add(of_items)
+            self.items.add(of_items, log_id)
 
     def _forget_removed(self, first_seq: int) -> None:
         """Forget what is all in the lake by now: the user ids without other events, logins, and states of items."""

@@ -8,8 +8,7 @@ from typing import Any
 
 from features.event_log.rows import EventRow
 from features.interaction_types import PURCHASE
-from serving.champions import Champions
-from serving.recommending.catalogue import Catalogue
+from serving.champions import Champion, Champions
 from serving.recommending.recent import ItemEvent
 from serving.users import ResolvedUser
 
@@ -18,9 +17,11 @@ PAID = "paid"
 
 
 def accepted_events(
-    champions: Champions, catalogue: Catalogue, user: ResolvedUser, until: datetime | None
+    champions: Champions, champion: Champion, user: ResolvedUser, until: datetime | None
 ) -> list[ItemEvent]:
-    """Return the accepted events of a customer up to a moment, or all, with the item ids of a catalogue.
+    """Return the accepted events of a customer that a model does not have, up to a moment, or all.
+
+    They are those from its `as_of` on, and those from before that came after the lake had read the log for it.
 
     Raises
     ------
@@ -30,8 +31,9 @@ def accepted_events(
     live = champions.live
     if live is None or not live.has_any(user.one_id, user.user_id):
         return []
-    rows = live.rows(user.one_id, user.user_id, user.user_source)
-    return item_events(rows, until, catalogue.lake_item_id)
+    as_of, known = champion.bundle.as_of, champion.event_log
+    rows = live.rows(user.one_id, user.user_id, user.user_source, as_of, known)
+    return item_events(rows, until, champion.catalogue.lake_item_id)
 
 
 def item_events(

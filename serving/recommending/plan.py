@@ -299,7 +299,7 @@ def resolve_request(
     columns, unknown = catalogue.columns_of(exclude if candidates is None else candidates)
     accepted: Sequence[ItemEvent] = ()
     if now is not None:
-        accepted = accepted_events(champions, catalogue, user, now if context.now is None else None)
+        accepted = accepted_events(champions, champion, user, now if context.now is None else None)
     recent = recent_activity_of(champion, context, accepted)
     context_items, unknown_items = resolve_context_items(catalogue, scene, context.items)
     if unknown_items or (recent is not None and recent.unknown):

@@ -148,8 +148,7 @@ def recent_activity(
     used = [
         event
         for event in _unsaid(accepted, events, times)
-        if event.ts >= as_of
-        and (until is None or event.ts <= until)
+        if (until is None or event.ts <= until)
         and (event.event_type in of_target or event.event_type in besides)
         and catalogue.item_column(event.item_id) >= 0
     ]

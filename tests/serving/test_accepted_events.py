@@ -146,6 +146,22 @@ def test_events_that_say_nothing_to_the_model_change_nothing(shop, buyers, items
     assert later["recent_events"] == 1
 
 
+def test_an_event_that_the_lake_of_the_model_did_not_have_counts_however_late(shop, buyers, items):
+    shop.accept(buyers[3], ("purchase", items[7], -5.0), ("purchase", items[4], -4.0))
+    assert "recent_events" not in shop.lists(user_id=buyers[3]), "nothing says that the model does not know them"
+    champion = shop.champions.models["recommend"]
+    before = shop.champions
+    for seq, used in ((0, 2), (1, 1), (2, None)):
+        position = {"log_id": shop.log.header().log_id, "seq": seq}
+        bundle = replace(champion.bundle, facts={**champion.bundle.facts, "event_log": position})
+        models = {**before.models, "recommend": replace(champion, bundle=bundle)}
+        shop.champions = replace(before, models=models)
+        assert shop.lists(user_id=buyers[3]).get("recent_events") == used
+    other = replace(champion.bundle, facts={**champion.bundle.facts, "event_log": {"log_id": "another", "seq": 0}})
+    shop.champions = replace(before, models={**before.models, "recommend": replace(champion, bundle=other)})
+    assert "recent_events" not in shop.lists(user_id=buyers[3])
+
+
 def test_the_moment_of_the_context_bounds_the_events(shop, buyers, items):
     events = [("purchase", items[7], 1.0), ("purchase", items[4], 50.0)]
     shop.accept(buyers[0], *events)

@@ -17,6 +17,7 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.event_log.base import LogPosition
 from features.profiles import snapshot
 from features.profiles.lifecycle import stages_of_build
 from features.profiles.purchase_process.fitting import process_of
@@ -362,6 +363,12 @@ def test_no_row_at_or_after_as_of_is_read(trained, store, copy_workspace, settin
         before = trained.results[job].report
         assert apply_gate(outcome.report, outcome.rules).as_dict() == before.as_dict(), job
         same(ModelBundle.load(bundle_folder(trained.workspace, f"qianmian-{job}")), outcome.bundle)
+
+
+def test_a_model_says_what_its_lake_had_of_the_event_log(trained, settings):
+    known = TrainingContext(trained.workspace, END, settings, lambda line: None, _event_log=LogPosition("a log", 7))
+    assert known.facts("recommend")["event_log"] == {"log_id": "a log", "seq": 7}
+    assert "event_log" not in TrainingContext(trained.workspace, END, settings, lambda line: None).facts("recommend")
 
 
 @pytest.mark.parametrize(

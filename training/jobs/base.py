@@ -16,6 +16,7 @@ from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.data.shared_accounts import SharedAccount
 from features.definitions.building import make_builder
+from features.event_log.base import LogPosition
 from features.interactions import TrainingSet
 from features.profiles.lifecycle import stages_of_build
 from features.profiles.purchase_process.fitting import process_of
@@ -104,6 +105,7 @@ class TrainingContext:
     _unknown: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
     _shared: list[SharedAccount] | None = None
     _target: Target | None = None
+    _event_log: LogPosition | None = None
 
     @property
     def target(self) -> Target:
@@ -262,6 +264,8 @@ class TrainingContext:
         own = {"job": job, "data_digest": self.lake.digest, "seed": self.settings.seed, "shared_accounts": shared}
         if promotions := self.builder.states.get("promotions"):
             own["promotions_digest"] = promotions.digest
+        if self._event_log is not None:  # up to where the lake has the accepted events, which servers add the others to
+            own["event_log"] = self._event_log._asdict()
         return {**own, **more}
 
     def shuffled(self, labels: NDArray[Any]) -> NDArray[Any]:

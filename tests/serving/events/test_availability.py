@@ -159,6 +159,19 @@ def test_the_latest_time_counts_and_then_the_latest_in_the_log(stock, buyers):
         assert (first in stock.lists(user_id=buyers[0])) is shown, (hours, available)
 
 
+def test_an_event_that_the_lake_of_the_model_did_not_have_counts_however_late(champions, log, following, buyers):
+    champion = champions.models["recommend"]
+    position = {"log_id": log.header().log_id, "seq": 1}
+    bundle = replace(champion.bundle, facts={**champion.bundle.facts, "event_log": position})
+    models = {**champions.models, "recommend": replace(champion, bundle=bundle)}
+    stock = Stock(replace(champions, models=models), log, following)
+    first, second = stock.lists(user_id=buyers[0])[:2]
+    stock.says(first, False, -2.0)
+    assert first in stock.lists(user_id=buyers[0])
+    stock.says(second, False, -2.0)
+    assert second not in stock.lists(user_id=buyers[0])
+
+
 def keys_of(kept) -> set:
     return set(kept._lists)
 

@@ -42,5 +42,7 @@ def test_events_that_are_younger_than_the_recommender_stay(workspace: Workspace,
 
     assert len(left()) == len(days), "the published profiles know none of them"
     publish(shop, build_snapshot(Builder(Lake(shop), FEW), PROFILES, Settings()))
-    assert (published_as_of(shop), known_before(shop)) == (PROFILES, MODEL)
+    known = known_before(shop)
+    assert known is not None
+    assert (published_as_of(shop), known.as_of) == (PROFILES, MODEL)
     assert left() == ["e-6", "e-1", "e1", "e3", "e10", "e19"], "7 days before the model, not before the profiles"
