@@ -80,14 +80,14 @@ def compact_log(
     return {"log": state, "compacted": removed}
 
 
-class Known(NamedTuple):
+class KnownEvents(NamedTuple):
     """What the published profiles and all recommenders in production know: events before a moment, up to positions."""
 
     as_of: datetime
     positions: tuple[LogPosition, ...]
 
 
-def known_before(workspace: Workspace) -> Known | None:
+def known_before(workspace: Workspace) -> KnownEvents | None:
     """What the published profiles and all recommenders in production know.
 
     None without profiles that know accepted events, or if a recommender cannot be read: then every event may still be
@@ -113,7 +113,7 @@ def known_before(workspace: Workspace) -> Known | None:
                     positions.append(LogPosition(**found))
             except (ArtifactError, KeyError, ValueError, TypeError):
                 return None
-    return Known(min(moments), tuple(positions))
+    return KnownEvents(min(moments), tuple(positions))
 
 
 def show_log(output: Output, log: dict[str, Any]) -> None:
