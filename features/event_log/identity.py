@@ -36,28 +36,34 @@ def identify(event: AcceptedEvent) -> IdentifiedEvent:
     >>> len(identified.identity), len(identified.content)
     (16, 8)
     """
-    source, event_id, user = (_encoded(event, name) for name in ("source", "event_id", "source_user_id"))
-    if type(event.ts) is not int or not -INT64 <= event.ts < INT64:
-        raise _refused("ts", event.ts, "microseconds as an integer of 64 bits")
-    if type(event.body) is not bytes or len(event.body) > MAX_BODY_BYTES:
-        size = len(event.body) if isinstance(event.body, bytes) else event.body
-        raise _refused("body", size, f"at most {MAX_BODY_BYTES} bytes")
-    # NUL, which no id contains, keeps ("ab", "c") and ("a", "bc") apart
+    source, event_id, user, ts, body = event
+    if not (type(source) is type(event_id) is type(user) is str):
+        raise _wrong_text(event)
+    if type(ts) is not int or not -INT64 <= ts < INT64:
+        raise _refused("ts", ts, "microseconds as an integer of 64 bits")
+    if type(body) is not bytes or len(body) > MAX_BODY_BYTES:
+        raise _refused("body", len(body) if isinstance(body, bytes) else body, f"at most {MAX_BODY_BYTES} bytes")
+    try:
+        # NUL, which no id contains, keeps ("ab", "c") and ("a", "bc") apart
+        name, rest = f"{source}\0{event_id}".encode(), f"{user}\0{ts}\0".encode()
+    except UnicodeEncodeError:
+        raise _wrong_text(event) from None
+    if name.count(0) != 1 or rest.count(0) != 2:
+        raise _wrong_text(event)
     return IdentifiedEvent(
         event,
-        blake2b(source + b"\0" + event_id, digest_size=IDENTITY_BYTES).digest(),
-        blake2b(b"%b\0%d\0%b" % (user, event.ts, event.body), digest_size=CONTENT_BYTES).digest(),
+        blake2b(name, digest_size=IDENTITY_BYTES).digest(),
+        blake2b(rest + body, digest_size=CONTENT_BYTES).digest(),
     )
 
 
-def _encoded(event: AcceptedEvent, field: str) -> bytes:
-    text = getattr(event, field)
-    if type(text) is str and "\0" not in text:
-        try:
-            return text.encode()
-        except UnicodeEncodeError:
-            pass
-    raise _refused(field, text, "a text of Unicode characters without NUL")
+def _wrong_text(event: AcceptedEvent) -> DataError:
+    """The error of the first text that cannot be stored."""
+    for field in ("source", "event_id", "source_user_id"):
+        text = getattr(event, field)
+        if type(text) is not str or "\0" in text or text.encode(errors="replace").decode() != text:
+            return _refused(field, text, "a text of Unicode characters without NUL")
+    raise AssertionError("all texts can be stored")
 
 
 def _refused(field: str, got: Any, allowed: str) -> DataError:
