@@ -9,12 +9,11 @@ from typing import NamedTuple
 from features.event_log.base import AcceptedEvent, LoggedEvent
 from features.event_log.rows import decode
 from features.profiles.snapshot import Snapshot
-from qianmian.schema import TABLES
+from qianmian.schema import CONSENTS
 from serving.events.joins import UNREADABLE, User
 
 TABLE = "profiles"
 IN_BODY = b'"table":"profiles"'  # a cheap test, which no text of a row passes: its quotes are escaped
-COLUMNS = tuple(name for name in TABLES[TABLE].names if name.startswith("consent_"))
 
 
 class Told(NamedTuple):
@@ -91,7 +90,7 @@ class LiveConsents:
 def _told(seq: int, event: AcceptedEvent) -> list[tuple[str, Told]]:
     try:
         row = decode(event)
-        granted = [(name, row.values[name]) for name in COLUMNS if row.values.get(name) is not None]
+        granted = [(name, row.values[name]) for name in CONSENTS if row.values.get(name) is not None]
         return [(name, Told(row.values["ts"], not value, seq)) for name, value in granted if row.table == TABLE]
     except UNREADABLE:  # an event that another version has written
         return []

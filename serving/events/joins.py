@@ -7,12 +7,11 @@ from collections.abc import Iterable
 
 from features.event_log.base import AcceptedEvent, LoggedEvent
 from features.event_log.rows import decode
+from qianmian.schema import ANONYMOUS_ID, LOGINS
 
 User = tuple[str, str]  # source, source_user_id
 NONE: tuple[User, ...] = ()
-FIELD = "anonymous_id"
 IN_BODY = b'"anonymous_id":'  # a cheap test, which no text of a row passes: its quotes are escaped
-EVENT_TYPES = frozenset({"login", "register"})
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # an event that another version has written
 
 
@@ -82,9 +81,9 @@ def _visitor(event: AcceptedEvent) -> User | None:
     """The visitor that a login names; None if the event is none, or names the user id itself."""
     try:
         row = decode(event)
-        if row.table != "events" or row.values["event_type"] not in EVENT_TYPES:
+        if row.table != "events" or row.values["event_type"] not in LOGINS:
             return None
-        anonymous_id = row.values.get(FIELD)
+        anonymous_id = row.values.get(ANONYMOUS_ID)
     except UNREADABLE:
         return None
     if not isinstance(anonymous_id, str) or anonymous_id in ("", event.source_user_id):

@@ -14,7 +14,17 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, ValidatorFun
 from features.event_log import AcceptedEvent
 from features.event_log.rows import NO_CUSTOMER, encode, make_row
 from qianmian.errors import InvalidRequest, QianmianError, did_you_mean
-from qianmian.schema import AVAILABILITY, CONSENT, CONSENT_CHANNELS, EVENT_TYPES, ORDER_STATUSES, REQUEST_TYPES, TABLES
+from qianmian.schema import (
+    ANONYMOUS_ID,
+    AVAILABILITY,
+    CONSENT,
+    CONSENT_CHANNELS,
+    EVENT_TYPES,
+    LOGINS,
+    ORDER_STATUSES,
+    REQUEST_TYPES,
+    TABLES,
+)
 from serving.recommending.recent import parse_time
 from serving.requests import MAX_ATTRIBUTES, NUL, Identifier, RequestModel, Text, path_of_nul, request_error
 
@@ -101,7 +111,7 @@ REQUIRED = {CONSENT: ("channel", "granted"), AVAILABILITY: ("item_id", "availabl
 FIELDS = {
     **{
         event_type: _fields_of("transactions" if event_type == PURCHASE else "events")
-        | ({"anonymous_id"} if event_type in ("login", "register") else set())
+        | ({ANONYMOUS_ID} if event_type in LOGINS else set())
         for event_type in EVENT_TYPES
     },
     CONSENT: frozenset({*_ALWAYS, "user_id", *REQUIRED[CONSENT]}),

@@ -25,14 +25,14 @@ from features.event_log import LoggedEvent, Tail, open_log
 from features.event_log.base import LogHeader, LogPosition
 from features.event_log.rows import EventRow, decode
 from qianmian.errors import StorageError
-from qianmian.schema import ANONYMOUS_ID, CONSENT_CHANNELS, TABLES
+from qianmian.schema import ANONYMOUS_ID, CONSENTS, TABLES
 
 NAME = "events"
 PAGE_EVENTS = 10_000
 ARROW_TYPES = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "timestamp": pa.timestamp("us")}
 # of the tables of which an event tells a few columns; the others stay as they are
 TOLD_COLUMNS = {
-    "profiles": ("source", "source_user_id", *(f"consent_{channel}" for channel in CONSENT_CHANNELS), "valid_from"),
+    "profiles": ("source", "source_user_id", *CONSENTS, "valid_from"),
     "items": ("item_id", "available", "valid_from", "source"),
 }
 UNREADABLE = "the body of the event cannot be read"

@@ -18,9 +18,8 @@ from features.compute.past_profiles import KEYS
 from features.compute.views import Views
 from features.data.lake import TableState
 from features.data.tables import PROFILE_HISTORY, TOLD
-from qianmian.schema import CONSENT_CHANNELS
+from qianmian.schema import CONSENTS
 
-CONSENTS = tuple(f"consent_{channel}" for channel in CONSENT_CHANNELS)
 CONSENT_SOURCES = {f"{PROFILE_PREFIX}{name}": "profiles" for name in CONSENTS}  # column → source table
 
 

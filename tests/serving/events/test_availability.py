@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,17 +23,10 @@ from serving.champions import Champion, Champions
 from serving.endpoints import ENDPOINTS
 from serving.recommending.fill import fill_kept_lists
 from serving.recommending.kept_lists import LENGTH
+from tests.waiting import until
 
 AS_OF = datetime(2024, 8, 1)
 NOW = datetime(2024, 8, 3)
-SECONDS = 20
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
 
 
 def about(number: int, item: str, available: bool, hours: float = 1.0, source: str = "shop") -> AcceptedEvent:

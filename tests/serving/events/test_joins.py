@@ -6,7 +6,6 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +20,7 @@ from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
 from serving.events import live
 from serving.events.customers import LiveCustomers
+from tests.waiting import until
 
 START = datetime(2026, 5, 1)
 SECONDS = 20
@@ -45,13 +45,6 @@ def event(event_id: str, user: str, kind: str = "view", source: str = "web", **v
 
 def login(event_id: str, user: str, visitor: str, kind: str = "login", **values: object) -> AcceptedEvent:
     return event(event_id, user, kind, anonymous_id=visitor, **values)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
 
 
 def ids(customers, user: str, source: str | None = "web") -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,17 +12,10 @@ from features.event_log.rows import EventRow, encode
 from qianmian.settings import Settings
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
+from tests.waiting import until
 
 AS_OF = datetime(2024, 8, 1)
 NOW = datetime(2024, 8, 3)
-SECONDS = 20
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
 
 
 def event(event_id: str, source: str, user: str, kind: str = "view", **values: object) -> AcceptedEvent:

@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
 from serving.events import live
 from serving.events.live import LiveEvents
+from tests.waiting import until
 
 START = datetime(2026, 5, 1)
 SECONDS = 20  # that a machine under load may take for what takes milliseconds
@@ -37,13 +37,6 @@ PROFILES = snapshot(("ann", "app", "a1"), ("ann", "shop", "a2"), ("bob", "shop",
 def event(number: object, user: str = "a1", source: str = "app", **values: object):
     row = {"event_type": "view", "item_id": "milk", "ts": START + timedelta(seconds=int(number)), **values}
     return encode(make_row(f"e{number}", {"source": source, "source_user_id": user, **row}))
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
 
 
 def numbers(rows) -> list[str]:

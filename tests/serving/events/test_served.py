@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
 from features.event_log import EventLog, open_log
 from features.event_log.rows import EventRow, encode
+from tests.waiting import until
 
 START = datetime(2024, 8, 2)  # after the `as_of` of the models
-SECONDS = 20
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture
