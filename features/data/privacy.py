@@ -12,13 +12,9 @@ key is passed as a variable and does not appear in the text of a query.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 import duckdb
@@ -26,102 +22,16 @@ import duckdb
 from features.data.lake import Lake, literal
 from features.data.personal_values import EMAIL_PATTERN, PHONE_PATTERN
 from features.data.phones import normalized_phone
-from qianmian.errors import UsageError, WorkspaceError
+from features.data.pii_key import KEY_VARIABLE, PiiKey, fingerprint_file, key_file, load_key
+from qianmian.errors import UsageError
 from qianmian.settings import IdType, Settings
-from qianmian.workspace import Workspace, atomic_path, write_json
+from qianmian.workspace import Workspace
 
-KEY_VARIABLE = "QIANMIAN_PII_KEY"
-MIN_KEY_LENGTH = 16
 HASH_PREFIX = "h1:"
 HASH_PATTERN = r"^h1:[0-9a-f]{32}$"
 # hashes accepted from a source with `hashed: true`: no blank and no @, so that no name or e-mail address passes
 SOURCE_HASH_PATTERN = r"^[0-9A-Za-z+/=_:.-]{16,128}$"
 QUARANTINE_DOMAIN = "quarantine"  # hash domain of values in quarantined rows, so that they match nothing in the lake
-
-
-@dataclass(frozen=True)
-class PiiKey:
-    """Key of one workspace for hashing personal data; its `repr` shows only the fingerprint."""
-
-    inner: str
-    outer: str
-    fingerprint: str
-
-    def __repr__(self) -> str:
-        return f"PiiKey(fingerprint={self.fingerprint})"
-
-    @classmethod
-    def of(cls, secret: str) -> PiiKey:
-        inner, outer, fingerprint = (
-            hashlib.sha256((part + secret).encode()).hexdigest() for part in ("inner", "outer", "fingerprint")
-        )
-        return cls(inner, outer, fingerprint[:16])
-
-
-def key_file(workspace: Workspace) -> Path:
-    return workspace.root / "secrets" / "pii.key"
-
-
-def _fingerprint_file(workspace: Workspace) -> Path:
-    return workspace.root / "identity" / "key.json"
-
-
-def load_key(workspace: Workspace) -> PiiKey:
-    """Load the key from ``QIANMIAN_PII_KEY`` or from the workspace; without either, create one.
-
-    A created key file is readable by its owner only.
-
-    Raises
-    ------
-    UsageError
-        If the key in the environment variable is too short.
-    WorkspaceError
-        If the data of the lake was hashed with another key, or its key is missing: new hashes would not match the
-        existing ones.
-    """
-    expected = None
-    if _fingerprint_file(workspace).exists():
-        try:
-            expected = str(json.loads(_fingerprint_file(workspace).read_text(encoding="utf-8"))["fingerprint"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise WorkspaceError(
-                "the fingerprint of the key for personal data cannot be read",
-                where=str(_fingerprint_file(workspace)),
-                hint="restore the file, or delete it if you are certain that the key has not changed",
-            ) from error
-    from_environment, file = os.environ.get(KEY_VARIABLE), key_file(workspace)
-    if from_environment is not None and len(from_environment) < MIN_KEY_LENGTH:
-        raise UsageError(
-            "the key for personal data is too short",
-            where=KEY_VARIABLE,
-            got=f"{len(from_environment)} characters",
-            allowed=f"at least {MIN_KEY_LENGTH}",
-            hint=f"set {KEY_VARIABLE} to a long random text, or unset it to use the key file of the workspace",
-        )
-    if from_environment is None and not file.exists() and expected is None:
-        with atomic_path(file) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_text(secrets.token_hex(32), encoding="utf-8")
-    secret = from_environment or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
-    key = PiiKey.of(secret)
-    if expected is not None and key.fingerprint != expected:
-        raise WorkspaceError(
-            "personal data in this workspace was hashed with another key"
-            if secret
-            else "the key for personal data is missing",
-            where=KEY_VARIABLE if from_environment else str(file),
-            got=f"a key with fingerprint {key.fingerprint}" if secret else "no key",
-            allowed=expected,
-            hint=f"restore the previous key (in {KEY_VARIABLE} or {file}); "
-            "to use a new key, ingest all data into a new workspace",
-        )
-    return key
-
-
-def save_key_fingerprint(workspace: Workspace, key: PiiKey) -> None:
-    """Store the fingerprint of the key of the lake's hashes; `load_key` rejects any other key from then on."""
-    if not _fingerprint_file(workspace).exists():
-        write_json(_fingerprint_file(workspace), {"fingerprint": key.fingerprint})
 
 
 class PersonalDataHasher:
@@ -156,7 +66,7 @@ class PersonalDataHasher:
     @classmethod
     def for_preview(cls, workspace: Workspace, settings: Settings) -> PersonalDataHasher:
         """The hasher of the workspace if it has a key, else one with a key that is used once and stored nowhere."""
-        known = key_file(workspace).exists() or _fingerprint_file(workspace).exists() or KEY_VARIABLE in os.environ
+        known = key_file(workspace).exists() or fingerprint_file(workspace).exists() or KEY_VARIABLE in os.environ
         key = load_key(workspace) if known else PiiKey.of(secrets.token_hex(32))
         return cls._of(key, workspace, settings)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol
+from typing import Generic, Literal, Protocol, TypeAlias
 
 import orjson
 
@@ -15,6 +15,8 @@ from serving.champions import Champions
 from serving.costs import LIMIT_MS
 from serving.requests import R
 from serving.responses import Response, ResponseBody
+
+Scope: TypeAlias = Literal["read", "events", "admin"]
 
 
 class Accepting(Protocol):
@@ -70,6 +72,8 @@ class Endpoint(Generic[R]):
     is_heavy : callable, optional
         (champions, request) → whether the answer takes so long, for this customer, that it leaves the event loop
         whatever the estimate says; default: never.
+    scope : Scope
+        What an API key must allow for this route: `read` answers, send `events`, or `admin`.
     errors : mapping of int to str
         Statuses that only this route returns, or for another reason, and what they mean.
     """
@@ -87,6 +91,7 @@ class Endpoint(Generic[R]):
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
     accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
     is_heavy: Callable[[Champions, R], bool] | None = None
+    scope: Scope = "read"
     errors: Mapping[int, str] = field(default_factory=dict)
 
     def is_slow(self, champions: Champions, request: R) -> bool:

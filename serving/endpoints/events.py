@@ -150,6 +150,7 @@ ENDPOINT = Endpoint(
     lambda request: costs.ACCEPTED_EVENT_MS * len(request.events),
     check=check,
     accept=accept,
+    scope="events",
     errors={
         429: "too many events wait for being stored",
         503: "the event log cannot be reached",

@@ -30,7 +30,8 @@ from features.data.ingest.report import IngestReport, TableReport, mapped_exampl
 from features.data.lake import Lake
 from features.data.locking import exclusive_writer
 from features.data.memory import bounded_memory, spill_to
-from features.data.privacy import PersonalDataHasher, save_key_fingerprint
+from features.data.pii_key import save_key_fingerprint
+from features.data.privacy import PersonalDataHasher
 from features.data.sources.base import RawTable, Source
 from features.data.sources.watermarks import Watermark
 from features.data.tables import PROFILE_HISTORY

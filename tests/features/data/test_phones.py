@@ -6,7 +6,8 @@ import duckdb
 import pytest
 
 from features.data.phones import normalized_phone
-from features.data.privacy import PersonalDataHasher, PiiKey, hash_value
+from features.data.pii_key import PiiKey
+from features.data.privacy import PersonalDataHasher, hash_value
 from qianmian.config import load_settings
 from qianmian.errors import ConfigError, DataError
 from qianmian.settings import ID_TYPES, Settings

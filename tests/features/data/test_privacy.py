@@ -14,15 +14,8 @@ from features.data.ingest import ingest
 from features.data.ingest.rejected import redact_values
 from features.data.lake import Lake
 from features.data.personal_names import personal_data_type
-from features.data.privacy import (
-    HASH_PATTERN,
-    KEY_VARIABLE,
-    PersonalDataHasher,
-    PiiKey,
-    hash_value,
-    load_key,
-    save_key_fingerprint,
-)
+from features.data.pii_key import KEY_VARIABLE, PiiKey, load_key, save_key_fingerprint
+from features.data.privacy import HASH_PATTERN, PersonalDataHasher, hash_value
 from features.data.sources.files import FileSource
 from qianmian.errors import ConfigError, DataError, UsageError, WorkspaceError
 from qianmian.settings import ID_TYPES, Settings
