@@ -1,4 +1,4 @@
-"""The key by which personal data of a workspace is hashed: from the environment, or a file that only its owner reads."""
+"""The key that hashes personal data of a workspace: in the environment, or in a file that only its owner reads."""
 
 from __future__ import annotations
 
