@@ -141,7 +141,7 @@ def _erase_folder(root: Path, one_ids: Collection[str], found: _Progress, addres
         try:
             changed += int(erase_users(bundle, one_ids) > 0)
             found.erasures[where] = int(load_json(bundle / "manifest.json")["facts"].get(ERASURES, 0))
-        except (QianmianError, OSError, KeyError, ValueError, TypeError) as error:
+        except (QianmianError, OSError, LookupError, ValueError, TypeError) as error:
             reason = error.message if isinstance(error, QianmianError) else type(error).__name__
             found.not_reached.append(f"{where}: {reason}; delete this version, or restore its files and erase again")
     found.removed += changed

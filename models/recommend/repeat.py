@@ -46,7 +46,7 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
     """
 
     name: ClassVar[str] = "repeat"
-    user_arrays = (UserMatrix("history"), UserMatrix("counts", ("times", "last_days")))
+    user_arrays = (UserMatrix("history", ("times", "last_days")), UserMatrix("counts"))
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True
