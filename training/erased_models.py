@@ -188,9 +188,9 @@ def _count_erasures(client: Any, version: Any, address: str, found: _Progress) -
     """Set the tag of a version to what the manifest of its bundle says."""
     path = local_path(address)
     root = address if path is None else str(path.resolve())
-    taken = max((count for where, count in found.erasures.items() if where.startswith(f"{root}/")), default=0)
-    if taken and version.tags.get(ERASURES_TAG) != str(taken):
-        client.set_model_version_tag(version.name, version.version, ERASURES_TAG, str(taken))
+    erased = max((count for where, count in found.erasures.items() if where.startswith(f"{root}/")), default=0)
+    if erased and version.tags.get(ERASURES_TAG) != str(erased):
+        client.set_model_version_tag(version.name, version.version, ERASURES_TAG, str(erased))
 
 
 # ---- texts of the store ----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -142,7 +143,9 @@ def test_artifacts_behind_an_mlflow_server_are_uploaded_again(trained, tmp_path,
     command = [sys.executable, "-m", "mlflow", "server", *store, "--port", url.rpartition(":")[2], "--workers", "1"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW")}
     with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -173,5 +176,5 @@ def test_artifacts_behind_an_mlflow_server_are_uploaded_again(trained, tmp_path,
         assert customer.one_ids[0] not in left.user_ids
         assert client.get_model_version("qianmian-recommend", "1").tags[ERASURES_TAG] == "1"
     finally:
-        server.terminate()
-        server.wait(30)
+        os.killpg(server.pid, signal.SIGKILL)  # its workers as well
+        server.wait()
