@@ -91,8 +91,6 @@ class Recommender(FitCost, ReadsPromotions, ABC):
         `expected_days_now`, `score_unseen`, `similar_to`.
     supports_purchase_evidence : bool
         The facts of `evidence` include the customer's own purchases of the item, which hold whichever model ranked it.
-    user_arrays : tuple of UserArrays
-        The arrays of `_state` with something of every user; a subclass adds its own.
     search_space : mapping of str to Range or Choice
         Constructor parameters that `train recommend --tune` searches, and their values.
     """
