@@ -101,7 +101,7 @@ def link(
         new = _count_new_links(links_path(located), table)
         if review is not None:
             output.step(f"writing {review}")
-            write_table(_with_values(links.review, found.table) if show_values else links.review, review)
+            write_table(located, _with_values(links.review, found.table) if show_values else links.review, review)
         if chart is not None and links.chart:
             output.step(f"writing {chart}")
             with atomic_path(chart) as temporary:
