@@ -170,6 +170,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, loader: BackgroundLoader) -> None:
         config.http = BoundedHttp
+        config.proxy_headers = False  # any program of this machine could name the address of another client
         super().__init__(config)
         self.server_state = WorkerState()
         self.loader = loader

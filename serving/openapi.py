@@ -114,7 +114,10 @@ def document(routes: list[BaseRoute], prefix: str) -> OpenAPISpecification:
     """
     from bentoml._internal.service.openapi.specification import Info, OpenAPISpecification, PathItem, Tag
 
-    described = get_openapi(title="Qianmian", version=__version__, openapi_version=VERSION, routes=routes)
+    described: dict[str, Any] = get_openapi(
+        title="Qianmian", version=__version__, openapi_version=VERSION, routes=routes
+    )
+    described["components"]["securitySchemes"] = SECURITY_SCHEMES
     return OpenAPISpecification(
         openapi=VERSION,
         info=Info(
@@ -128,7 +131,7 @@ def document(routes: list[BaseRoute], prefix: str) -> OpenAPISpecification:
             **{prefix + path: PathItem(**item) for path, item in described["paths"].items()},
             **{path: PathItem(get=_read(path, summary, kind)) for path, (summary, kind) in OTHER_PATHS.items()},
         },
-        components={**described["components"], "securitySchemes": SECURITY_SCHEMES},
+        components=described["components"],
     )
 
 

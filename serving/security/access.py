@@ -269,11 +269,12 @@ class Access:
             signature = file.signature()
             if signature is not None and signature == self._seen:
                 return
-            self._seen = signature
             keys = file.read()
         except (QianmianError, OSError) as error:
+            self._seen = None
             self._keep(str(error))
             return
+        self._seen = signature
         if keys is None:
             if self._stored is not None:
                 self._keep(f"{file.path} is gone")
