@@ -144,9 +144,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.set_protocol(asyncio.Protocol())  # reads and forgets; closes once the client has closed
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
-        self.loop.call_later(
-            LINGER_SECONDS + self.server_state.head_seconds, self.transport.abort
-        )  # closing waits for the client
+        # closing waits for the client
+        self.loop.call_later(LINGER_SECONDS + self.server_state.head_seconds, self.transport.abort)
         self.connection_lost(ConnectionAbortedError())  # tells the request, if there is one
 
 

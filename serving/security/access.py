@@ -158,7 +158,7 @@ class Access:
         grants = self._grants
         if grants is None:
             return self._refusal_without_keys(scope)
-        host = authorization = other = None
+        host = authorization = api_key = None
         for name, value in scope["headers"]:
             if name == b"host":
                 if host is not None:
@@ -169,14 +169,14 @@ class Access:
                     return SEVERAL_KEYS
                 authorization = value
             elif name == b"x-api-key":
-                if other is not None:
+                if api_key is not None:
                     return SEVERAL_KEYS
-                other = value
+                api_key = value
         if self._hosts is not None and name_of(host or b"") not in self._hosts:
             return UNKNOWN_HOST
-        text = other
+        text = api_key
         if authorization is not None and authorization[: len(BEARER)].lower() == BEARER:
-            if other is not None:
+            if api_key is not None:
                 return SEVERAL_KEYS
             text = authorization[len(BEARER) :].strip()
         if text is None:
