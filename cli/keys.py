@@ -13,7 +13,6 @@ from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from qianmian.errors import UsageError
-from qianmian.rates import is_rate
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and print it. It is stored as a hash only, so this is the one time that it is shown."""
-    from serving.security.keys import new_key
+    from serving.security.keys import is_rate, new_key
 
     output, file, now = Output(as_json), _file(workspace), utc_now().replace(microsecond=0)
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from qianmian.rates import RATE_PATTERN
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -239,6 +238,9 @@ class LinkingSettings(Section):
         if self.review_low > self.threshold:
             raise ValueError("review_low must not be above threshold")
         return self
+
+
+RATE_PATTERN = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
 
 
 class ServingSettings(Section):

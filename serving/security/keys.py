@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
 
-from qianmian.rates import is_rate
-
 Scope: TypeAlias = Literal["read", "events", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "qm"
@@ -18,6 +16,8 @@ ID_BYTES = 6  # of the id of a key, which is no secret
 SECRET_BYTES = 32
 ADMIN: Scope = "admin"  # allows what all others allow
 ID_PATTERN = re.compile(r"[0-9a-f]{12}")
+# that of `serving.rate_limit`, without importing all settings into the process that supervises the workers
+RATE_PATTERN = re.compile(r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 FIELDS = frozenset({"id", "name", "scopes", "sha256", "created_at", "expires_at", "revoked_at", "rate_limit"})
@@ -137,6 +137,17 @@ def split_key(text: bytes) -> tuple[bytes, bytes]:
     """
     parts = text.split(b"_", 2)
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == PREFIX.encode() else (b"", text)
+
+
+def is_rate(text: object) -> bool:
+    """Whether a value is a rate limit.
+
+    Examples
+    --------
+    >>> is_rate("100/second"), is_rate("0/second"), is_rate("1/week"), is_rate(None)
+    (True, False, False, False)
+    """
+    return isinstance(text, str) and RATE_PATTERN.fullmatch(text) is not None
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from qianmian import settings
 from qianmian.errors import NotFound, WorkspaceError
 from qianmian.workspace import Workspace
 from serving.security.key_file import FILE_VARIABLE, KeyFile
-from serving.security.keys import ApiKey, new_key
+from serving.security.keys import RATE_PATTERN, ApiKey, new_key
 
 NOW = datetime(2026, 5, 1, 12)
 
@@ -171,3 +172,7 @@ def test_changes_at_the_same_time_lose_no_key(file):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(20)))
     assert {key.name for key in file.read()} == {f"key {number}" for number in range(20)}
+
+
+def test_keys_and_settings_write_rate_limits_alike():
+    assert RATE_PATTERN.pattern == settings.RATE_PATTERN
