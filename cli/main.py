@@ -23,6 +23,7 @@ from cli.doctor import doctor
 from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
+from cli.keys import keys
 from cli.models import models
 from cli.score import score
 from cli.serve import serve
@@ -45,6 +46,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "train": train,
         "models": models,
         "score": score,
+        "keys": keys,
         "serve": serve,
         "doctor": doctor,
     },

@@ -240,6 +240,9 @@ class LinkingSettings(Section):
         return self
 
 
+RATE_PATTERN = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
+
+
 class ServingSettings(Section):
     """Settings of `qianmian serve`."""
 
@@ -284,6 +287,22 @@ class ServingSettings(Section):
     max_clock_skew_seconds: float = Field(
         300.0, ge=0, le=86_400, description="events whose time is further in the future are rejected"
     )
+    rate_limit: str | None = Field(
+        None,
+        pattern=RATE_PATTERN,
+        description="requests of one API key, such as 100/second, that each process answers; of one client address "
+        "without keys; null: as many as it can",
+    )
+    allowed_hosts: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names in the Host header that are answered, without the port; null: any"
+    )
+    max_head_bytes: int = Field(
+        32_768, ge=1_024, description="requests with a longer head are refused, from twice as many bytes on in any case"
+    )
+    head_seconds: float = Field(10.0, gt=0, description="time until the head of a request is complete")
+    body_seconds: float = Field(60.0, gt=0, description="time until the body of a request begins to arrive")
+    unread_seconds: float = Field(10.0, gt=0, description="time that a client may take nothing of its response")
+    request_seconds: float = Field(60.0, gt=0, description="time that the response to a slow request may take")
 
 
 class Settings(Section):

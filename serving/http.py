@@ -198,6 +198,8 @@ def internal_error() -> dict[str, Any]:
 # ---- errors of BentoML, Starlette and uvicorn ------------------------------------------------------------------------
 
 STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
+    401: ("unauthorized", "the request has no valid API key", "send one: Authorization: Bearer KEY"),
+    403: ("forbidden", "the request is not allowed", None),
     404: ("not_found", "unknown path", "/docs.json lists the paths"),
     405: ("method_not_allowed", "the method is not allowed", "send a POST request to /v1 paths"),
     408: ("timeout", "the request took too long to arrive", "send it again"),

@@ -97,6 +97,13 @@ class BackgroundLoader:
         """The settings of the champions, or as long as there are none those of the workspace."""
         return self.store.settings if self._champions is None else self._champions.settings.serving
 
+    def settings_or_defaults(self) -> ServingSettings:
+        """The settings; the defaults if they cannot be read, in which case there are no champions either."""
+        try:
+            return self.serving_settings
+        except QianmianError:
+            return ServingSettings()
+
     async def event_log(self) -> EventLog:
         """Return the event log; see `OnlineStore.open`."""
         return await self.store.opened()

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
+from qianmian.workspace import Workspace
+from serving.security.key_file import KeyFile
+
 if TYPE_CHECKING:
     from bentoml._internal.service.openapi.specification import OpenAPISpecification
 
     from serving.champions import Champions
     from serving.loading import BackgroundLoader
+    from serving.security.access import Access
 
 EVERY_URL = ".*"
 LOAD_SECONDS = 600.0  # that a worker waits for models before it accepts connections; two or three are usual
@@ -78,7 +82,6 @@ def wait_for_others() -> None:
 def loader() -> BackgroundLoader:
     """The loader of this worker. It follows a workspace; a Bento never changes."""
     from qianmian.config import load_settings
-    from qianmian.workspace import Workspace
     from serving.events.store import OnlineStore
     from serving.following import WorkspaceSource
     from serving.loading import BackgroundLoader
@@ -89,6 +92,19 @@ def loader() -> BackgroundLoader:
     source = WorkspaceSource(workspace)
     store = OnlineStore(workspace, lambda: load_settings(workspace.config_file).serving)
     return BackgroundLoader(source.load, loaded=mark_loaded, source=source, store=store)
+
+
+def key_file() -> KeyFile | None:
+    """The file of API keys; that of a Bento only the environment can name."""
+    return KeyFile.locate(None if BENTO_FILE.exists() else Workspace.locate())
+
+
+@cache
+def access() -> Access:
+    """What decides in this worker who may call."""
+    from serving.security.access import Access
+
+    return Access(key_file(), loader().settings_or_defaults)
 
 
 def needs_middlewares() -> bool:
@@ -138,7 +154,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         slow = slow_requests(ENDPOINTS, loop)
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
         app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
-        return FastPath(app, loader(), slow, loop, answers=not needs_middlewares())
+        return FastPath(app, loader(), slow, loop, access(), answers=not needs_middlewares())
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
@@ -163,16 +179,17 @@ class Qianmian:
 
     def __init__(self) -> None:
         loader().start()
+        access().start()
         wait_for_others()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def prepare_supervisor() -> None:
-        """Let the supervisor, in which this runs, stop its workers well."""
+        """Let the supervisor, in which this runs, stop its workers well, and refuse to be open to all."""
         # of a Bento, only what is in this package can be imported now: BentoML has taken its folder off the path
         from serving import supervisor
 
-        supervisor.prepare()
+        supervisor.prepare(key_file())
 
     async def __is_ready__(self) -> bool:
         return loader().why_not_ready() is None

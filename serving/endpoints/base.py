@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Literal, Protocol, TypeAlias
+from typing import Generic, Protocol
 
 import orjson
 
@@ -15,8 +15,7 @@ from serving.champions import Champions
 from serving.costs import LIMIT_MS
 from serving.requests import R
 from serving.responses import Response, ResponseBody
-
-Scope: TypeAlias = Literal["read", "events", "admin"]
+from serving.security.keys import Scope
 
 
 class Accepting(Protocol):

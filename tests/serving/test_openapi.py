@@ -45,12 +45,17 @@ def test_the_document_is_valid(document):
 def test_the_document_describes_every_status_and_validate_only(document):
     for route, endpoint in ENDPOINTS.items():
         operation = document["paths"][f"/v1{route}"]["post"]
-        expected = {"200", "400", "408", "413", "422", "429", "500", "503", "504"}
+        expected = {"200", "400", "401", "403", "408", "413", "422", "429", "500", "503", "504"}
         assert set(operation["responses"]) == expected | {str(status) for status in endpoint.errors}
         assert "Retry-After" in operation["responses"]["429"]["headers"]
+        assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+        assert operation["security"] == [{"bearer": [endpoint.scope]}, {"api_key": [endpoint.scope]}]
         request = operation["requestBody"]["content"]["application/json"]["schema"]
         assert request["properties"]["validate_only"]["description"]
     assert set(document["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
+    assert document["paths"]["/readyz"]["get"]["security"] == []
+    assert document["paths"]["/metrics"]["get"]["security"] == [{"bearer": ["read"]}, {"api_key": ["read"]}]
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "api_key"}
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/metrics", "/docs.json"])
