@@ -188,6 +188,10 @@ def _expanded_size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
 
 
 def _node_problems(node: yaml.Node | None, text: str) -> Iterator[str]:
+    if isinstance(node, yaml.ScalarNode) and any("\ud800" <= letter <= "\udfff" for letter in node.value):
+        yield (
+            f"line {node.start_mark.line + 1} has half of a character (\\ud800 to \\udfff): write the character itself"
+        )
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             yield from _node_problems(child, text)
@@ -199,6 +203,7 @@ def _node_problems(node: yaml.Node | None, text: str) -> Iterator[str]:
         return
     lines: dict[str, int] = {}
     for key, value in node.value:
+        yield from _node_problems(key, text)
         yield from _key_problems(key, value, lines)
         yield from _node_problems(value, text)
 

