@@ -19,6 +19,7 @@ from cli.options import JsonOption, WorkspaceOption
 from cli.times import note_missing_timezone, utc_now
 from cli.train import format_number
 from qianmian.errors import GateRefused, NotReady, UsageError
+from qianmian.redaction import redact
 from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def demo(
     steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
     workspace_option = f' --workspace "{workspace}"' if workspace else ""
     next_commands = [f"qianmian {step}{workspace_option}" for step in steps]
-    next_commands.append(f"mlflow ui --backend-store-uri '{located.tracking_uri}'")
+    next_commands.append(f"mlflow ui --backend-store-uri '{redact(located.tracking_uri)}'")
     total = sum(stage_timer.seconds.values())
     output.say(f"{total:.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):")
     for line in next_commands:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
+from qianmian.redaction import redact_logs
 from qianmian.workspace import Workspace
 from serving.security.key_file import KeyFile
 
@@ -31,6 +32,8 @@ EVERY_URL = ".*"
 LOAD_SECONDS = 600.0  # that a worker waits for models before it accepts connections; two or three are usual
 MARKER_SECONDS = 60.0  # that a worker with models waits for the first one, which began to load at the same time
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
+
+redact_logs()  # of the supervisor too; log lines of libraries may have URLs with passwords
 
 
 def load_bento() -> Champions:
