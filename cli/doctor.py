@@ -226,7 +226,7 @@ def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
         yield CheckResult("workspace", FAIL, f"{located.root}: {error.message}", error.hint or "")
         return
     yield CheckResult("workspace", OK, str(located.root))
-    for name, check in (("lake", _lake), ("profiles", _profiles), ("champions", _champions)):
+    for name, check in (("lake", _lake), ("profiles", _profiles), ("champions", _champions), ("erasures", _erasures)):
         try:
             yield from check(located)
         except QianmianError as error:
@@ -327,6 +327,19 @@ def _champions(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult("champions", OK, f"{loaded}; checksums match")
     elif not broken:
         yield CheckResult("champions", WARN, "none yet", "run `qianmian train all`")
+
+
+def _erasures(located: Workspace) -> Iterator[CheckResult]:
+    from features.data.pii_key import load_key
+    from features.erasure.tombstones import read_tombstones
+    from training.erasure import pending_erasures
+
+    if pending := len(pending_erasures(located)):
+        found = f"{pending} not complete; the files under erasures/pending/ still name the customers"
+        yield CheckResult("erasures", WARN, found, "run `qianmian erase --resume`")
+    if tombstones := len(read_tombstones(located)):
+        load_key(located)  # without the key they recognise nobody, and an ingest would bring everybody back
+        yield CheckResult("erasures", OK, f"{tombstones:,} user ids are erased and refused")
 
 
 def _port(located: Workspace, port: int) -> Iterator[CheckResult]:

@@ -20,6 +20,7 @@ from cli.analytics import analytics
 from cli.customer import customer
 from cli.demo import demo
 from cli.doctor import doctor
+from cli.erase import erase
 from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
@@ -46,6 +47,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "models": models,
         "score": score,
         "serve": serve,
+        "erase": erase,
         "doctor": doctor,
     },
 )
