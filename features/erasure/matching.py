@@ -28,6 +28,16 @@ USER_COLUMNS = (
     ("left_source", "left_source_user_id"),
     ("right_source", "right_source_user_id"),
 )
+# columns that hold ids and codes, not texts: a word that is replaced in them would break the row
+CODES = frozenset(
+    {"source", "source_user_id", "user_source", "user_id", "one_id", "order_id", "item_id", "content_id", "campaign_id"}
+    | {"touch_id", "event_id", "session_id", "plan_id", "id_type", "id_value", "event_type", "status", "ledger_id"}
+    | {
+        "refers_to",
+        "action",
+        *(f"{side}_{name}" for side in ("left", "right") for name in ("source", "source_user_id")),
+    }
+)
 REPLACEMENT = "(erased)"  # of a mention in a text of somebody else
 LEAST_LETTERS, LEAST_DIGITS = 8, 12  # lengths of a distinctive id with a letter, and of one without
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.erasure.customer import ErasedCustomer
-from features.erasure.matching import REPLACEMENT, pattern, words
+from features.erasure.matching import CODES, REPLACEMENT, pattern, words
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, current_snapshot_name
 from features.profiles.tags.published import FOLDER as MODEL_TAGS
 from qianmian.errors import ArtifactError
@@ -27,26 +28,25 @@ STATE_ROWS = 1_048_576  # rows that are read at a time; a state has wide columns
 def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> int:
     """Publish the current profiles without the customer, under a new name, and remove all others that have them.
 
-    The other customers keep their values, ranks and percentiles included; the next build computes them again. A server
-    follows ``online/current.json``.
+    The other customers keep their values, ranks and percentiles included; the next build computes them again. A text of
+    theirs that mentions the customer is edited. A server follows ``online/current.json``.
     """
-    removed = 0
+    removed, found = 0, pattern(words(customer))
     try:
         current = current_snapshot_name(workspace)
     except ArtifactError:
         current = None  # it names no folder, so every snapshot with the customer is removed
     for folder in sorted(path.parent for path in workspace.online.glob("*/snapshot.json")):
         gone = _one_ids_in(folder, customer)
-        if not gone:
+        if not gone and not _is_mentioned(folder, found):
             continue
         if folder.name == current:
             # a new name, because servers have loaded, and may still be reading, the former folder
             name = f"{folder.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}"
             with atomic_path(workspace.online / name) as temporary:
-                temporary.mkdir()
-                _copy_without(folder, temporary, customer, gone)
+                _copy(folder, temporary, pa.array(gone, pa.string()), found)
             write_json(workspace.online / "current.json", {"snapshot": name})
-        removed += len(gone)
+        removed += max(len(gone), 1)
         shutil.rmtree(folder)
     return removed
 
@@ -58,7 +58,7 @@ def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> int:
         found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=gone)).as_py()
         if found:
             with atomic_path(file) as temporary:
-                _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], gone))
+                _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], gone), None)
             removed += int(found)
     return removed
 
@@ -78,18 +78,35 @@ def _one_ids_in(folder: Path, customer: ErasedCustomer) -> list[str]:
     return sorted(gone)
 
 
-def _copy_without(folder: Path, target: Path, customer: ErasedCustomer, one_ids: list[str]) -> None:
-    gone = pa.array(one_ids, pa.string())
-    for name in ("profiles", "tags", "customers"):
-        file = f"{name}.parquet"
-        _filter(folder / file, target / file, lambda batch: _other_customers(batch["one_id"], gone))
-    shutil.copyfile(folder / "snapshot.json", target / "snapshot.json")
-    if (folder / ONLINE_STATE_FOLDER).exists():
-        _copy_state(folder / ONLINE_STATE_FOLDER, target / ONLINE_STATE_FOLDER, customer, gone)
+def _is_mentioned(folder: Path, found: str | None) -> bool:
+    """Whether a text of a snapshot mentions the customer: a category of a feature is in its description too."""
+    if found is None:
+        return False
+    if any(re.search(found, file.read_text(encoding="utf-8")) for file in folder.rglob("*.json")):
+        return True
+    return any(
+        pc.any(pc.match_substring_regex(texts, found)).as_py()
+        for file in folder.rglob("*.parquet")
+        for batch in pq.ParquetFile(file).iter_batches(columns=_text_columns(pq.read_schema(file)))
+        for texts in batch.columns
+    )
 
 
-def _copy_state(folder: Path, target: Path, customer: ErasedCustomer, gone: pa.Array) -> None:
-    """Copy an online state (`features.compute.online.state`) without the rows of some customers."""
+def _copy(folder: Path, target: Path, gone: pa.Array, found: str | None) -> None:
+    """Copy a snapshot without some customers and mentions of them."""
+    target.mkdir()
+    state = folder / ONLINE_STATE_FOLDER
+    for part in (path for path in folder.iterdir() if path != state):
+        if part.suffix == ".parquet":
+            _filter(part, target / part.name, lambda batch: _other_customers(batch["one_id"], gone), found)
+        else:
+            _copy_text(part, target / part.name, found)
+    if state.exists():
+        _copy_state(state, target / ONLINE_STATE_FOLDER, gone, found)
+
+
+def _copy_state(folder: Path, target: Path, gone: pa.Array, found: str | None) -> None:
+    """The same of an online state (`features.compute.online.state`)."""
     target.mkdir()
     kept = _other_customers(pq.read_table(folder / "customers.parquet", columns=["one_id"])["one_id"], gone)
     for part in folder.iterdir():
@@ -100,29 +117,41 @@ def _copy_state(folder: Path, target: Path, customer: ErasedCustomer, gone: pa.A
             np.save(target / part.name / "offsets.npy", offsets, allow_pickle=False)
             rows = np.repeat(kept, sizes)
             for file in part.glob("*.parquet"):
-                _filter(file, target / part.name / file.name, _in_order(rows), STATE_ROWS)
-        elif part.name == "customers.parquet":
-            _filter(part, target / part.name, _in_order(kept), STATE_ROWS)
-        elif part.name.startswith("vocabulary_"):
-            _copy_vocabulary(part, target / part.name, customer)
+                _filter(file, target / part.name / file.name, _in_order(rows), found, STATE_ROWS)
+        elif part.suffix == ".parquet":
+            # all texts of a vocabulary stay, so that they keep their codes
+            mask = _in_order(kept) if part.name == "customers.parquet" else _everything
+            _filter(part, target / part.name, mask, found, STATE_ROWS)
         else:
-            shutil.copyfile(part, target / part.name)
+            _copy_text(part, target / part.name, found)
 
 
-def _copy_vocabulary(file: Path, target: Path, customer: ErasedCustomer) -> None:
-    """The texts keep their codes; one that names the customer is no longer legible."""
-    table, found = pq.read_table(file), pattern(words(customer))
-    if found is not None and table.num_rows:
-        texts = pc.replace_substring_regex(table["text"], pattern=found, replacement=REPLACEMENT)
-        table = table.set_column(0, "text", texts)
-    pq.write_table(table, target, compression="zstd")
+def _copy_text(file: Path, target: Path, found: str | None) -> None:
+    text = file.read_text(encoding="utf-8")
+    target.write_text(re.sub(found, REPLACEMENT, text) if found else text, encoding="utf-8")
 
 
-def _filter(file: Path, target: Path, kept: Callable[[pa.RecordBatch], Mask], rows: int = ROWS_PER_GROUP) -> None:
-    """Copy a Parquet file without some rows, a batch at a time; its schema stays as it is."""
+def _filter(
+    file: Path, target: Path, kept: Callable[[pa.RecordBatch], Mask], found: str | None, rows: int = ROWS_PER_GROUP
+) -> None:
+    """Copy a Parquet file without some rows and without mentions, a batch at a time; its schema stays as it is."""
     with pq.ParquetFile(file) as source, pq.ParquetWriter(target, source.schema_arrow, compression="zstd") as writer:
+        texts = _text_columns(source.schema_arrow) if found else []
         for batch in source.iter_batches(batch_size=rows):
-            writer.write_batch(batch.filter(pa.array(kept(batch))))
+            left = batch.filter(pa.array(kept(batch)))
+            for name in texts:
+                edited = pc.replace_substring_regex(left[name], pattern=found, replacement=REPLACEMENT)
+                left = left.set_column(left.schema.get_field_index(name), left.schema.field(name), edited)
+            writer.write_batch(left)
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    columns = zip(schema.names, schema.types, strict=True)
+    return [name for name, kind in columns if pa.types.is_string(kind) and name not in CODES]
+
+
+def _everything(batch: pa.RecordBatch) -> Mask:
+    return np.ones(batch.num_rows, dtype=np.bool_)
 
 
 def _other_customers(one_ids: pa.Array | pa.ChunkedArray, gone: pa.Array) -> Mask:

@@ -16,6 +16,7 @@ from features.data.privacy import PersonalDataHasher
 from features.data.tables import LAKE_TABLES
 from features.erasure.customer import ErasedCustomer
 from features.erasure.matching import (
+    CODES,
     REPLACEMENT,
     described,
     erasing_connection,
@@ -28,12 +29,6 @@ from features.erasure.matching import (
 from qianmian.paths import exact_pattern
 from qianmian.workspace import Workspace, atomic_path
 
-# columns that hold ids and codes, not texts: a word that is replaced in them would break the row
-CODES = frozenset(
-    {"source", "source_user_id", "one_id", "order_id", "item_id", "content_id", "campaign_id", "touch_id", "event_id"}
-    | {"session_id", "plan_id", "id_type", "id_value", "event_type", "status", "ledger_id", "refers_to", "action"}
-    | {f"{side}_{name}" for side in ("left", "right") for name in ("source", "source_user_id")}
-)
 FILE_KINDS = (".parquet", ".csv")
 # folders of a workspace whose files have an eraser of their own
 OWN_FOLDERS = ("lake", "quarantine", "online", "identity", "mlartifacts", "erasures", "secrets")
@@ -52,7 +47,7 @@ def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> int:
         for name, state in states.items():
             types = described(connection, f"lake_{name}")
             columns = {column: types[column] for column in state.columns}
-            found, query = _without(connection, f"lake_{name}", columns, customer)
+            found, query = _without(connection, f"lake_{name}", columns, customer, edits=True)
             if found:
                 removed += found
                 queries[name] = query
@@ -64,9 +59,10 @@ def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> int:
 
 def erase_identity(workspace: Workspace, customer: ErasedCustomer) -> int:
     """Rewrite the files of the merge ledger, and the links and reviews of record linkage."""
-    folder = links_path(workspace).parent
-    files = {*Ledger(workspace).files(), *_files([folder] if folder.exists() else [])}
-    return _erase_files(workspace, customer, files)
+    folder, ledger = links_path(workspace).parent, Ledger(workspace)
+    others = {file for file in _files([folder]) if file.parent != ledger.folder}
+    # a decision about two others stays, whatever reason a person gave for it
+    return _erase_files(workspace, customer, ledger.files(), edits=True) + _erase_files(workspace, customer, others)
 
 
 def erase_other_files(workspace: Workspace, customer: ErasedCustomer) -> int:
@@ -116,7 +112,7 @@ def _replace_rejected(connection: duckdb.DuckDBPyConnection, file: Path, kept: s
     file.unlink()
 
 
-def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable[Path]) -> int:
+def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable[Path], edits: bool = False) -> int:
     removed = 0
     with erasing_connection(workspace, customer) as connection:
         for file in sorted(files):
@@ -126,7 +122,7 @@ def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable
                 if file.suffix == ".csv"
                 else f"read_parquet({path}, hive_partitioning=false)"
             )
-            found, query = _without(connection, scan, described(connection, scan), customer)
+            found, query = _without(connection, scan, described(connection, scan), customer, edits)
             if found:
                 removed += found
                 _write(connection, query, file)
@@ -134,23 +130,30 @@ def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable
 
 
 def _without(
-    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, str], customer: ErasedCustomer
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    columns: Mapping[str, str],
+    customer: ErasedCustomer,
+    edits: bool,
 ) -> tuple[int, str]:
-    """How many rows are of the customer or mention them, and a SELECT of the rows that are left, in their order."""
-    found, own = pattern(words(customer)), is_of_customer(columns)
-    told = [name for name, kind in columns.items() if name not in CODES and holds_text(kind)] if found else []
-    texts = [name for name in told if columns[name] == "VARCHAR"]
-    nested = [mentions(columns, found, name) for name in told if columns[name] != "VARCHAR"]
-    gone = " OR ".join([own, *nested])  # a nested value cannot be edited: its row goes
+    """How many rows are of the customer or mention them, and a SELECT of what is left, in its order.
+
+    With `edits`, a row of somebody else stays, and the mention in its text is replaced.
+    """
+    found = pattern(words(customer))
+    told = [name for name, kind in columns.items() if name not in CODES and holds_text(kind)]
+    texts = [name for name in told if edits and found is not None and columns[name] == "VARCHAR"]
+    gone = " OR ".join(
+        [is_of_customer(columns), *(mentions(columns, found, name) for name in told if name not in texts)]
+    )
     changed = " OR ".join([gone, *(mentions(columns, found, name) for name in texts)])
-    edited = [
-        f"regexp_replace({quote(name)}, {literal(found or '')}, {literal(REPLACEMENT)}, 'g') AS {quote(name)}"
-        if name in texts
-        else quote(name)
-        for name in columns
-    ]
+    kept = [_edited(name, found) if found is not None and name in texts else quote(name) for name in columns]
     count = _count(connection, f"SELECT 1 FROM {relation} WHERE {changed}")
-    return count, f"SELECT {', '.join(edited)} FROM {relation} WHERE NOT ({gone})"
+    return count, f"SELECT {', '.join(kept)} FROM {relation} WHERE NOT ({gone})"
+
+
+def _edited(name: str, found: str) -> str:
+    return f"regexp_replace({quote(name)}, {literal(found)}, {literal(REPLACEMENT)}, 'g') AS {quote(name)}"
 
 
 def _files(folders: Iterable[Path]) -> set[Path]:

@@ -47,7 +47,7 @@ timezone: UTC
 tables:
   transactions:
     path: orders.csv
-    columns: {order_id: no, source_user_id: card, item_id: item, ts: at, quantity: n, amount: paid}
+    columns: {order_id: number, source_user_id: card, item_id: item, ts: at, quantity: n, amount: paid}
   identities:
     path: cards.csv
     columns: {source_user_id: card, id_type: kind, id_value: value}
@@ -66,7 +66,7 @@ def write_exports(folder: Path) -> None:
     customers += [[USER_ID, NAME, EMAIL, "York", at[0], ""], [USER_ID, NAME, EMAIL, "Hull", at[20], ""]]
     _write(folder / "customers.csv", ["id", "name", "email", "city", "changed", "by"], customers)
     seen = [[one, "email", f"{one}@example.org", at[1]] for one in people]
-    seen += [[one, "device", "family-tablet-11", at[1]] for one in (people[0], USER_ID)]
+    seen += [[one, "device", "family-tablet-11", at[1]] for one in (*people[:6], USER_ID)]
     seen += [[USER_ID, "email", EMAIL, at[1]], [USER_ID, "phone", PHONE, at[2]], [USER_ID, "login", EMAIL, at[2]]]
     seen += [[one, "anonymous_id", f"shop:{VISITOR}", at[3]] for one in (VISITOR, USER_ID)]
     _write(folder / "identities.csv", ["id", "kind", "value", "at"], seen)
@@ -76,7 +76,10 @@ def write_exports(folder: Path) -> None:
         for place in range(5)
     ]
     events[0][-2:] = [f"/wishlist/{USER_ID}?tab=1", f'{{"gift_for": "{USER_ID}", "from": "home"}}']
-    events += [[USER_ID, "bad", "view", "someday", "item-1", "/p/1", ""], ["", "bad2", "view", "never", "", USER_ID, ""]]
+    events += [
+        [USER_ID, "bad", "view", "someday", "item-1", "/p/1", ""],
+        ["", "bad2", "view", "never", "", USER_ID, ""],
+    ]
     events += [[people[1], "bad3", "view", "someday", "item-1", "/p/1", ""]]
     _write(folder / "events.csv", ["id", "event", "kind", "at", "item", "page", "more"], events)
     touches = [[f"t{number}", "spring", one, at[10]] for number, one in enumerate([*people, USER_ID])]
@@ -86,7 +89,7 @@ def write_exports(folder: Path) -> None:
         for number, one in enumerate([*cards, CARD])
         for place in range(4)
     ]
-    _write(folder / "orders.csv", ["no", "card", "item", "at", "n", "paid"], orders)
+    _write(folder / "orders.csv", ["number", "card", "item", "at", "n", "paid"], orders)
     held = [[card, "email", f"{one}@example.org"] for card, one in zip(cards, people, strict=True)]
     _write(folder / "cards.csv", ["card", "kind", "value"], [*held, [CARD, "email", EMAIL]])
     (folder / "shop.yaml").write_text(SHOP, encoding="utf-8")
