@@ -48,7 +48,9 @@ def drop_erased_rows(connection: duckdb.DuckDBPyConnection, staged: StagedTable)
     return _deleted(connection, f"DELETE FROM {typed} WHERE ({condition}) IS TRUE")
 
 
-def drop_erased_rejects(connection: duckdb.DuckDBPyConnection, rejected: str, source: str) -> tuple[int, int]:
+def drop_erased_rejects(
+    connection: duckdb.DuckDBPyConnection, rejected: str, staged: StagedTable, source: str
+) -> tuple[int, int]:
     """Delete the rejected rows in which any word is the id of an erased user.
 
     The columns of such a row may be mixed up, or it may not even have been split into columns.
@@ -58,12 +60,13 @@ def drop_erased_rejects(connection: duckdb.DuckDBPyConnection, rejected: str, so
     (int, int)
         Number of deleted rows, and of those of them that were lines without columns.
     """
+    told = f" UNION SELECT DISTINCT source FROM {staged.typed}" if "source" in staged.columns else ""
     values = "json_extract_string(CASE WHEN json_valid(row) THEN row END, '$.*')"
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {HERE} AS WITH words AS ("
         f"SELECT rowid AS place, unnest(regexp_split_to_array(row, {literal(NO_ID)})) AS word FROM {rejected} "
         f"UNION SELECT rowid, trim(unnest({values})) FROM {rejected}), "
-        f"sources AS (SELECT {literal(source)} AS source UNION SELECT DISTINCT source FROM lake_customers) "
+        f"sources AS (SELECT {literal(source)} AS source UNION SELECT DISTINCT source FROM lake_customers{told}) "
         f"SELECT DISTINCT place FROM words, sources WHERE word <> '' AND "
         f"{tombstone_sql('source', 'word')} IN (SELECT tombstone FROM {TOMBSTONES})"
     )

@@ -296,7 +296,9 @@ def _ingest_table(
     if raw.table == "items" and not (limit and staged.read >= limit):  # a sample says nothing about what is missing
         merged, catalogue = compare_catalogue(connection, raw, source.name, staged, merged)
     rejected = rejected_rows(connection, raw, staged, merged, personal)
-    erased_rejects, erased_lines = drop_erased_rejects(connection, rejected, source.name) if has_erased else (0, 0)
+    erased_rejects, erased_lines = (
+        drop_erased_rejects(connection, rejected, staged, source.name) if has_erased else (0, 0)
+    )
     reasons = {
         str(reason): int(count)
         for reason, count in connection.execute(
