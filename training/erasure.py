@@ -23,7 +23,7 @@ from features.erasure.customer import ErasedCustomer, Eraser
 from features.erasure.matching import is_distinctive
 from features.erasure.profiles import erase_model_tags, erase_profiles
 from features.erasure.resolving import find_erased
-from features.erasure.scan import Finding, scan_workspace
+from features.erasure.scan import Trace, scan_workspace
 from features.erasure.tables import erase_identity, erase_lake, erase_other_files, erase_quarantine
 from features.erasure.tombstones import add_tombstones, tombstone
 from features.event_log.location import locate
@@ -232,7 +232,7 @@ def _finish(workspace: Workspace, pending: _Pending, now: datetime, progress: Pr
     return receipt
 
 
-def _write_receipt(workspace: Workspace, pending: _Pending, now: datetime, left: list[Finding]) -> Receipt:
+def _write_receipt(workspace: Workspace, pending: _Pending, now: datetime, left: list[Trace]) -> Receipt:
     key, customer = load_key(workspace), pending.customer
     short = not all(is_distinctive(user_id) for _, user_id in customer.users)
     facts = {
@@ -242,7 +242,7 @@ def _write_receipt(workspace: Workspace, pending: _Pending, now: datetime, left:
         "complete": not left,
         "tombstones": sorted(tombstone(key, *user) for user in customer.users),
         "removed": pending.removed,
-        "left": [finding._asdict() for finding in left],
+        "left": [trace._asdict() for trace in left],
         "not_reached": [*UNREACHED, *((SHORT_IDS,) if short else ())],
         "lake_before": pending.digest_before,
         "lake_after": Lake(workspace).digest,

@@ -37,28 +37,28 @@ def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> int:
     except ArtifactError:
         current = None  # it names no folder, so every snapshot with the customer is removed
     for folder in sorted(path.parent for path in workspace.online.glob("*/snapshot.json")):
-        gone = _one_ids_in(folder, customer)
-        if not gone and not _is_mentioned(folder, found):
+        erased_ids = _one_ids_in(folder, customer)
+        if not erased_ids and not _is_mentioned(folder, found):
             continue
         if folder.name == current:
             # a new name, because servers have loaded, and may still be reading, the former folder
             name = f"{folder.name.rpartition('-')[0]}-{uuid.uuid4().hex[:8]}"
             with atomic_path(workspace.online / name) as temporary:
-                _copy(folder, temporary, pa.array(gone, pa.string()), found)
+                _copy(folder, temporary, pa.array(erased_ids, pa.string()), found)
             write_json(workspace.online / "current.json", {"snapshot": name})
-        removed += max(len(gone), 1)
+        removed += max(len(erased_ids), 1)
         shutil.rmtree(folder)
     return removed
 
 
 def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> int:
     """Remove the values of the customer from the tags that models have published."""
-    removed, gone = 0, pa.array(customer.one_ids, pa.string())
+    removed, erased_ids = 0, pa.array(customer.one_ids, pa.string())
     for file in sorted((workspace.online / MODEL_TAGS).glob("*.parquet")):
-        found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=gone)).as_py()
+        found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=erased_ids)).as_py()
         if found:
             with atomic_path(file) as temporary:
-                _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], gone), None)
+                _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], erased_ids), None)
             removed += int(found)
     return removed
 
@@ -66,7 +66,7 @@ def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> int:
 def _one_ids_in(folder: Path, customer: ErasedCustomer) -> list[str]:
     """The customers of a snapshot that are the erased one: by their one_id, or because a user id belongs to them."""
     users, known = set(customer.users), set(customer.one_ids)
-    gone: set[str] = set()
+    erased_ids: set[str] = set()
     for batch in pq.ParquetFile(folder / "customers.parquet").iter_batches(
         columns=["one_id", "source", "source_user_id"]
     ):
@@ -74,8 +74,8 @@ def _one_ids_in(folder: Path, customer: ErasedCustomer) -> list[str]:
         found = batch.filter(pc.or_(ids, pc.is_in(batch["one_id"], value_set=pa.array(known, pa.string()))))
         for one_id, source, user_id in zip(*(column.to_pylist() for column in found.columns), strict=True):
             if one_id in known or (source, user_id) in users:
-                gone.add(one_id)
-    return sorted(gone)
+                erased_ids.add(one_id)
+    return sorted(erased_ids)
 
 
 def _is_mentioned(folder: Path, found: str | None) -> bool:
@@ -92,23 +92,23 @@ def _is_mentioned(folder: Path, found: str | None) -> bool:
     )
 
 
-def _copy(folder: Path, target: Path, gone: pa.Array, found: str | None) -> None:
+def _copy(folder: Path, target: Path, erased_ids: pa.Array, found: str | None) -> None:
     """Copy a snapshot without some customers and mentions of them."""
     target.mkdir()
     state = folder / ONLINE_STATE_FOLDER
     for part in (path for path in folder.iterdir() if path != state):
         if part.suffix == ".parquet":
-            _filter(part, target / part.name, lambda batch: _other_customers(batch["one_id"], gone), found)
+            _filter(part, target / part.name, lambda batch: _other_customers(batch["one_id"], erased_ids), found)
         else:
             _copy_text(part, target / part.name, found)
     if state.exists():
-        _copy_state(state, target / ONLINE_STATE_FOLDER, gone, found)
+        _copy_state(state, target / ONLINE_STATE_FOLDER, erased_ids, found)
 
 
-def _copy_state(folder: Path, target: Path, gone: pa.Array, found: str | None) -> None:
+def _copy_state(folder: Path, target: Path, erased_ids: pa.Array, found: str | None) -> None:
     """The same of an online state (`features.compute.online.state`)."""
     target.mkdir()
-    kept = _other_customers(pq.read_table(folder / "customers.parquet", columns=["one_id"])["one_id"], gone)
+    kept = _other_customers(pq.read_table(folder / "customers.parquet", columns=["one_id"])["one_id"], erased_ids)
     for part in folder.iterdir():
         if part.is_dir():
             (target / part.name).mkdir()
@@ -154,8 +154,8 @@ def _everything(batch: pa.RecordBatch) -> Mask:
     return np.ones(batch.num_rows, dtype=np.bool_)
 
 
-def _other_customers(one_ids: pa.Array | pa.ChunkedArray, gone: pa.Array) -> Mask:
-    return np.asarray(pc.invert(pc.is_in(one_ids, value_set=gone)))
+def _other_customers(one_ids: pa.Array | pa.ChunkedArray, erased_ids: pa.Array) -> Mask:
+    return np.asarray(pc.invert(pc.is_in(one_ids, value_set=erased_ids)))
 
 
 def _in_order(kept: Mask) -> Callable[[pa.RecordBatch], Mask]:

@@ -1,6 +1,6 @@
 """What is left of an erased customer: a scan of all files of a workspace, decoded and byte by byte.
 
-A finding names the file and what kind of thing was found, never the value. Ids that are too short to be told from other
+A trace is the file and what kind of thing was found in it, never the value. Ids that are too short to be told from other
 words (`features.erasure.matching`) are looked for in the columns of user ids only.
 """
 
@@ -39,7 +39,7 @@ class Needle(NamedTuple):
     width: int
 
 
-class Finding(NamedTuple):
+class Trace(NamedTuple):
     """Something of an erased customer that is left: the path in the workspace, and what it is."""
 
     path: str
@@ -48,9 +48,9 @@ class Finding(NamedTuple):
 
 def scan_workspace(
     workspace: Workspace, customer: ErasedCustomer, ignored: frozenset[Path] = frozenset()
-) -> list[Finding]:
+) -> list[Trace]:
     """Look for the customer in all files below the workspace but the ignored ones."""
-    needles, found = _needles(customer), list[Finding]()
+    needles, found = _needles(customer), list[Trace]()
     with erasing_connection(workspace, customer) as connection:
         for place, folders, names in os.walk(workspace.root):
             folders[:] = [name for name in folders if not name.startswith(".ingest-")]  # what this scan spills
@@ -59,7 +59,7 @@ def scan_workspace(
                     continue
                 with contextlib.suppress(FileNotFoundError):  # a file of a server that runs
                     kinds = dict.fromkeys(_kinds_in(file, needles, connection, customer))
-                    found += [Finding(str(file.relative_to(workspace.root)), kind) for kind in kinds]
+                    found += [Trace(str(file.relative_to(workspace.root)), kind) for kind in kinds]
     return sorted(found)
 
 
@@ -119,8 +119,8 @@ def _kinds_in_parquet(file: Path, connection: duckdb.DuckDBPyConnection, custome
     for kind in dict.fromkeys(texts.values()):
         found = pattern({text: one for text, one in texts.items() if one == kind})
         conditions[kind] = " OR ".join(mentions(columns, found, name) for name in columns) or "false"
-    asked = ", ".join(f"coalesce(bool_or({condition}), false)" for condition in conditions.values())
-    values = connection.execute(f"SELECT {asked} FROM {scan}").fetchone() or ()
+    selected = ", ".join(f"coalesce(bool_or({condition}), false)" for condition in conditions.values())
+    values = connection.execute(f"SELECT {selected} FROM {scan}").fetchone() or ()
     yield from (kind for kind, is_there in zip(conditions, values, strict=True) if is_there)
 
 

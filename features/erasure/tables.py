@@ -143,13 +143,13 @@ def _without(
     found = pattern(words(customer))
     told = [name for name, kind in columns.items() if name not in CODES and holds_text(kind)]
     texts = [name for name in told if edits and found is not None and columns[name] == "VARCHAR"]
-    gone = " OR ".join(
+    dropped = " OR ".join(
         [is_of_customer(columns), *(mentions(columns, found, name) for name in told if name not in texts)]
     )
-    changed = " OR ".join([gone, *(mentions(columns, found, name) for name in texts)])
+    changed = " OR ".join([dropped, *(mentions(columns, found, name) for name in texts)])
     kept = [_edited(name, found) if found is not None and name in texts else quote(name) for name in columns]
     count = _count(connection, f"SELECT 1 FROM {relation} WHERE {changed}")
-    return count, f"SELECT {', '.join(kept)} FROM {relation} WHERE NOT ({gone})"
+    return count, f"SELECT {', '.join(kept)} FROM {relation} WHERE NOT ({dropped})"
 
 
 def _edited(name: str, found: str) -> str:
