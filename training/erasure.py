@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -209,7 +210,7 @@ def _begun_for(workspace: Workspace, user_id: str, user_source: str | None) -> _
 
 def _check_reason(reason: str | None, customer: ErasedCustomer) -> None:
     names = {*(user_id for _, user_id in customer.users), *customer.one_ids, *customer.identifiers}
-    if reason is not None and any(name in reason for name in names):
+    if reason is not None and any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", reason) for name in names):
         hint = "name a ticket instead; the receipt must not tell who was erased"
         raise UsageError("the reason names the customer", where="--reason", hint=hint)
 

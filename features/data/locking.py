@@ -65,7 +65,7 @@ def workspace_lock(workspace: Workspace, exclusive: bool = False) -> Iterator[No
         return
     with contextlib.ExitStack() as stack:
         try:
-            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.parent.mkdir(exist_ok=True)
             handle = stack.enter_context(file.open("a"))
         except PermissionError:
             if exclusive:

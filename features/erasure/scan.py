@@ -1,12 +1,13 @@
 """What is left of an erased customer: a scan of all files of a workspace, decoded and byte by byte.
 
-A trace is the file and what kind of thing was found in it, never the value. Ids that are too short to be told from other
-words (`features.erasure.matching`) are looked for in the columns of user ids only.
+A trace is the file and what kind of thing was found in it, never the value. Ids that are too short to be told from
+other words (`features.erasure.matching`) are looked for in the columns of user ids only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import mmap
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 
 from features.data.lake import literal, quote
 from features.erasure.customer import ErasedCustomer
@@ -26,17 +28,17 @@ from qianmian.paths import exact_pattern
 from qianmian.workspace import Workspace
 
 SQLITE_MAGIC = b"SQLite format 3\0"
+NUMPY_MAGIC = b"\x93NUMPY"
 WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 ROW = "row of the customer"
 LONG_ROW = 5  # a row, also one of an index, of less than this part of a page is in one piece
 
 
 class Needle(NamedTuple):
-    """Bytes to look for, what they are, and how many bytes a character has."""
+    """Bytes to look for, and what they are."""
 
     text: bytes
     kind: str
-    width: int
 
 
 class Trace(NamedTuple):
@@ -64,12 +66,9 @@ def scan_workspace(
 
 
 def _needles(customer: ErasedCustomer) -> list[Needle]:
-    """The bytes of the texts to look for, as texts, as JSON, and as NumPy write them."""
-    found = []
-    for text, kind in words(customer).items():
-        found += [Needle(written.encode(), kind, 1) for written in {text, json.dumps(text)[1:-1]}]
-        found.append(Needle(text.encode("utf-32-le"), kind, 4))
-    return found
+    """The bytes of the texts to look for, also as JSON writes them."""
+    texts = words(customer).items()
+    return [Needle(written.encode(), kind) for text, kind in texts for written in {text, json.dumps(text)[1:-1]}]
 
 
 def _kinds_in(
@@ -84,31 +83,42 @@ def _kinds_in(
         yield from _kinds_in_parquet(file, connection, customer)
     elif head == SQLITE_MAGIC:
         yield from _kinds_in_sqlite(file, needles)
-    elif head.startswith(b"PK") and zipfile.is_zipfile(file):  # a npz too
+    elif head.startswith(NUMPY_MAGIC):
+        yield from _kinds_in_array(file.read_bytes(), needles)
+    elif head.startswith(b"PK") and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
-                yield from _kinds_in_bytes(archive.read(name), needles)
+                content = archive.read(name)
+                yield from _kinds_in_bytes(content, needles)
+                if content.startswith(NUMPY_MAGIC):  # a npz
+                    yield from _kinds_in_array(content, needles)
 
 
 def _kinds_in_bytes(content: Any, needles: Sequence[Needle]) -> Iterator[str]:
     """The kinds of the texts that occur as words of their own; `content` is anything with `find`."""
-    for needle in needles:
-        at = content.find(needle.text)
+    for text, kind in needles:
+        at = content.find(text)
         while at >= 0:
-            if _is_word(content, at, needle):
-                yield needle.kind
+            end = at + len(text)
+            before, after = content[max(at - 1, 0) : at], content[end : end + 1]
+            if not (text[0] in WORD and before and before[0] in WORD) and not (
+                text[-1] in WORD and after and after[0] in WORD
+            ):
+                yield kind
                 break
-            at = content.find(needle.text, at + 1)
+            at = content.find(text, at + 1)
 
 
-def _is_word(content: Any, at: int, needle: Needle) -> bool:
-    """Whether no letter or digit continues the text that was found."""
-    text, width, end = needle.text, needle.width, at + len(needle.text)
-    before, after = content[max(at - width, 0) : at][:1], content[end : end + 1]
-    continued = (text[0] in WORD and before and before[0] in WORD) or (
-        text[-width] in WORD and after and after[0] in WORD
-    )
-    return not continued
+def _kinds_in_array(content: bytes, needles: Sequence[Needle]) -> Iterator[str]:
+    """The same for the texts of a NumPy array, which has four bytes for a character, and nothing between two texts."""
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except ValueError:  # Python objects, which this project does not write
+        return
+    if array.dtype.kind == "U":
+        yield from _kinds_in_bytes("\n".join(array.ravel().tolist()).encode(errors="replace"), needles)
+    elif array.dtype.kind == "S":
+        yield from _kinds_in_bytes(b"\n".join(array.ravel().tolist()), needles)
 
 
 def _kinds_in_parquet(file: Path, connection: duckdb.DuckDBPyConnection, customer: ErasedCustomer) -> Iterator[str]:
