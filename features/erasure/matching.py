@@ -19,6 +19,7 @@ from features.data.lake import literal, quote
 from features.data.memory import bounded_memory, spill_to
 from features.erasure.customer import ErasedCustomer
 from qianmian.config import load_settings
+from qianmian.schema import ANONYMOUS_ID
 from qianmian.workspace import Workspace
 
 # columns that together name a user
@@ -32,11 +33,7 @@ USER_COLUMNS = (
 CODES = frozenset(
     {"source", "source_user_id", "user_source", "user_id", "one_id", "order_id", "item_id", "content_id", "campaign_id"}
     | {"touch_id", "event_id", "session_id", "plan_id", "id_type", "id_value", "event_type", "status", "ledger_id"}
-    | {
-        "refers_to",
-        "action",
-        *(f"{side}_{name}" for side in ("left", "right") for name in ("source", "source_user_id")),
-    }
+    | {"refers_to", "action", "left_source", "left_source_user_id", "right_source", "right_source_user_id"}
 )
 REPLACEMENT = "(erased)"  # of a mention in a text of somebody else
 LEAST_LETTERS, LEAST_DIGITS = 8, 12  # lengths of a distinctive id with a letter, and of one without
@@ -97,7 +94,7 @@ def erasing_connection(workspace: Workspace, customer: ErasedCustomer) -> Iterat
         connection.executemany("INSERT INTO erased_users VALUES (?, ?)", list(customer.users) or [(None, None)])
         ids = [(one_id, "one_id") for one_id in customer.one_ids]
         ids += [(value, "identifier") for value in customer.identifiers]
-        ids += [(f"{source}:{user_id}", "visitor") for source, user_id in customer.users]  # values of `anonymous_id`
+        ids += [(f"{source}:{user_id}", "visitor") for source, user_id in customer.users]  # values of ANONYMOUS_ID
         connection.executemany("INSERT INTO erased_ids VALUES (?, ?)", ids or [(None, None)])
         yield connection
     finally:
@@ -124,11 +121,10 @@ def is_of_customer(columns: Mapping[str, str]) -> str:
             conditions.append(f"{text} IN (SELECT source_user_id FROM erased_users)")
     if "one_id" in columns:
         conditions.append("one_id::VARCHAR IN (SELECT id FROM erased_ids WHERE kind = 'one_id')")
-    if "id_value" in columns:
-        conditions.append("id_value IN (SELECT id FROM erased_ids WHERE kind = 'identifier')")
-        conditions.append(
-            "(id_type = 'anonymous_id' AND id_value IN (SELECT id FROM erased_ids WHERE kind = 'visitor'))"
-        )
+    if {"id_type", "id_value"} <= columns.keys():
+        found = "id_value::VARCHAR IN (SELECT id FROM erased_ids WHERE kind = '{}')"
+        conditions.append(found.format("identifier"))
+        conditions.append(f"(id_type::VARCHAR = '{ANONYMOUS_ID}' AND {found.format('visitor')})")
     return f"(({' OR '.join(conditions)}) IS TRUE)" if conditions else "false"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.erasure.customer import ErasedCustomer
 from features.erasure.matching import CODES, REPLACEMENT, pattern, words
-from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, current_snapshot_name
+from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, UNFINISHED, current_snapshot_name
 from features.profiles.tags.published import FOLDER as MODEL_TAGS
 from qianmian.errors import ArtifactError
 from qianmian.workspace import Workspace, atomic_path, write_json
@@ -36,7 +36,8 @@ def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> int:
         current = current_snapshot_name(workspace)
     except ArtifactError:
         current = None  # it names no folder, so every snapshot with the customer is removed
-    for folder in sorted(path.parent for path in workspace.online.glob("*/snapshot.json")):
+    folders = sorted(path.parent for path in workspace.online.glob("*/snapshot.json"))
+    for folder in (path for path in folders if path.suffix != UNFINISHED):
         erased_ids = _one_ids_in(folder, customer)
         if not erased_ids and not _is_mentioned(folder, found):
             continue

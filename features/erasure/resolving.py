@@ -62,8 +62,9 @@ def find_erased(
                 hint="nothing was changed; check the id and --source, or add --unknown to erase what was rejected "
                 "under this id, and to refuse its rows from now on",
             )
-        others = set(connection.execute("SELECT DISTINCT source, source_user_id FROM customers").fetchall())
-        users += [visitor for visitor in visitors if visitor not in others and visitor not in users]
+        for visitor in visitors:  # one whom the lake has merged with somebody else stays
+            if visitor not in users and _records(connection, visitor[1], visitor[0]) in ([], [visitor]):
+                users.append(visitor)
         connection.execute("CREATE TEMP TABLE erased_users (source VARCHAR, source_user_id VARCHAR)")
         connection.executemany("INSERT INTO erased_users VALUES (?, ?)", users)
         return ErasedCustomer(tuple(sorted(users)), tuple(_one_ids(connection)), tuple(_identifiers(connection)))

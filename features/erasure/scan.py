@@ -88,10 +88,10 @@ def _kinds_in(
     elif head.startswith(b"PK") and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
-                content = archive.read(name)
-                yield from _kinds_in_bytes(content, needles)
-                if content.startswith(NUMPY_MAGIC):  # a npz
-                    yield from _kinds_in_array(content, needles)
+                member = archive.read(name)
+                yield from _kinds_in_bytes(member, needles)
+                if member.startswith(NUMPY_MAGIC):  # a npz
+                    yield from _kinds_in_array(member, needles)
 
 
 def _kinds_in_bytes(content: Any, needles: Sequence[Needle]) -> Iterator[str]:

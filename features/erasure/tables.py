@@ -86,7 +86,7 @@ def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> int:
             "CREATE TEMP TABLE named AS SELECT source_user_id AS value FROM erased_users UNION "
             f"SELECT {hashed} FROM erased_users UNION SELECT id FROM erased_ids WHERE kind IS NOT NULL"
         )
-        for file in sorted(_files([workspace.quarantine])):
+        for file in sorted(workspace.quarantine.rglob("[!.]*.parquet")):
             scan = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
             found = pattern(words(customer))
             listed = "json_extract_string(CASE WHEN json_valid(row) THEN row END, '$.*')"

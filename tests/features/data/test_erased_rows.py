@@ -84,6 +84,8 @@ def test_a_file_with_none_but_erased_users_is_no_mistake(workspace, tmp_path):
 def test_the_event_log_tells_of_customers_and_visitors(workspace):
     place = str(workspace.online / "events.db")
     log = open_log(place)
+    log.append([event("v1", "e0")])
+    ingest(workspace, EventLogSource(place), Settings(), now=NOW)  # the lake knows the visitor, but not yet the login
     log.append(
         [
             event("ann", "e1", "login", anonymous_id="v1"),
