@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from features.erasure.resolving import find_erased
 from features.erasure.scan import scan_workspace
 from features.erasure.tombstones import read_tombstones
 from features.profiles.building import ensure_snapshot
-from features.profiles.snapshot import Snapshot, load_current
+from features.profiles.snapshot import Snapshot, current_snapshot_name, load_current
 from features.profiles.tags import published
 from qianmian.errors import ArtifactError, DataError, QianmianError, UsageError, WorkspaceError
 from qianmian.registry import Registry
@@ -45,7 +44,7 @@ from training import erasure
 from training.erasure import PLACES, Receipt, erase_customer, pending_erasures, resume_erasures
 from training.receipts import verify
 
-AS_OF, EARLIER = NOW, NOW - timedelta(days=31)
+AS_OF = NOW
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +63,9 @@ def planted(tmp_path_factory, exports) -> Path:
     published.publish(
         workspace, "churn_risk", one_ids, ["high"] * len(one_ids), as_of=AS_OF, model_name="churn", model_version="1"
     )
-    ensure_snapshot(workspace, EARLIER, Settings())
     ensure_snapshot(workspace, AS_OF, Settings())
+    current = workspace.online / str(current_snapshot_name(workspace))
+    shutil.copytree(current, workspace.online / "20260501T000000-0000-0000")  # those of an earlier date
     write_links(workspace)
     pq.write_table(load_current(workspace).table, workspace.features / "exported.parquet")
     shutil.copy(exports / "identities.csv", workspace.features / "review.csv")
