@@ -234,6 +234,7 @@ def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
         ("lake", _lake),
         ("profiles", _profiles),
         ("champions", _champions),
+        ("erasures", _erasures),
     ):
         try:
             yield from check(located)
@@ -353,6 +354,19 @@ def _champions(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult("champions", OK, f"{loaded}; checksums match")
     elif not broken:
         yield CheckResult("champions", WARN, "none yet", "run `qianmian train all`")
+
+
+def _erasures(located: Workspace) -> Iterator[CheckResult]:
+    from features.data.pii_key import load_key
+    from features.erasure.tombstones import read_tombstones
+    from training.erasure import pending_erasures
+
+    if pending := len(pending_erasures(located)):
+        found = f"{pending} not complete; the files under erasures/pending/ still name the customers"
+        yield CheckResult("erasures", WARN, found, "run `qianmian erase --resume`")
+    if tombstones := len(read_tombstones(located)):
+        load_key(located)  # without the key they recognise nobody, and an ingest would bring everybody back
+        yield CheckResult("erasures", OK, f"{tombstones:,} user ids are erased and refused")
 
 
 def _port(located: Workspace, port: int) -> Iterator[CheckResult]:

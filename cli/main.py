@@ -20,6 +20,7 @@ from cli.analytics import analytics
 from cli.customer import customer
 from cli.demo import demo
 from cli.doctor import doctor
+from cli.erase import erase
 from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
@@ -49,6 +50,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "score": score,
         "keys": keys,
         "serve": serve,
+        "erase": erase,
         "doctor": doctor,
     },
 )
