@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from serving.endpoints import ENDPOINTS
@@ -29,7 +29,9 @@ from serving.http import (
     utc_now,
 )
 from serving.index_page import index_page
-from serving.metrics import RequestMetrics
+from serving.logs import REQUEST_LOG
+from serving.metrics import RequestMetrics, count
+from serving.request_ids import begin
 from serving.requests import parse_request
 from serving.slow_requests import LoopState, SlowRequests
 
@@ -60,6 +62,8 @@ class FastPath:
         Told when an answer is computed.
     answers : bool
         Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
+    publish : callable
+        Publishes the metrics of this worker; called before `/metrics` is answered.
     """
 
     def __init__(
@@ -70,9 +74,11 @@ class FastPath:
         loop: LoopState | None = None,
         *,
         answers: bool = True,
+        publish: Callable[[], None] = lambda: None,
     ) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
         self.slow, self.loop = slow if slow is not None else {}, loop if loop is not None else LoopState()
+        self._publish = publish
         self._silent, self._gate = SilentClients(), asyncio.Lock()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
 
@@ -80,10 +86,16 @@ class FastPath:
         if scope["type"] == "websocket":  # there are none; BentoML would count their paths too
             await send({"type": "websocket.close", "code": 1000})
             return
-        if scope["type"] != "http" or scope["path"] in BENTOML_PATHS:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        begin(scope)
+        if scope["path"] in BENTOML_PATHS:
+            if scope["path"] == "/metrics":
+                self._publish()
+            await self.app(scope, receive, send)
+            return
         path = scope["path"].removesuffix("/")
         endpoint = self.endpoints.get(path)
         try:
@@ -97,7 +109,10 @@ class FastPath:
                 status = await send_error(send, 405, (b"allow", b"POST"))
         finally:
             route = endpoint.route if endpoint is not None else "/" if scope["path"] == "/" else UNKNOWN
-            self.metrics.count(route, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.count(route, status, seconds)
+            if seconds >= REQUEST_LOG.least_seconds:
+                REQUEST_LOG.log(route, status, seconds)
 
     async def _call(self, endpoint: Endpoint[Any], scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request to an endpoint here or by BentoML's application; returns the status."""
@@ -143,7 +158,7 @@ class FastPath:
                 if endpoint.route in self.slow:  # BentoML's application would take ten times as long to refuse it
                     self.slow[endpoint.route].refuse(champions.settings.serving.most_waiting)
                 return None
-            return 200, endpoint.json(champions, request, utc_now())
+            return 200, endpoint.json(champions, request, utc_now(), count)
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             return error_answer(endpoint.route, error)
         finally:
