@@ -9,7 +9,18 @@ from serving.bundles import BUNDLE_KINDS
 from serving.champions import PROFILES
 from serving.counting import AUDIENCE_OUTCOMES, EVENT_OUTCOMES, SCORE_OUTCOMES
 from serving.loading import BackgroundLoader
-from serving.metrics import AUDIENCES, EVENTS, KEPT, QUEUE_REFUSED, RELOADS, SCORES, Increments, one_more
+from serving.metrics import (
+    AUDIENCES,
+    EVENTS,
+    KEPT,
+    QUEUE_REFUSED,
+    REFUSALS,
+    REFUSED,
+    RELOADS,
+    SCORES,
+    Increments,
+    one_more,
+)
 from serving.slow_requests import SlowRequests
 
 Gauges = dict[tuple[str, tuple[str, ...]], float]  # name and values of the labels → value
@@ -35,7 +46,9 @@ def gauges(loader: BackgroundLoader, slow: Mapping[str, SlowRequests]) -> Gauges
     if champions.snapshot is not None:
         as_of[PROFILES] = champions.snapshot.as_of
     found |= {("qianmian_as_of_timestamp_seconds", (part,)): unix_time(moment) for part, moment in as_of.items()}
-    return found | {("qianmian_model_info", (job, champion.version)): 1.0 for job, champion in champions.models.items()}
+    return found | {
+        ("qianmian_model_info", (champion.name, champion.version)): 1.0 for champion in champions.models.values()
+    }
 
 
 def unix_time(moment: datetime) -> float:
@@ -57,5 +70,7 @@ def known_counters(slow: Iterable[str]) -> Iterator[Increments]:
     for route in SCORE_ROUTES:
         for outcome in SCORE_OUTCOMES:
             yield one_more(SCORES, route, outcome)
+    for reason in REFUSALS:
+        yield one_more(REFUSED, reason)
     for route in slow:
         yield one_more(QUEUE_REFUSED, route)

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)  # of the histogram
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # environment variable of prometheus_client, which BentoML sets
 
+# why requests are refused before their route is called
+REFUSALS = ("no_key", "wrong_key", "scope", "rate", "host")
+
 Increment = tuple[str, tuple[str, ...], int]  # name of a counter, values of its labels, by how much
 Increments = tuple[Increment, ...]
 Count = Callable[[Increments], object]
@@ -85,7 +88,7 @@ METRICS: Mapping[str, Metric] = {
         "Gauge", "Unix time up to which a part (the model of a job, or the profiles) has data", ("part",), "livemin"
     ),
     "qianmian_model_info": Metric(
-        "Gauge", "1 if a worker serves this version, 0 if it has been replaced", ("job", "version"), "livemax"
+        "Gauge", "1 if a worker serves this version, 0 if it has been replaced", ("model", "version"), "livemax"
     ),
     RELOADS: Metric("Counter", "Parts (models of jobs, and the profiles) that have moved", ("part", "outcome")),
 }
@@ -156,7 +159,7 @@ def count_reload(part: str, outcome: str) -> None:
 
 
 def count_refused(reason: str) -> None:
-    """Count a request that was refused before its route was called; `reason` is one of a few words of the code."""
+    """Count a request that was refused before its route was called; `reason` is one of `REFUSALS`."""
     count_one(REFUSED, reason)
 
 

@@ -120,12 +120,16 @@ def needs_middlewares() -> bool:
     """Whether BentoML is configured to do something for every request: CORS headers, an access log or trace spans."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    server, tracing = BentoMLContainer.config.api_server, BentoMLContainer.config.tracing
-    return bool(
-        server.http.cors.enabled.get()
-        or server.logging.access.enabled.get()
-        or (tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
-    )
+    server = BentoMLContainer.config.api_server
+    return bool(server.http.cors.enabled.get() or server.logging.access.enabled.get() or makes_spans())
+
+
+def makes_spans() -> bool:
+    """Whether BentoML is configured to make trace spans."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    tracing = BentoMLContainer.config.tracing
+    return bool(tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
 
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
@@ -156,6 +160,7 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         from serving.http import UniformErrorMiddleware, make_app
         from serving.metrics import Publisher
         from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
+        from serving.tracing import WithoutSender
 
         sys.setswitchinterval(SWITCH_SECONDS)
         logging.getLogger("serving").setLevel(logging.INFO)  # of other loggers BentoML logs only warnings
@@ -166,7 +171,8 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         publish = Publisher(partial(gauges, loader(), slow), known_counters(slow))
         uvicorn.Server = partial(Server, loader=loader(), publish=publish)  # type: ignore[misc, assignment]
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
-        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
+        inner = super().to_asgi(is_main=is_main)
+        app = UniformErrorMiddleware(WithoutSender(inner) if makes_spans() else inner, loader())
         return FastPath(app, loader(), slow, loop, answers=not needs_middlewares(), publish=publish)
 
 
@@ -176,8 +182,7 @@ SINGLE_THREADED = [
 ]
 
 
-# Trace spans cost a fifth of a request even if they are not exported. To enable tracing, set tracing.exporter_type and
-# an empty tracing.excluded_urls in BENTOML_CONFIG_OPTIONS.
+# Trace spans cost a fifth of a request even if they are not exported; docs/observability.md says how to enable them.
 @bentoml.service(
     name="qianmian",
     service_class=UniformService,

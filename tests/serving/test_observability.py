@@ -9,9 +9,11 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
+from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from qianmian.workspace import Workspace
 from serving import metrics
@@ -19,6 +21,8 @@ from serving.endpoints import ENDPOINTS
 from serving.metrics import METRICS, Publisher, count, ignore, one_more, take_counted
 from serving.server import running
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
+OF_TARGETS = {"job", "instance", "le"}  # labels that Prometheus adds, and that of buckets
 MARK = "MARKED"  # in whatever a client sends
 SAMPLE = re.compile(r"(\w+)(?:\{(.*?)\})? (\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
@@ -87,8 +91,6 @@ def test_every_metric_has_samples_with_the_labels_that_are_declared(asked):
     for name, declared in METRICS.items():
         shown = f"{name}_count" if declared.kind == "Histogram" else name
         labels = {frozenset(dict(said)) for one, said in asked["all"] if one == shown}
-        if name == metrics.REFUSED:  # nothing refuses requests yet
-            continue
         assert labels == {frozenset(declared.labels)}, name
 
 
@@ -117,11 +119,66 @@ def test_gauges_say_what_is_served_and_how_old_it_is(asked, champions):
     assert total(found, "qianmian_events_lost") == 0
     assert total(found, "qianmian_events_behind_seconds") < 30
     for job, champion in champions.models.items():
-        assert total(found, "qianmian_model_info", job=job, version=champion.version) == 1
+        assert total(found, "qianmian_model_info", model=champion.name, version=champion.version) == 1
         as_of = total(found, "qianmian_as_of_timestamp_seconds", part=job)
         assert as_of == (champion.bundle.as_of - champion.bundle.as_of.__class__(1970, 1, 1)).total_seconds()
     assert total(found, "qianmian_kept_lists") > 1
     assert total(found, metrics.RELOADS, part="profiles", outcome="refused") == 0
+
+
+def expressions() -> dict[str, str]:
+    """The PromQL of the dashboard and of the alarms, by the name of its panel or alarm."""
+    dashboard = orjson.loads((DEPLOY / "grafana" / "qianmian.json").read_bytes())
+    found = {
+        f"{panel['title']} {target['refId']}": target["expr"]
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+    }
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    return found | {rule["alert"]: rule["expr"] for rule in group["rules"]}
+
+
+@pytest.mark.parametrize("name", expressions())
+def test_the_dashboard_and_the_alarms_use_metrics_and_labels_that_a_server_has(name, asked):
+    expression = expressions()[name].replace('up{job="qianmian"}', "")
+    used = re.findall(r"(qianmian_\w+)(?:\{(.*?)\})?", expression)
+    assert used
+    for metric, matchers in used:
+        labels = [dict(said) for one, said in asked["all"] if one == metric]
+        assert labels, metric
+        for label, operator, value in re.findall(r'(\w+)(=~|!=|!~|=)"(.*?)"', matchers):
+            if label not in OF_TARGETS:
+                assert all(label in said for said in labels), (metric, label)
+                assert operator != "=" or any(said[label] == value for said in labels), (metric, label, value)
+    known = {label for metric, _ in used for one, said in asked["all"] if one == metric for label in dict(said)}
+    for group in re.findall(r"(?:by|ignoring) \((.*?)\)", expression):
+        assert set(group.split(", ")) <= known | OF_TARGETS, name
+
+
+def test_every_alarm_has_its_runbook():
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    names = [rule["alert"] for rule in group["rules"]]
+    assert len(set(names)) == len(names) == 10
+    for rule in group["rules"]:
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+def test_the_dashboard_can_be_imported():
+    dashboard = orjson.loads((DEPLOY / "grafana" / "qianmian.json").read_bytes())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
+    for panel in panels:
+        if panel["type"] != "row":
+            assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+
+
+def test_the_documentation_lists_the_metrics_as_they_are_declared():
+    page = (DEPLOY.parent / "docs" / "observability.md").read_text(encoding="utf-8")
+    for name, declared in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in declared.labels)
+        assert f"| `{name}` | {declared.kind.lower()} | {labels} | {declared.description}" in page, name
 
 
 def test_counting_from_many_threads_loses_nothing():
@@ -151,12 +208,12 @@ def test_a_version_that_was_replaced_is_shown_as_0(monkeypatch):
 
     monkeypatch.setattr(metrics, "child", lambda name, labels=(): Child((name, labels)))
     monkeypatch.setattr(metrics, "forget_ended_workers", lambda: None)
-    served = {("qianmian_model_info", ("churn", "1")): 1.0}
+    served = {("qianmian_model_info", ("qianmian-churn", "1")): 1.0}
     publish = Publisher(lambda: served)
     publish()
-    served = {("qianmian_model_info", ("churn", "2")): 1.0}
+    served = {("qianmian_model_info", ("qianmian-churn", "2")): 1.0}
     publish()
-    assert written == {("qianmian_model_info", ("churn", "1")): 0, ("qianmian_model_info", ("churn", "2")): 1}
+    assert [written["qianmian_model_info", ("qianmian-churn", version)] for version in "12"] == [0, 1]
 
 
 def test_a_failure_of_the_metrics_stops_no_server_and_is_logged_once(monkeypatch, caplog):
@@ -233,5 +290,5 @@ def test_no_answer_is_without_a_request_id_and_no_line_says_who_it_is_about(json
     assert {line["worker"] for line in lines} >= {"entry_service:qianmian:1", "entry_service:qianmian:2", "supervisor"}
     # of two workers, each with all models
     found = samples(urllib.request.urlopen(f"{url}/metrics").read().decode())
-    assert total(found, "qianmian_ready") == total(found, "qianmian_model_info", job="churn") == 1
+    assert total(found, "qianmian_ready") == total(found, "qianmian_model_info", model="qianmian-churn") == 1
     assert MARK not in str(found)
