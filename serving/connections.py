@@ -26,7 +26,7 @@ from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
-from serving.request_ids import KEY, header_of
+from serving.request_ids import header_in, header_of
 from serving.supervisor import PROCESS_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.abort()  # a response is on its way, which the client does not read
             return
         body = error_json(error or error_for_status(status))
-        scope = self.cycle.scope if self.has_request else {}
-        name, request_id = scope.get(KEY) or header_of(())
+        name, request_id = header_in(self.cycle.scope) if self.has_request else header_of(())
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON}\r\n"
             f"content-length: {len(body)}\r\n{name.decode()}: {request_id.decode()}\r\nconnection: close\r\n\r\n"

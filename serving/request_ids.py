@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -43,6 +43,12 @@ def header_of(headers: Iterable[Header]) -> Header:
                 return NAME, header[1]
             break
     return NAME, b"%016x" % _random.getrandbits(64)
+
+
+def header_in(scope: Mapping[str, Any]) -> Header:
+    """The id of the request of a scope; a new one if it has none yet."""
+    found: Header | None = scope.get(KEY)
+    return found if found is not None else header_of(())
 
 
 def current() -> str:

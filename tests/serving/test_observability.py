@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -18,6 +20,7 @@ import yaml
 from qianmian.workspace import Workspace
 from serving import metrics
 from serving.endpoints import ENDPOINTS
+from serving.logs import exception_text
 from serving.metrics import METRICS, Publisher, count, ignore, one_more, take_counted
 from serving.server import running
 
@@ -184,7 +187,7 @@ def test_the_documentation_lists_the_metrics_as_they_are_declared():
 def test_counting_from_many_threads_loses_nothing():
     take_counted()
     one, two = one_more("a", "x"), (("a", ("x",), 2), ("b", (), 1))
-    threads = [threading.Thread(target=lambda: [count(each) for _ in range(1_000) for each in (one, two)])] * 1
+    threads = [threading.Thread(target=lambda: [count(each) for _ in range(1_000) for each in (one, two)])]
     threads += [threading.Thread(target=lambda: [count(one) for _ in range(1_000)]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -226,6 +229,42 @@ def test_a_failure_of_the_metrics_stops_no_server_and_is_logged_once(monkeypatch
     publish()
     publish()
     assert caplog.text.count("metrics=failed") == 1
+
+
+def test_gauges_of_workers_that_have_ended_are_removed(tmp_path, monkeypatch):
+    from prometheus_client import multiprocess  # noqa: F401 - which would read the variable at its import
+
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getpid()):
+        for kind in ("gauge_livemax", "gauge_livesum", "counter"):
+            (tmp_path / f"{kind}_{process}.db").touch()
+    monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
+    metrics.forget_ended_workers()
+    assert {path.name for path in tmp_path.iterdir() if str(ended.pid) in path.name} == {f"counter_{ended.pid}.db"}
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_text_of_an_exception_is_logged_only_where_it_cannot_be_that_of_a_request():
+    def text_of(*errors: Exception) -> str:
+        try:
+            try:
+                raise errors[0]
+            except Exception as first:
+                raise errors[1] from first
+        except (OSError, ExceptionGroup) as error:
+            return exception_text(error)
+
+    said = text_of(KeyError("customer 7"), OSError("no space left"))
+    assert "customer 7" not in said
+    assert "KeyError\nwhich led to:" in said
+    assert said.endswith("OSError: no space left")
+    assert "test_observability.py" in said
+    group = ExceptionGroup("customer 7", [ValueError("customer 7"), TimeoutError("late")])
+    said = text_of(ImportError("no module"), group)
+    assert "customer 7" not in said
+    assert "ImportError: no module" in said
+    assert "TimeoutError: late" in said
 
 
 def test_checks_of_a_reload_count_nothing(champions, buyers):
