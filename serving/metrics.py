@@ -32,7 +32,7 @@ Increments = tuple[Increment, ...]
 Count = Callable[[Increments], object]
 
 
-class Metric(NamedTuple):
+class DeclaredMetric(NamedTuple):
     """Declaration of a metric.
 
     Attributes
@@ -60,37 +60,45 @@ KEPT = "qianmian_kept_list_lookups_total"
 QUEUE_REFUSED = "qianmian_slow_requests_refused_total"
 REFUSED = "qianmian_refused_requests_total"
 RELOADS = "qianmian_reloads_total"
-METRICS: Mapping[str, Metric] = {
-    "qianmian_request_seconds": Metric("Histogram", "Time to the answer of a request", ("route", "status")),
-    REFUSED: Metric("Counter", "Requests that were refused before their route was called", ("reason",)),
-    LISTS: Metric(
+METRICS: Mapping[str, DeclaredMetric] = {
+    "qianmian_request_seconds": DeclaredMetric("Histogram", "Time to the answer of a request", ("route", "status")),
+    REFUSED: DeclaredMetric("Counter", "Requests that were refused before their route was called", ("reason",)),
+    LISTS: DeclaredMetric(
         "Counter",
         "Lists of items; fallback is the first source in the list that is not personal, or none",
         ("route", "scene", "fallback", "stale", "model", "version"),
     ),
-    ITEMS: Metric(
+    ITEMS: DeclaredMetric(
         "Counter", "Positions of lists by the candidate source that filled them", ("route", "scene", "source")
     ),
-    KEPT: Metric("Counter", "Look-ups of lists that may be kept: hit, or miss, so that it was computed", ("outcome",)),
-    "qianmian_kept_lists": Metric("Gauge", "Lists that are kept, of all workers", mode="livesum"),
-    SCORES: Metric("Counter", "Rows of scores: scored, or why there is no score", ("route", "outcome")),
-    AUDIENCES: Metric("Counter", "Audiences: complete, short, or refused for too few known seeds", ("outcome",)),
-    EVENTS: Metric("Counter", "Events of /v1/events by what became of them", ("outcome",)),
-    "qianmian_event_log_waiting": Metric("Gauge", "Events that wait for being stored, of all workers", mode="livesum"),
-    "qianmian_events_lost": Metric("Gauge", "1 if a worker cannot read the accepted events", mode="livemax"),
-    "qianmian_events_behind_seconds": Metric(
+    KEPT: DeclaredMetric(
+        "Counter", "Look-ups of lists that may be kept: hit, or miss, so that it was computed", ("outcome",)
+    ),
+    "qianmian_kept_lists": DeclaredMetric("Gauge", "Lists that are kept, of all workers", mode="livesum"),
+    SCORES: DeclaredMetric("Counter", "Rows of scores: scored, or why there is no score", ("route", "outcome")),
+    AUDIENCES: DeclaredMetric(
+        "Counter", "Audiences: complete, short, or refused for too few known seeds", ("outcome",)
+    ),
+    EVENTS: DeclaredMetric("Counter", "Events of /v1/events by what became of them", ("outcome",)),
+    "qianmian_event_log_waiting": DeclaredMetric(
+        "Gauge", "Events that wait for being stored, of all workers", mode="livesum"
+    ),
+    "qianmian_events_lost": DeclaredMetric("Gauge", "1 if a worker cannot read the accepted events", mode="livemax"),
+    "qianmian_events_behind_seconds": DeclaredMetric(
         "Gauge", "Time since a worker knew all accepted events, the longest of all workers", mode="livemax"
     ),
-    "qianmian_slow_requests_waiting": Metric("Gauge", "Slow requests that wait, of all workers", ("route",), "livesum"),
-    QUEUE_REFUSED: Metric("Counter", "Slow requests that were refused because too many wait", ("route",)),
-    "qianmian_ready": Metric("Gauge", "1 if every worker can answer", mode="livemin"),
-    "qianmian_as_of_timestamp_seconds": Metric(
+    "qianmian_slow_requests_waiting": DeclaredMetric(
+        "Gauge", "Slow requests that wait, of all workers", ("route",), "livesum"
+    ),
+    QUEUE_REFUSED: DeclaredMetric("Counter", "Slow requests that were refused because too many wait", ("route",)),
+    "qianmian_ready": DeclaredMetric("Gauge", "1 if every worker can answer", mode="livemin"),
+    "qianmian_as_of_timestamp_seconds": DeclaredMetric(
         "Gauge", "Unix time up to which a part (the model of a job, or the profiles) has data", ("part",), "livemin"
     ),
-    "qianmian_model_info": Metric(
+    "qianmian_model_info": DeclaredMetric(
         "Gauge", "1 if a worker serves this version, 0 if it has been replaced", ("model", "version"), "livemax"
     ),
-    RELOADS: Metric("Counter", "Parts (models of jobs, and the profiles) that have moved", ("part", "outcome")),
+    RELOADS: DeclaredMetric("Counter", "Parts (models of jobs, and the profiles) that have moved", ("part", "outcome")),
 }
 
 
@@ -165,11 +173,11 @@ def count_refused(reason: str) -> None:
 
 def take_counted() -> Counter[tuple[str, tuple[str, ...]]]:
     """What was counted from the last call on: the sum of each counter and values of its labels."""
-    taken = [_counted.popleft() for _ in range(len(_counted))]
-    by_identity = {id(increments): increments for increments in taken}
+    batch = [_counted.popleft() for _ in range(len(_counted))]
+    by_identity = {id(increments): increments for increments in batch}
     sums: Counter[tuple[str, tuple[str, ...]]] = Counter()
     # most are the same objects, whose identity is found in a fraction of the time of their hash
-    for identity, times in Counter(map(id, taken)).items():
+    for identity, times in Counter(map(id, batch)).items():
         for name, labels, by in by_identity[identity]:
             sums[name, labels] += by * times
     return sums
