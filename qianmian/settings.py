@@ -281,6 +281,11 @@ class ServingSettings(Section):
     shutdown_seconds: float = Field(
         20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of the lines that `qianmian serve` logs")
+    log_requests: Literal["errors", "slow", "all"] = Field(
+        "slow", description="requests with a line in the log: errors of the server, also slow ones, or all"
+    )
+    slow_seconds: float = Field(1.0, gt=0, description="requests that take so long are logged as slow")
     online_store: str | None = Field(
         None, min_length=1, description="where accepted events are: a file of the workspace, or a redis:// URL"
     )

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
+from serving.request_ids import header_in, header_of
 from serving.supervisor import PROCESS_VARIABLE
 
 logger = logging.getLogger(__name__)
@@ -134,9 +135,10 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.abort()  # a response is on its way, which the client does not read
             return
         body = error_json(error or error_for_status(status))
+        name, request_id = header_in(self.cycle.scope) if self.has_request else header_of(())
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\n{name.decode()}: {request_id.decode()}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         if self.transport.can_write_eof():
@@ -163,16 +165,20 @@ class Server(uvicorn.Server):
     config : uvicorn.Config
     loader : BackgroundLoader
         Is told of the shutdown, and has the settings.
+    publish : callable
+        Publishes the metrics of this worker; called once a second.
     """
 
     server_state: WorkerState
 
-    def __init__(self, config: uvicorn.Config, loader: BackgroundLoader) -> None:
+    def __init__(
+        self, config: uvicorn.Config, loader: BackgroundLoader, publish: Callable[[], None] = lambda: None
+    ) -> None:
         config.http = BoundedHttp
         config.proxy_headers = False  # any program of this machine could name the address of another client
         super().__init__(config)
         self.server_state = WorkerState()
-        self.loader = loader
+        self.loader, self._publish = loader, publish
         # the parent of this process may have ended already, while it started
         self._supervisor = int(os.environ.get(PROCESS_VARIABLE, os.getppid()))
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
@@ -190,6 +196,7 @@ class Server(uvicorn.Server):
             self.server_state.take(self.loader.settings_or_defaults())
             self.close_headless(now)
             self.abort_unread(now)
+            self._publish()
             if self.abandoned():
                 logger.warning("shutdown=abandoned reason=the supervisor has ended")
                 self.loader.shut_down()

@@ -31,8 +31,10 @@ from serving.http import (
     utc_now,
 )
 from serving.index_page import index_page
-from serving.metrics import RequestMetrics
+from serving.logs import REQUEST_LOG
+from serving.metrics import RequestMetrics, count, count_refused
 from serving.openapi import OPEN_PATHS
+from serving.request_ids import begin
 from serving.requests import parse_request
 from serving.security.access import Access, Refusal
 from serving.security.keys import Scope as KeyScope
@@ -67,6 +69,8 @@ class FastPath:
         Decides about every request but those of `OPEN_PATHS`; default: that of a server without API keys.
     answers : bool
         Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
+    publish : callable
+        Publishes the metrics of this worker; called before `/metrics` is answered.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class FastPath:
         access: Access | None = None,
         *,
         answers: bool = True,
+        publish: Callable[[], None] = lambda: None,
     ) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
         self.slow, self.loop = slow if slow is not None else {}, loop if loop is not None else LoopState()
+        self._publish = publish
         self.access = access if access is not None else Access()
         self._silent, self._gate = SilentClients(self._body_seconds), asyncio.Lock()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
@@ -91,16 +97,22 @@ class FastPath:
         if scope["type"] == "websocket":  # there are none; BentoML would count their paths too
             await send({"type": "websocket.close", "code": 1000})
             return
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        begin(scope)
+        if scope["path"] in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
         path = scope["path"].removesuffix("/")
         endpoint = self.endpoints.get(path)
         # a browser asks without a key whether it may send one; only BentoML's middlewares answer that
         is_preflight = not self.answers and scope["method"] == "OPTIONS"
         refusal = None if is_preflight else self.access.refusal(scope, self._scopes.get(path))
         if refusal is None and scope["path"] in BENTOML_PATHS:
+            if scope["path"] == "/metrics":
+                self._publish()
             await self.app(scope, receive, send)
             return
         route = endpoint.route if endpoint is not None else "/" if scope["path"] == "/" else UNKNOWN
@@ -116,11 +128,15 @@ class FastPath:
             else:
                 status = await send_error(send, 405, (b"allow", b"POST"))
         finally:
-            self.metrics.count(route, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.count(route, status, seconds)
+            if seconds >= REQUEST_LOG.least_seconds:
+                REQUEST_LOG.log(route, status, seconds)
 
     async def _refuse(self, refusal: Refusal, route: str, send: Send) -> int:
         """Send a refusal, without reading the body; returns the status."""
         self.access.log(route, refusal)
+        count_refused(refusal.reason)
         await respond(send, refusal.status, refusal.body, *refusal.headers)
         return refusal.status
 
@@ -175,7 +191,7 @@ class FastPath:
                 if endpoint.route in self.slow:  # BentoML's application would take ten times as long to refuse it
                     self.slow[endpoint.route].refuse(champions.settings.serving.most_waiting)
                 return None
-            return 200, endpoint.json(champions, request, utc_now())
+            return 200, endpoint.json(champions, request, utc_now(), count)
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             return error_answer(endpoint.route, error)
         finally:

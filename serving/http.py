@@ -19,12 +19,13 @@ from starlette.responses import Response
 from qianmian.errors import NotReady, Overloaded, QianmianError, StorageError
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Accepting, Endpoint
+from serving.logs import log_request
+from serving.metrics import count
 from serving.openapi import JSON, operation
+from serving.request_ids import HEADER
 from serving.requests import BodyTooLarge, parse_request
 from serving.responses import error_fields
 from serving.slow_requests import SlowRequests, TooManyRequests, slow_requests
-
-logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -86,14 +87,14 @@ def _handler(
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
             now = utc_now()
-            work = partial(endpoint.json, champions, parsed, now)
+            work = partial(endpoint.json, champions, parsed, now, count)
             if endpoint.is_slow(champions, parsed):
                 body = await slow.run(request, champions.settings.serving.most_waiting, work)
             else:
                 body = work()
             return Response(body, media_type=JSON)
         except ClientDisconnect:
-            logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
+            log_request(logging.INFO, endpoint.route, CLIENT_CLOSED)
             return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             status, body, *headers = error_answer(endpoint.route, error)
@@ -114,18 +115,25 @@ async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: 
     request = parse_request(endpoint.request, body)
     try:
         async with asyncio.timeout(ACCEPT_SECONDS):
-            return orjson.dumps(await endpoint.accept(models, request, utc_now()))
+            accepted = await endpoint.accept(models, request, utc_now())
+    except QianmianError as error:
+        endpoint.count(request, error, count)
+        raise
     except TimeoutError as error:
-        raise StorageError(
+        late = StorageError(
             f"the events were not stored within {ACCEPT_SECONDS:g} s",
             hint="send them again: those that were stored after all are duplicates",
-        ) from error
+        )
+        endpoint.count(request, late, count)
+        raise late from error
+    endpoint.count(request, accepted, count)
+    return orjson.dumps(accepted)
 
 
 def error_answer(route: str, error: Exception) -> Answer:
     """Return the response to an error that a route raised; to be called where it is caught."""
     if not isinstance(error, QianmianError):
-        logger.exception("route=%s status=500", route)
+        log_request(logging.ERROR, route, 500, exc_info=True)
         return 500, error_json(internal_error())
     body = error_json(error.as_dict())
     if isinstance(error, TooManyRequests):
@@ -177,7 +185,7 @@ def utc_now() -> datetime:
 def log_error(route: str, error: QianmianError) -> None:
     """Log an error that is not the client's."""
     if error.http_status >= 500 and not isinstance(error, NotReady):
-        logger.warning("route=%s status=%d error=%s", route, error.http_status, error)
+        log_request(logging.WARNING, route, error.http_status, "error=%s", error)
 
 
 def error_json(fields: dict[str, Any]) -> bytes:
@@ -249,6 +257,8 @@ class UniformErrorMiddleware:
                 if message["type"] == "http.response.start":
                     await respond(send, 200, MISSES_EVENTS, content_type=b"text/plain; charset=utf-8")
                 return
+            if message["type"] == "http.response.start" and (request_id := HEADER.get()) is not None:
+                message["headers"] = [*message.get("headers", ()), request_id]
             await send(message)
 
         try:
@@ -276,9 +286,10 @@ async def respond(
     send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], content_type: bytes = JSON.encode()
 ) -> None:
     """Send a response in two messages."""
-    length = (b"content-length", b"%d" % len(body))
-    start = {"type": "http.response.start", "status": status}
-    await send({**start, "headers": [(b"content-type", content_type), length, *headers]})
+    first = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    if (request_id := HEADER.get()) is not None:
+        first.append(request_id)
+    await send({"type": "http.response.start", "status": status, "headers": [*first, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -93,6 +93,11 @@ class BackgroundLoader:
         return self._champions
 
     @property
+    def champions(self) -> Champions | None:
+        """The champions, None as long as there are none."""
+        return self._champions
+
+    @property
     def serving_settings(self) -> ServingSettings:
         """The settings of the champions, or as long as there are none those of the workspace."""
         return self.store.settings if self._champions is None else self._champions.settings.serving

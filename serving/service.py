@@ -8,6 +8,7 @@ The champions come from the Bento that contains this file, else from the workspa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -38,10 +39,34 @@ redact_logs()  # of the supervisor too; log lines of libraries may have URLs wit
 
 def load_bento() -> Champions:
     """Load the champions of the Bento that contains this file."""
+    from serving import logs
     from serving.champions import load_from_folder
     from serving.package import bento_champions
 
-    return load_from_folder(bento_champions(BENTO_FILE))
+    champions = load_from_folder(bento_champions(BENTO_FILE))
+    logs.configure(champions.settings.serving, worker_name())
+    return champions
+
+
+def worker_name() -> str:
+    """Name of this process in the log, as BentoML composes it."""
+    context = bentoml.server_context
+    return ":".join(str(part) for part in (context.service_type, context.service_name, context.worker_index) if part)
+
+
+def configure_logs(name: str) -> None:
+    """Let this process log as the settings of the workspace say; those of a Bento are known once it is loaded."""
+    from qianmian.config import load_settings
+    from qianmian.errors import QianmianError
+    from qianmian.settings import ServingSettings
+    from qianmian.workspace import Workspace
+    from serving import logs
+
+    settings = ServingSettings()
+    if not BENTO_FILE.exists():
+        with contextlib.suppress(QianmianError):  # loading the models says what is wrong
+            settings = load_settings(Workspace.locate().config_file).serving
+    logs.configure(settings, name)
 
 
 def loaded_once() -> Path:
@@ -114,12 +139,16 @@ def needs_middlewares() -> bool:
     """Whether BentoML is configured to do something for every request: CORS headers, an access log or trace spans."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    server, tracing = BentoMLContainer.config.api_server, BentoMLContainer.config.tracing
-    return bool(
-        server.http.cors.enabled.get()
-        or server.logging.access.enabled.get()
-        or (tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
-    )
+    server = BentoMLContainer.config.api_server
+    return bool(server.http.cors.enabled.get() or server.logging.access.enabled.get() or makes_spans())
+
+
+def makes_spans() -> bool:
+    """Whether BentoML is configured to make trace spans."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    tracing = BentoMLContainer.config.tracing
+    return bool(tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
 
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
@@ -146,18 +175,24 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         from serving.connections import Server
         from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
+        from serving.gauges import gauges, known_counters
         from serving.http import UniformErrorMiddleware, make_app
+        from serving.metrics import Publisher
         from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
+        from serving.tracing import WithoutSender
 
-        uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
         logging.getLogger("serving").setLevel(logging.INFO)  # of other loggers BentoML logs only warnings
+        configure_logs(worker_name())
         limit_threads(1)  # as `SINGLE_THREADED` limits those of the numeric libraries
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)
+        publish = Publisher(partial(gauges, loader(), slow), known_counters(slow))
+        uvicorn.Server = partial(Server, loader=loader(), publish=publish)  # type: ignore[misc, assignment]
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
-        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
-        return FastPath(app, loader(), slow, loop, access(), answers=not needs_middlewares())
+        inner = super().to_asgi(is_main=is_main)
+        app = UniformErrorMiddleware(WithoutSender(inner) if makes_spans() else inner, loader())
+        return FastPath(app, loader(), slow, loop, access(), answers=not needs_middlewares(), publish=publish)
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
@@ -166,8 +201,7 @@ SINGLE_THREADED = [
 ]
 
 
-# Trace spans cost a fifth of a request even if they are not exported. To enable tracing, set tracing.exporter_type and
-# an empty tracing.excluded_urls in BENTOML_CONFIG_OPTIONS.
+# Trace spans cost a fifth of a request even if they are not exported; docs/observability.md says how to enable them.
 @bentoml.service(
     name="qianmian",
     service_class=UniformService,
@@ -188,11 +222,13 @@ class Qianmian:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def prepare_supervisor() -> None:
-        """Let the supervisor, in which this runs, stop its workers well, and refuse to be open to all."""
+        """Let the supervisor, in which this runs, stop its workers well, not be open to all, and log as they do."""
         # of a Bento, only what is in this package can be imported now: BentoML has taken its folder off the path
         from serving import supervisor
 
         supervisor.prepare(key_file())
+        if not BENTO_FILE.exists():
+            configure_logs("supervisor")
 
     async def __is_ready__(self) -> bool:
         return loader().why_not_ready() is None

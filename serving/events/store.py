@@ -53,6 +53,11 @@ class OnlineStore:
         """Whether this server has an event log, which may not be open yet."""
         return locate(self._workspace, self.settings) is not None
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait for being stored; 0 while the log is not open."""
+        return self._log.waiting if self._log is not None else 0
+
     async def opened(self) -> EventLog:
         """Return the log, as `open` does, without blocking the event loop."""
         return self._log if self._log is not None else await asyncio.to_thread(self.open)
