@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import IO, Self
 
 import redis
 
@@ -39,6 +40,10 @@ class RedisServer:
     """
 
     def __init__(self, folder: Path, password: str | None = None) -> None:
+        self._configure(folder, password)
+        self.start()
+
+    def _configure(self, folder: Path, password: str | None) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{self.port}/0"
         self.client = redis.Redis(port=self.port, password=password)
@@ -55,16 +60,30 @@ class RedisServer:
         self._configuration = folder / "redis.conf"
         self._configuration.touch(0o600)
         self._configuration.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-        self.start()
+
+    @classmethod
+    def from_dump(cls, folder: Path, dump: Path, password: str | None = None) -> Self:
+        """Start a server in a new folder, with what `redis-cli --rdb` has written."""
+        folder.mkdir()
+        shutil.copy(dump, folder / "dump.rdb")
+        server = cls.__new__(cls)
+        server._configure(folder, password)
+        server.start("--appendonly", "no")  # with it, a server does not read the dump
+        server.client.config_set("appendonly", "yes")  # it writes its file
+        deadline = time.monotonic() + START_SECONDS
+        while server.client.info("persistence")["aof_rewrite_in_progress"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return server
 
     @staticmethod
     def installed() -> bool:
         """Whether Redis is installed."""
         return shutil.which("redis-server") is not None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the server, also after `kill`, and wait until it has read its file."""
-        self.process = subprocess.Popen(["redis-server", str(self._configuration)], stdout=subprocess.DEVNULL)
+        command = ["redis-server", str(self._configuration), *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -114,13 +133,14 @@ class PostgresServer:
             shutil.chown(self.folder, POSTGRES_USER, POSTGRES_USER)
             shutil.chown(secret, POSTGRES_USER, POSTGRES_USER)
             self._prefix = ["setpriv", f"--reuid={POSTGRES_USER}", f"--regid={POSTGRES_USER}", "--clear-groups"]
+        self._address = ["-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-w"]
         self._options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
         self._options += "" if durable else " -c fsync=off"
         try:
             self._run("initdb", "-D", self._data, "-U", user, "-A", "scram-sha-256", "--pwfile", str(secret), "-N")
             self.start()
             if database != "postgres":
-                self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", user, "-w", database)
+                self.create_database(database)
         except BaseException:
             self.remove()
             raise
@@ -136,9 +156,19 @@ class PostgresServer:
         """Whether PostgreSQL is installed."""
         return cls.program("initdb") is not None and cls.program("pg_ctl") is not None
 
-    def url(self, driver: str = "postgresql+psycopg") -> str:
-        """The SQLAlchemy URL of the database, with the password."""
-        return f"{driver}://{self.user}:{self.password}@127.0.0.1:{self.port}/{self.database}"
+    def url(self, database: str | None = None) -> str:
+        """The SQLAlchemy URL of a database, with the password."""
+        address = f"{self.user}:{self.password}@127.0.0.1:{self.port}"
+        return f"postgresql+psycopg://{address}/{database or self.database}"
+
+    def create_database(self, name: str) -> None:
+        """Create another database."""
+        self._run("createdb", *self._address, name)
+
+    def restore(self, database: str, dump: Path) -> None:
+        """Restore a dump of `pg_dump --format=custom` into an empty database."""
+        with dump.open("rb") as handle:  # its user may not be able to open it
+            self._run("pg_restore", *self._address, "--exit-on-error", "-d", database, stdin=handle)
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
@@ -154,11 +184,10 @@ class PostgresServer:
             self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, name: str, *arguments: str) -> None:
+    def _run(self, name: str, *arguments: str, stdin: IO[bytes] | None = None) -> None:
         """Run one of PostgreSQL's programs as the user of the server."""
         program = self.program(name)
         assert program is not None, f"{name} of PostgreSQL is not installed: make servers"
         environment = {**os.environ, "PGPASSWORD": self.password}
-        subprocess.run(
-            [*self._prefix, program, *arguments], check=True, capture_output=True, cwd=self.folder, env=environment
-        )
+        command = [*self._prefix, program, *arguments]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.folder, env=environment, stdin=stdin)

@@ -129,12 +129,13 @@ class Replica:
         found = [tag["value"] for group in tags.values() for name, tag in group.items() if name == "consent_email"]
         return found[0] if found else None
 
-    def versions(self) -> dict[str, str]:
-        """Version of each model that is served."""
-        jobs = {"recommend": ("recommendations", {"user_id": "-"}), "churn": ("churn", {"user_ids": ["-"]})}
-        jobs["lookalike"] = ("lookalike", {"seed_user_ids": ["-"], "size": 1, "validate_only": True})
-        answers = {job: self.answer(f"/v1/{route}", body) for job, (route, body) in jobs.items()}
-        return {job: answer["model"]["version"] for job, (status, answer) in answers.items() if status == 200}
+    def score(self, user: str) -> dict[str, Any]:
+        """The churn score of a customer."""
+        return dict(self.post("/v1/churn", {"user_ids": [user]})["scores"][0])
+
+    def churn_version(self) -> str:
+        """Version of the churn model that is served."""
+        return str(self.post("/v1/churn", {"user_ids": ["-"]})["model"]["version"])
 
     def event(self, event_type: str, event_id: str, **fields: Any) -> dict[str, Any]:
         """An event of the shop."""
@@ -165,21 +166,18 @@ class Balancer:
     """Takes the replicas in turn, and the next one if a connection fails, as a load balancer does."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
-        self._turns = itertools.cycle(replicas)
-        self._tries = 2 * len(replicas)
+        self._replicas, self._turns = replicas, itertools.count()
         self.repeated = 0
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         """Status and body of a request."""
-        for number in range(self._tries):
-            replica = next(self._turns)
+        turn = next(self._turns)
+        for number in range(1, len(self._replicas)):
             try:
-                return replica.answer(path, body)
+                return self._replicas[(turn + number) % len(self._replicas)].answer(path, body)
             except (OSError, http.client.HTTPException):
                 self.repeated += 1
-                if number + 1 == self._tries:
-                    raise
-        raise AssertionError
+        return self._replicas[turn % len(self._replicas)].answer(path, body)
 
 
 class Load:
