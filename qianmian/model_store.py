@@ -218,10 +218,8 @@ def _server_rows(uri: str, query: str, parameters: Mapping[str, Any]) -> list[tu
     except ModuleNotFoundError as error:
         reason, hint = f"the driver {error.name} is not installed", "pip install 'qianmian[databases]'"
     except sqlalchemy.exc.OperationalError as error:  # a lost connection is not used again
-        reason, hint = (
-            " ".join(str(error.orig).split())[:300],
-            "check MLFLOW_TRACKING_URI, and that the server is running",
-        )
+        reason = " ".join(str(error.orig).split())[:300]
+        hint = "check MLFLOW_TRACKING_URI, and that the server is running"
     except sqlalchemy.exc.SQLAlchemyError:  # the tables are missing, for example; MLflow makes them
         return None
     raise WorkspaceError("the model registry cannot be read", where=shown_uri(uri), got=reason, hint=hint)

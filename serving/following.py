@@ -51,8 +51,8 @@ class WorkspaceSource:
         self.seconds = settings.serving.reload_seconds
         try:
             return load_from_workspace(self.workspace, settings)
-        except WorkspaceError:
-            self._seen = {}
+        except WorkspaceError:  # the registry, probably: its models count as moved at the look that finds it
+            self._seen = {part: pointer for part, pointer in self._seen.items() if part == PROFILES}
             raise
 
     def moved(self) -> Pointers:
