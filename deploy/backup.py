@@ -66,8 +66,11 @@ def copy_registry(workspace: Workspace, target: Path) -> None:
     elif on_database_server(workspace):
         import sqlalchemy
 
-        url = sqlalchemy.make_url(workspace.tracking_uri).set(drivername="postgresql")
-        address = url.set(password=None).render_as_string()
+        url = sqlalchemy.make_url(workspace.tracking_uri)
+        names = {"username": url.username, "host": url.host, "port": url.port, "database": url.database}
+        address = sqlalchemy.URL.create(
+            "postgresql", **names, query=url.query
+        ).render_as_string()  # without the password
         dump = ["pg_dump", "--format=custom", f"--file={target / 'mlflow.dump'}", f"--dbname={address}"]
         run(dump, PGPASSWORD=url.password)
     else:

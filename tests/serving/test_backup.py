@@ -88,10 +88,11 @@ def test_a_backup_replaces_nothing_and_waits_for_no_ingest(shop: Workspace, tmp_
 
 
 def test_stores_on_servers_are_copied_and_restored(
-    shop: Workspace, postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
 
+    shop = Workspace(tmp_path / "shop").create()
     redis_server = start_redis(tmp_path / "redis", "the-password")
     log = open_log(redis_server.url)
     log.append([view(number) for number in range(100)])
