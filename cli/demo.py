@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ from cli.options import JsonOption, WorkspaceOption
 from cli.times import note_missing_timezone, utc_now
 from cli.train import format_number
 from qianmian.errors import GateRefused, NotReady, UsageError
-from qianmian.redaction import redact
 from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def demo(
     steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
     workspace_option = f' --workspace "{workspace}"' if workspace else ""
     next_commands = [f"qianmian {step}{workspace_option}" for step in steps]
-    next_commands.append(f"mlflow ui --backend-store-uri '{redact(located.tracking_uri)}'")
+    store = '"$MLFLOW_TRACKING_URI"' if os.environ.get("MLFLOW_TRACKING_URI") else f"'{located.tracking_uri}'"
+    next_commands.append(f"mlflow ui --backend-store-uri {store}")  # a URL in the environment may hold a password
     total = sum(stage_timer.seconds.values())
     output.say(f"{total:.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):")
     for line in next_commands:

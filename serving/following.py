@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from features.profiles import snapshot as snapshots
 from features.profiles.snapshot import Snapshot
 from models.recommend.scene import SCENES
 from qianmian.config import load_settings
-from qianmian.errors import ArtifactError, QianmianError
+from qianmian.errors import ArtifactError, QianmianError, WorkspaceError
 from qianmian.settings import ServingSettings
 from qianmian.workspace import Workspace
 from serving import model_registry
@@ -18,6 +19,8 @@ from serving.champions import PROFILES, Champion, Champions, load_from_workspace
 from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.stored_errors import fresh
 
+logger = logging.getLogger(__name__)
+
 Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
 
 
@@ -25,9 +28,9 @@ class WorkspaceSource:
     """The champions and profiles of a workspace, which other processes change while this one serves them.
 
     A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
-    example because another process writes it, has not moved. Each part is loaded once when it moves: if that fails, it
-    is tried again when it moves again, a model of the profiles that is missing also when these move. Settings are read
-    by `load` only.
+    example because another process writes it or a database server is away, has not moved. Each part is loaded once
+    when it moves: if that fails, it is tried again when it moves again, a model of the profiles that is missing also
+    when these move, and at the next look if the registry could not be read meanwhile. Settings are read by `load` only.
 
     Attributes
     ----------
@@ -39,17 +42,22 @@ class WorkspaceSource:
         self.workspace = workspace
         self.seconds = ServingSettings().reload_seconds
         self._seen: Pointers = {}
+        self._registry_lost = False
 
     def load(self) -> Champions:
         """Load the champions and the profiles; see `load_from_workspace`."""
         self.moved()  # what moves from now on is loaded again
         settings = load_settings(self.workspace.config_file)
         self.seconds = settings.serving.reload_seconds
-        return load_from_workspace(self.workspace, settings)
+        try:
+            return load_from_workspace(self.workspace, settings)
+        except WorkspaceError:  # the registry, probably: its models count as moved at the look that finds it
+            self._seen = {part: pointer for part, pointer in self._seen.items() if part == PROFILES}
+            raise
 
     def moved(self) -> Pointers:
         """Return what has moved since the last look, the profiles first, because new models may read new features."""
-        now = {**_pointer_of_profiles(self.workspace), **_pointers_of_jobs(self.workspace)}
+        now = {**_pointer_of_profiles(self.workspace), **self._pointers_of_jobs()}
         moved = {part: pointer for part, pointer in now.items() if self._seen.get(part) != pointer}
         self._seen |= now
         return moved
@@ -70,7 +78,11 @@ class WorkspaceSource:
             return champions.with_snapshot(snapshot)
         if part in champions.models and champions.models[part].version == pointer:
             return champions
-        champion = load_version(self.workspace, part, pointer, [])
+        try:
+            champion = load_version(self.workspace, part, pointer, [])
+        except WorkspaceError:
+            self._seen.pop(part, None)
+            raise
         if champions.snapshot is not None:
             _check_fit({part: champion}, champions.snapshot)
         failures = {other: error for other, error in champions.failures.items() if other != part}
@@ -79,10 +91,18 @@ class WorkspaceSource:
             changed.__dict__["kept_lists"] = champions.kept_lists  # as `cached_property` keeps it
         return changed
 
-
-def _pointers_of_jobs(workspace: Workspace) -> Pointers:
-    versions = model_registry.champion_versions(workspace)
-    return {job: versions[job] for job in BUNDLE_KINDS if job in versions}
+    def _pointers_of_jobs(self) -> Pointers:
+        try:
+            versions = model_registry.champion_versions(self.workspace)
+        except WorkspaceError as error:
+            if not self._registry_lost:
+                logger.warning("registry=lost reason=%s", error)
+            self._registry_lost = True
+            return {}
+        if self._registry_lost:
+            logger.info("registry=found")
+        self._registry_lost = False
+        return {job: versions[job] for job in BUNDLE_KINDS if job in versions}
 
 
 def _pointer_of_profiles(workspace: Workspace) -> Pointers:

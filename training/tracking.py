@@ -41,8 +41,9 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
     Raises
     ------
     WorkspaceError
-        If the workspace was copied or moved, and its store cannot be changed.
+        If the workspace was copied or moved, and its store cannot be changed, or its database server does not answer.
     """
+    model_store.check_reachable(workspace)
     import mlflow
 
     uri = workspace.tracking_uri
