@@ -21,19 +21,18 @@ from models.persist import UserArrays, checksum, load_arrays, load_json, save_ar
 from models.recommend import RECOMMENDERS
 from models.user_arrays import without_users
 from qianmian.errors import ArtifactError
+from qianmian.folder_swap import finish_replacement, original, replaced_folder
 from qianmian.workspace import explain_os_errors, write_json
 
 ERASURES = "erasures"  # in the facts of the manifest: how many customers were taken out after the training
-WORK = ".erasing-"  # begins the name of the folder beside a bundle that exists while the bundle is replaced
 STATE = "state.npz"
 
 
 def erase_users(folder: Path, one_ids: Collection[str]) -> int:
     """Take customers out of the bundle in `folder`; returns how many it named. A second run finds none.
 
-    The bundle is written anew beside the old one, whose other files it shares, and takes its place by two renames.
-    Processes that have mapped the old files keep them. A run that was killed is finished by the next one; between the
-    two renames, for as long as one takes, there is no bundle at its place.
+    The bundle is written anew beside the old one, whose other files it shares, and replaces it
+    (`qianmian.folder_swap`). A run that was killed is finished by the next one.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ def erase_users(folder: Path, one_ids: Collection[str]) -> int:
         The bundle is damaged, or of a format that this version does not read.
     """
     with explain_os_errors(folder):
-        finish_interrupted(folder)
+        finish_replacement(folder)
         manifest = verify(folder)
         erased = set(one_ids)
         ids = load_arrays(folder / "ids.npz")
@@ -57,42 +56,24 @@ def erase_users(folder: Path, one_ids: Collection[str]) -> int:
         if not named:
             return 0
         described["facts"][ERASURES] = int(described["facts"].get(ERASURES, 0)) + len(named)
-        work = _work(folder)
-        new, old = work / "new", work / "old"
-        # the other files are never written to again, so both bundles can share them
-        shutil.copytree(folder, new, copy_function=_link)
-        if not kept.all():
-            save_arrays(new / "ids.npz", {**ids, "user_ids": ids["user_ids"][kept]})
-            for state in sorted((new / "model").rglob(STATE)):
-                _rewrite(state, _declared(state.parent, manifest["kind"]), kept)
-        files = {name: checksum(new / name) for name in manifest["files"]}
-        write_json(new / "manifest.json", {**manifest, **described, "files": files})
-        folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(work)
+        with replaced_folder(folder) as new:
+            # the other files are never written to again, so both bundles can share them
+            shutil.copytree(folder, new, copy_function=_link)
+            if not kept.all():
+                save_arrays(new / "ids.npz", {**ids, "user_ids": ids["user_ids"][kept]})
+                for state in sorted((new / "model").rglob(STATE)):
+                    _rewrite(state, _declared(state.parent, manifest["kind"]), kept)
+            files = {name: checksum(new / name) for name in manifest["files"]}
+            write_json(new / "manifest.json", {**manifest, **described, "files": files})
     return len(named)
-
-
-def finish_interrupted(folder: Path) -> None:
-    """Let a bundle whose replacement was interrupted be whole again: the new one once it was complete, else the old."""
-    work = _work(folder)
-    if not folder.exists() and (work / "old").exists():  # killed between the renames, so the new one is complete
-        (work / "new").rename(folder)
-    if work.exists():
-        shutil.rmtree(work)
 
 
 def bundles_in(root: Path) -> list[Path]:
     """The folders of all bundles below a folder, those whose replacement was interrupted included."""
     found = set()
     for path in root.rglob("ids.npz"):
-        work = next((parent for parent in path.parents if parent.name.startswith(WORK)), None)
-        found.add(path.parent if work is None else work.with_name(work.name.removeprefix(WORK)))
+        found.add(original(path) or path.parent)
     return sorted(found)
-
-
-def _work(folder: Path) -> Path:
-    return folder.with_name(f"{WORK}{folder.name}")
 
 
 def _declared(folder: Path, kind: str) -> tuple[UserArrays, ...]:

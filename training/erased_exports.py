@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,31 +11,19 @@ import yaml
 from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.exports import CHAMPIONS, Export, digest_of, read_exports, replace_digests
 from features.erasure.files import SUFFIXES, erase_rows
+from features.erasure.profiles import erase_snapshot
 from models.erasing import bundles_in, erase_users
 from qianmian.errors import QianmianError
 from qianmian.workspace import Workspace
 
-EXPORT_AGAIN = "export again with `qianmian models export`, and delete this copy"
-# takes a customer out of a folder of exported profiles; returns the number of rows
-SnapshotEraser = Callable[[Path, ErasedCustomer], int]
 
-
-def erase_exports(
-    workspace: Workspace, customer: ErasedCustomer, erase_snapshot: SnapshotEraser | None = None
-) -> Erased:
+def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Take a customer out of every file in the index of written files (`features.erasure.exports`).
 
     A file or folder of rows loses the customer's rows and otherwise stays as it is; so do the bundles of exported
     champions, in a folder and in BentoML's model store. A file that was changed, moved or deleted since it was written
     is not touched. It is named in `not_reached`, and so is a built Bento with champions of this workspace, which has a
     copy of its own.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    customer : ErasedCustomer
-    erase_snapshot : callable, optional
-        Takes the customer out of the profiles of exported champions; without it they are named as not reached.
     """
     removed = 0
     not_reached: list[str] = []
@@ -47,9 +35,7 @@ def erase_exports(
                 not_reached.append(f"{path}: {problem}")
                 continue
             if export.kind == CHAMPIONS:
-                removed += _erase_champions(path, customer, erase_snapshot)
-                if erase_snapshot is None and (path / "snapshot").exists():
-                    not_reached.append(f"{path / 'snapshot'}: exported profiles; {EXPORT_AGAIN}")
+                removed += _erase_champions(path, customer)
             else:
                 removed += sum(erase_rows(file, customer) for file in _files(path))
                 digests[export.path] = digest_of(path)
@@ -78,9 +64,9 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES)
 
 
-def _erase_champions(folder: Path, customer: ErasedCustomer, erase_snapshot: SnapshotEraser | None) -> int:
+def _erase_champions(folder: Path, customer: ErasedCustomer) -> int:
     removed = sum(erase_users(bundle, customer.one_ids) for bundle in bundles_in(folder))
-    if erase_snapshot is not None and (folder / "snapshot").exists():
+    if (folder / "snapshot").exists():
         removed += erase_snapshot(folder / "snapshot", customer)
     return removed
 

@@ -20,7 +20,7 @@ from typing import Any
 from features.data.lake import Lake
 from features.data.locking import exclusive_writer, workspace_lock
 from features.data.pii_key import load_key, save_key_fingerprint
-from features.erasure.customer import ErasedCustomer, Eraser
+from features.erasure.customer import Erased, ErasedCustomer, Eraser
 from features.erasure.matching import is_distinctive
 from features.erasure.profiles import erase_model_tags, erase_profiles
 from features.erasure.resolving import find_erased
@@ -33,6 +33,8 @@ from qianmian.errors import UsageError
 from qianmian.registry import Registry
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
+from training.erased_exports import erase_exports
+from training.erased_models import erase_models
 from training.receipts import fingerprint, sign
 
 Progress = Callable[[str], None]
@@ -48,7 +50,7 @@ SHORT_IDS = (
 )
 
 
-def erase_leftovers(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_leftovers(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Remove the temporary files of processes that were killed; none runs, because the locks are held."""
     found = [*workspace.root.rglob(".*.tmp"), *workspace.root.glob(".spill-*")]
     for path in found:
@@ -56,7 +58,7 @@ def erase_leftovers(workspace: Workspace, customer: ErasedCustomer) -> int:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return len(found)
+    return Erased(len(found))
 
 
 # in this order: what others are made from comes first
@@ -68,6 +70,8 @@ PLACES: Registry[Eraser] = Registry(
         "quarantine": erase_quarantine,
         "profiles": erase_profiles,
         "model_tags": erase_model_tags,
+        "models": erase_models,
+        "exports": erase_exports,  # before `files`, which would change files that are known by their digest
         "files": erase_other_files,
         "leftovers": erase_leftovers,
     },
@@ -220,20 +224,25 @@ def _finish(workspace: Workspace, pending: _Pending, now: datetime, progress: Pr
     key = load_key(workspace)
     save_key_fingerprint(workspace, key)  # from now on no other key is accepted: it would recognise nobody
     add_tombstones(workspace, key, customer.users)
+    not_reached: list[str] = []
     for name, eraser in PLACES.items():
         progress(f"erasing from {name.replace('_', ' ')}")
-        pending.removed[name] = pending.removed.get(name, 0) + eraser(workspace, customer)
+        erased = eraser(workspace, customer)
+        pending.removed[name] = pending.removed.get(name, 0) + erased.removed
+        not_reached += erased.not_reached
         pending.save(workspace)
     progress("checking what is left")
     left = scan_workspace(workspace, customer, frozenset(pending_erasures(workspace)))
-    receipt = _write_receipt(workspace, pending, now, left)
+    receipt = _write_receipt(workspace, pending, now, left, not_reached)
     if not left:
         pending.file(workspace).unlink()
     write_json(workspace.root / "erasures" / "last.json", {"erasure_id": pending.erasure_id})
     return receipt
 
 
-def _write_receipt(workspace: Workspace, pending: _Pending, now: datetime, left: list[Trace]) -> Receipt:
+def _write_receipt(
+    workspace: Workspace, pending: _Pending, now: datetime, left: list[Trace], not_reached: list[str]
+) -> Receipt:
     key, customer = load_key(workspace), pending.customer
     short = not all(is_distinctive(user_id) for _, user_id in customer.users)
     facts = {
@@ -244,7 +253,7 @@ def _write_receipt(workspace: Workspace, pending: _Pending, now: datetime, left:
         "tombstones": sorted(tombstone(key, *user) for user in customer.users),
         "removed": pending.removed,
         "left": [trace._asdict() for trace in left],
-        "not_reached": [*UNREACHED, *((SHORT_IDS,) if short else ())],
+        "not_reached": [*not_reached, *UNREACHED, *((SHORT_IDS,) if short else ())],
         "lake_before": pending.digest_before,
         "lake_after": Lake(workspace).digest,
         "version": __version__,

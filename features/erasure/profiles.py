@@ -14,18 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.erasure.customer import ErasedCustomer
+from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.matching import CODES, REPLACEMENT, pattern, words
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, UNFINISHED, current_snapshot_name
 from features.profiles.tags.published import FOLDER as MODEL_TAGS
 from qianmian.errors import ArtifactError
+from qianmian.folder_swap import finish_replacement, replaced_folder
 from qianmian.workspace import Workspace, atomic_path, write_json
 
 Mask = NDArray[np.bool_]
 STATE_ROWS = 1_048_576  # rows that are read at a time; a state has wide columns and few of them
 
 
-def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Publish the current profiles without the customer, under a new name, and remove all others that have them.
 
     The other customers keep their values, ranks and percentiles included; the next build computes them again. A text of
@@ -49,10 +50,21 @@ def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> int:
             write_json(workspace.online / "current.json", {"snapshot": name})
         removed += max(len(erased_ids), 1)
         shutil.rmtree(folder)
-    return removed
+    return Erased(removed)
 
 
-def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_snapshot(folder: Path, customer: ErasedCustomer) -> int:
+    """Rewrite an exported snapshot without the customer, at its place; returns how many customers it had of them."""
+    finish_replacement(folder)
+    erased_ids, found = _one_ids_in(folder, customer), pattern(words(customer))
+    if not erased_ids and not _is_mentioned(folder, found):
+        return 0
+    with replaced_folder(folder) as new:
+        _copy(folder, new, pa.array(erased_ids, pa.string()), found)
+    return max(len(erased_ids), 1)
+
+
+def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Remove the values of the customer from the tags that models have published."""
     removed, erased_ids = 0, pa.array(customer.one_ids, pa.string())
     for file in sorted((workspace.online / MODEL_TAGS).glob("*.parquet")):
@@ -61,7 +73,7 @@ def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> int:
             with atomic_path(file) as temporary:
                 _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], erased_ids), None)
             removed += int(found)
-    return removed
+    return Erased(removed)
 
 
 def _one_ids_in(folder: Path, customer: ErasedCustomer) -> list[str]:

@@ -14,7 +14,7 @@ from features.data.lake import Lake, literal, quote
 from features.data.pii_key import load_key
 from features.data.privacy import PersonalDataHasher
 from features.data.tables import LAKE_TABLES
-from features.erasure.customer import ErasedCustomer
+from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.matching import (
     CODES,
     REPLACEMENT,
@@ -34,7 +34,7 @@ FILE_KINDS = (".parquet", ".csv")
 OWN_FOLDERS = ("lake", "quarantine", "online", "identity", "mlartifacts", "erasures", "secrets")
 
 
-def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Rewrite the tables that hold rows of the customer, all in one commit; the former files are removed.
 
     A mention in a text of somebody else, such as a page or `properties`, is replaced.
@@ -54,29 +54,31 @@ def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> int:
         if queries:
             lake.commit(connection, queries)
     lake.sweep()
-    return removed
+    return Erased(removed)
 
 
-def erase_identity(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_identity(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Rewrite the files of the merge ledger, and the links and reviews of record linkage."""
     folder, ledger = links_path(workspace).parent, Ledger(workspace)
     others = {file for file in _files([folder]) if file.parent != ledger.folder}
     # a decision about two others stays, whatever reason a person gave for it
-    return _erase_files(workspace, customer, ledger.files(), edits=True) + _erase_files(workspace, customer, others)
+    return Erased(
+        _erase_files(workspace, customer, ledger.files(), edits=True) + _erase_files(workspace, customer, others)
+    )
 
 
-def erase_other_files(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_other_files(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Rewrite all other Parquet and CSV files of the workspace, such as exported profiles, scores and reviews."""
     folders = [folder for folder in workspace.root.iterdir() if folder.is_dir() and folder.name not in OWN_FOLDERS]
     loose = {file for file in workspace.root.iterdir() if file.suffix in FILE_KINDS and file.is_file()}
-    return _erase_files(workspace, customer, {*loose, *_files(folders)})
+    return Erased(_erase_files(workspace, customer, {*loose, *_files(folders)}))
 
 
-def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Remove all rejected rows that name the customer, in any of their values."""
     removed = 0
     if not workspace.quarantine.exists():
-        return 0
+        return Erased(0)
     with erasing_connection(workspace, customer) as connection:
         personal = PersonalDataHasher(load_key(workspace), ())
         personal.set_key_variables(connection)
@@ -100,7 +102,7 @@ def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> int:
             if before != after:
                 removed += before - after
                 _replace_rejected(connection, file, kept, after)
-    return removed
+    return Erased(removed)
 
 
 def _replace_rejected(connection: duckdb.DuckDBPyConnection, file: Path, kept: str, rows: int) -> None:
