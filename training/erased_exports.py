@@ -65,10 +65,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _erase_champions(folder: Path, customer: ErasedCustomer) -> int:
-    removed = sum(erase_users(bundle, customer.one_ids) for bundle in bundles_in(folder))
-    if (folder / "snapshot").exists():
-        removed += erase_snapshot(folder / "snapshot", customer)
-    return removed
+    bundles = sum(erase_users(bundle, customer.one_ids) for bundle in bundles_in(folder))
+    return bundles + erase_snapshot(folder / "snapshot", customer)
 
 
 def _bentos(model: Path) -> Iterator[str]:

@@ -56,6 +56,8 @@ def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> Erased:
 def erase_snapshot(folder: Path, customer: ErasedCustomer) -> int:
     """Rewrite an exported snapshot without the customer, at its place; returns how many customers it had of them."""
     finish_replacement(folder)
+    if not folder.exists():
+        return 0
     erased_ids, found = _one_ids_in(folder, customer), pattern(words(customer))
     if not erased_ids and not _is_mentioned(folder, found):
         return 0
