@@ -68,9 +68,7 @@ def copy_registry(workspace: Workspace, target: Path) -> None:
 
         url = sqlalchemy.make_url(workspace.tracking_uri)
         names = {"username": url.username, "host": url.host, "port": url.port, "database": url.database}
-        address = sqlalchemy.URL.create(
-            "postgresql", **names, query=url.query
-        ).render_as_string()  # without the password
+        address = sqlalchemy.URL.create("postgresql", **names, query=url.query).render_as_string()  # no password
         dump = ["pg_dump", "--format=custom", f"--file={target / 'mlflow.dump'}", f"--dbname={address}"]
         run(dump, PGPASSWORD=url.password)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -163,7 +164,7 @@ def same_answers(one: Replica, other: Replica, path: str, body: Any) -> bool:
 
 
 class Balancer:
-    """Takes the replicas in turn, and the next one if a connection fails, as a load balancer does."""
+    """Takes the replicas in turn, and the next one if a connection fails or one is not ready, as nginx.conf says."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self._replicas, self._turns = replicas, itertools.count()
@@ -173,10 +174,11 @@ class Balancer:
         """Status and body of a request."""
         turn = next(self._turns)
         for number in range(1, len(self._replicas)):
-            try:
-                return self._replicas[(turn + number) % len(self._replicas)].answer(path, body)
-            except (OSError, http.client.HTTPException):
-                self.repeated += 1
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                status, answer = self._replicas[(turn + number) % len(self._replicas)].answer(path, body)
+                if status != 503:
+                    return status, answer
+            self.repeated += 1
         return self._replicas[turn % len(self._replicas)].answer(path, body)
 
 

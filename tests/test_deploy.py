@@ -197,7 +197,7 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         backend = self
-        self.ended = False
+        self.ended, self.status = False, 200
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -209,7 +209,7 @@ class Backend:
                     return
                 headers = dict(self.headers)
                 body = json.dumps({"server": name, "path": self.path, "headers": headers}).encode()
-                self.send_response(200)
+                self.send_response(backend.status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -303,6 +303,9 @@ def test_nginx_ends_tls_and_passes_by_a_server_that_is_gone(tmp_path: Path) -> N
         assert (headers["Authorization"], headers["X-Forwarded-Proto"]) == ("Bearer key", "https")
         assert [post(path)[0] for path in ("/metrics", "/readyz", "/docs.json", "/")] == [404] * 4
         assert post("/v1/events", b"x" * 1_100_000)[0] == 413
+        backends[0].status = 503  # it has no models yet, or its event log is away
+        assert {post("/v1/churn")[0] for _ in range(50)} == {200}
+        assert {post("/v1/events")[0] for _ in range(8)} == {200, 503}
         backends[0].stop()
         answers = [post("/v1/events") for _ in range(50)]
         assert {status for status, _ in answers} == {200}
