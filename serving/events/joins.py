@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from features.event_log.base import AcceptedEvent, LoggedEvent
-from features.event_log.rows import decode
-from qianmian.schema import ANONYMOUS_ID, LOGINS
+from features.event_log.base import LoggedEvent
+from features.event_log.rows import visitor_of
 
 User = tuple[str, str]  # source, source_user_id
 NONE: tuple[User, ...] = ()
-IN_BODY = b'"anonymous_id":'  # a cheap test, which no text of a row passes: its quotes are escaped
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # an event that another version has written
 
 
 class Joins:
@@ -41,7 +38,7 @@ class Joins:
         """Add the logins among some events; returns the visitors that this changes."""
         changed = []
         for seq, event in events:
-            if IN_BODY not in event.body or (visitor := _visitor(event)) is None:
+            if (visitor := visitor_of(event)) is None:
                 continue
             user, before = (event.source, event.source_user_id), self._logins.get(visitor, {})
             self._logins[visitor] = {**before, user: seq}
@@ -75,17 +72,3 @@ class Joins:
         self._logins.clear()
         self._visitors_of.clear()
         return visitors
-
-
-def _visitor(event: AcceptedEvent) -> User | None:
-    """The visitor that a login names; None if the event is none, or names the user id itself."""
-    try:
-        row = decode(event)
-        if row.table != "events" or row.values["event_type"] not in LOGINS:
-            return None
-        anonymous_id = row.values.get(ANONYMOUS_ID)
-    except UNREADABLE:
-        return None
-    if not isinstance(anonymous_id, str) or anonymous_id in ("", event.source_user_id):
-        return None
-    return event.source, anonymous_id
