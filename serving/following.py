@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,16 +19,19 @@ from serving.champions import PROFILES, Champion, Champions, load_from_workspace
 from serving.profile_models import PROFILE_JOBS, refuse_other_timezones, warn_of_retired_features
 from serving.stored_errors import fresh
 
-Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
+LAST_ERASURE = "erasures/last.json"
+AFTER = " after erasure "
+# job → version of its champion, `PROFILES` → folder of the published profiles; then after which erasure, if any
+Pointers = dict[str, str]
 
 
 class WorkspaceSource:
     """The champions and profiles of a workspace, which other processes change while this one serves them.
 
-    A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
-    example because another process writes it, has not moved. Each part is loaded once when it moves: if that fails, it
-    is tried again when it moves again, a model of the profiles that is missing also when these move. Settings are read
-    by `load` only.
+    A look reads the aliases of the registry, ``online/current.json`` and ``erasures/last.json``, and no model. What
+    cannot be read now, for example because another process writes it, has not moved. Each part is loaded once when it
+    moves: if that fails, it is tried again when it moves again, a model of the profiles that is missing also when these
+    move. An erasure changes files of all parts and no version: it moves them all. Settings are read by `load` only.
 
     Attributes
     ----------
@@ -39,17 +43,21 @@ class WorkspaceSource:
         self.workspace = workspace
         self.seconds = ServingSettings().reload_seconds
         self._seen: Pointers = {}
+        self._loaded_after: dict[str, str] = {}  # part → the erasure that its files knew when it was loaded
 
     def load(self) -> Champions:
         """Load the champions and the profiles; see `load_from_workspace`."""
-        self.moved()  # what moves from now on is loaded again
+        moved = self.moved()  # what moves from now on is loaded again
+        self._loaded_after = {part: pointer.partition(AFTER)[2] for part, pointer in moved.items()}
         settings = load_settings(self.workspace.config_file)
         self.seconds = settings.serving.reload_seconds
         return load_from_workspace(self.workspace, settings)
 
     def moved(self) -> Pointers:
         """Return what has moved since the last look, the profiles first, because new models may read new features."""
-        now = {**_pointer_of_profiles(self.workspace), **_pointers_of_jobs(self.workspace)}
+        found = {**_pointer_of_profiles(self.workspace), **_pointers_of_jobs(self.workspace)}
+        erasure = _last_erasure(self.workspace)
+        now = {part: f"{pointer}{AFTER}{erasure}" if erasure else pointer for part, pointer in found.items()}
         moved = {part: pointer for part, pointer in now.items() if self._seen.get(part) != pointer}
         self._seen |= now
         return moved
@@ -68,9 +76,12 @@ class WorkspaceSource:
             for job in champions.failures.keys() & PROFILE_JOBS:
                 self._seen.pop(job, None)  # its model may fit these profiles: the next look finds it moved
             return champions.with_snapshot(snapshot)
-        if part in champions.models and champions.models[part].version == pointer:
+        version, _, erasure = pointer.partition(AFTER)
+        is_served = part in champions.models and champions.models[part].version == version
+        if is_served and self._loaded_after.get(part, "") == erasure:
             return champions
-        champion = load_version(self.workspace, part, pointer, [])
+        champion = load_version(self.workspace, part, version, [])
+        self._loaded_after[part] = erasure
         if champions.snapshot is not None:
             _check_fit({part: champion}, champions.snapshot)
         failures = {other: error for other, error in champions.failures.items() if other != part}
@@ -78,6 +89,14 @@ class WorkspaceSource:
         if all(scene.job != part for scene in SCENES.values()):
             changed.__dict__["kept_lists"] = champions.kept_lists  # as `cached_property` keeps it
         return changed
+
+
+def _last_erasure(workspace: Workspace) -> str:
+    """The last erasure that has ended; empty if there is none, or it cannot be read."""
+    try:
+        return str(json.loads((workspace.root / LAST_ERASURE).read_text(encoding="utf-8"))["erasure_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _pointers_of_jobs(workspace: Workspace) -> Pointers:

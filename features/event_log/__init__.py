@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from features.event_log.base import AcceptedEvent, EventLog, LoggedEvent, Stored
-from features.event_log.erasing import Hasher
+from features.event_log.erased_users import Hasher
 from features.event_log.tail import Tail
 from qianmian.errors import UsageError
 from qianmian.registry import Registry

@@ -1,65 +1,37 @@
-"""Erased users of an event log: which users an event names, and the tombstones by which a store recognises them."""
+"""Taking a customer out of the event log of a workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from contextlib import closing
 
-from features.erasure.customer import User
-from features.event_log.base import AcceptedEvent, LoggedEvent
-from features.event_log.rows import visitor_of
-from qianmian.errors import StorageError
+from features.erasure.customer import ErasedCustomer
+from features.erasure.hasher import TombstoneHasher
+from features.event_log import open_log
+from features.event_log.location import locate
+from features.event_log.rows import NO_CUSTOMER
+from qianmian.config import load_settings
+from qianmian.workspace import Workspace
 
-Hasher: TypeAlias = Callable[[str, str], str]  # source and user id → tombstone
 
+def erase_events(workspace: Workspace, customer: ErasedCustomer) -> int:
+    """Remove the events of a customer from the log of the workspace, and let the log refuse those that come later.
 
-def users_of(event: AcceptedEvent) -> tuple[User, ...]:
-    """The users that an event names: its own, and of a login the visitor.
+    A log that is not there yet is made, because a server that starts later has to know.
 
-    Examples
-    --------
-    >>> users_of(AcceptedEvent("shop", "e1", "u1", 0, b"{}"))
-    (('shop', 'u1'),)
+    Returns
+    -------
+    int
+        How many events were removed.
+
+    Raises
+    ------
+    StorageError
+        The log cannot be opened or written, or somebody reads it all the time. The erasure may be run again.
     """
-    user, visitor = (event.source, event.source_user_id), visitor_of(event)
-    return (user,) if visitor is None else (user, visitor)
-
-
-def naming(events: Iterable[LoggedEvent], users: Iterable[User]) -> list[LoggedEvent]:
-    """Those of some events that name any of some users."""
-    named = frozenset(users)
-    return [logged for logged in events if not named.isdisjoint(users_of(logged.event))]
-
-
-class Tombstones:
-    """The tombstones of the users that events name; each user is hashed once.
-
-    Parameters
-    ----------
-    hasher : Hasher, optional
-        Without one, asking for a tombstone is an error: an event of an erased user would not be recognised.
-    """
-
-    def __init__(self, hasher: Hasher | None) -> None:
-        self._hasher = hasher
-        self._known: dict[User, str] = {}
-
-    def of(self, event: AcceptedEvent) -> list[str]:
-        """The tombstones of the users that an event names.
-
-        Raises
-        ------
-        StorageError
-            There is no hasher.
-        """
-        if self._hasher is None:
-            raise StorageError(
-                "users were erased from the event log, and it was opened without the key that recognises them",
-                hint="open it with the key of personal data of the workspace",
-            )
-        found = []
-        for user in users_of(event):
-            if user not in self._known:
-                self._known[user] = self._hasher(*user)
-            found.append(self._known[user])
-        return found
+    location = locate(workspace, load_settings(workspace.config_file).serving)
+    assert location is not None, "a workspace has a default"
+    if "://" not in location:
+        workspace.online.mkdir(exist_ok=True)
+    hasher, users = TombstoneHasher(workspace), [user for user in customer.users if user[1] != NO_CUSTOMER]
+    with closing(open_log(location, hasher)) as log:
+        return log.erase(users, [hasher(*user) for user in users])

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from features.event_log.base import AcceptedEvent, EventLog, Stored
-from features.event_log.erasing import Hasher, Tombstones
+from features.event_log.erased_users import Hasher, Tombstones
 from features.event_log.identity import IdentifiedEvent, identify
 from qianmian.errors import Overloaded, QianmianError, StorageError
 

@@ -33,7 +33,7 @@ from features.event_log.base import (
     Stored,
     TailPage,
 )
-from features.event_log.erasing import Hasher, naming
+from features.event_log.erased_users import Hasher, naming
 from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent, identify
 from features.event_log.tail import Tail

@@ -19,7 +19,7 @@ from features.event_log.base import (
     Stored,
     TailPage,
 )
-from features.event_log.erasing import Hasher
+from features.event_log.erased_users import Hasher
 from features.event_log.file_changes import FileChanges
 from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent
@@ -268,7 +268,7 @@ class SqliteLog(GroupCommitLog):
         deadline = time.monotonic() + MOST_READERS_SECONDS
         while True:
             with writing(self.path, self._timeout_s):
-                (busy, _, _) = connection.execute("PRAGMA walcheckpoint(TRUNCATE)").fetchone()
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if not busy:
                 return
             if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from typing import Any
 
 from features.erasure.customer import User
 from features.event_log.base import ERASED_FORMAT, AcceptedEvent, LoggedEvent, Stored
-from features.event_log.erasing import naming
+from features.event_log.erased_users import naming
 from features.event_log.identity import IdentifiedEvent
 from features.event_log.rows import VISITOR_IN_BODY
 from features.event_log.sqlite_file import ERASED_SCHEMA, pragma, read_header

@@ -82,6 +82,11 @@ class LiveConsents:
             elif len(left) < len(told):
                 self._told[user] = left
 
+    def forget_users(self, users: Iterable[User]) -> None:
+        """Forget the events of some user ids."""
+        for user in users:
+            self._told.pop(user, None)
+
     def clear(self) -> None:
         """Forget all."""
         self._told.clear()

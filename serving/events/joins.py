@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from features.event_log.base import LoggedEvent
 from features.event_log.rows import visitor_of
@@ -49,9 +49,16 @@ class Joins:
 
     def forget(self, first_seq: int) -> list[User]:
         """Forget the logins with a lower number; returns the visitors that this changes."""
+        return self._keep(lambda _visitor, _user, seq: seq >= first_seq)
+
+    def forget_users(self, users: Collection[User]) -> list[User]:
+        """Forget the logins of some users, and those from their ids; returns the visitors that this changes."""
+        return self._keep(lambda visitor, user, _seq: visitor not in users and user not in users)
+
+    def _keep(self, is_kept: Callable[[User, User, int], bool]) -> list[User]:
         changed = []
         for visitor, logins in list(self._logins.items()):
-            left = {user: seq for user, seq in logins.items() if seq >= first_seq}
+            left = {user: seq for user, seq in logins.items() if is_kept(visitor, user, seq)}
             if len(left) == len(logins):
                 continue
             changed.append(visitor)

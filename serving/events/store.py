@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+from features.erasure.hasher import TombstoneHasher
+from features.erasure.tombstones import read_tombstones
 from features.event_log import EventLog, open_log
 from features.event_log.location import ENVIRONMENT_VARIABLE, locate
 from qianmian.errors import NotReady, QianmianError, StorageError
@@ -30,6 +32,11 @@ class OnlineStore:
         Where the log is by default; a Bento has none.
     load_settings : callable
         Returns the settings, which are read once.
+
+    Attributes
+    ----------
+    hasher : TombstoneHasher
+        Makes the tombstones by which erased users are recognised.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class OnlineStore:
         self._log: EventLog | None = None
         self._error: QianmianError | None = None
         self._failed_at = 0.0
+        self.hasher = TombstoneHasher(workspace)
 
     @cached_property
     def settings(self) -> ServingSettings:
@@ -52,6 +60,10 @@ class OnlineStore:
     def exists(self) -> bool:
         """Whether this server has an event log, which may not be open yet."""
         return locate(self._workspace, self.settings) is not None
+
+    def tombstones(self) -> frozenset[str]:
+        """The tombstones of the workspace, which it has beside those in the log."""
+        return read_tombstones(self._workspace) if self._workspace is not None else frozenset()
 
     async def opened(self) -> EventLog:
         """Return the log, as `open` does, without blocking the event loop."""
@@ -89,7 +101,7 @@ class OnlineStore:
         if "://" not in location and self._workspace is not None:
             self._workspace.require().online.mkdir(exist_ok=True)
         try:
-            log = open_log(location)
+            log = open_log(location, self.hasher)
         except QianmianError as error:
             if error.http_status >= 500:
                 raise

@@ -17,12 +17,14 @@ if __name__ == "__main__":
         for n in count():
             events = [AcceptedEvent("shop", f"{name}-{n}-{who}", who, n, b"{}") for who in (user, "stays")]
             status = log.append(events)[0].status
-            print(status, flush=True)
+            sys.stdout.write(status + "\n")
+            sys.stdout.flush()
             left -= status == "erased"
             if not left:
                 break
     else:
-        print("begun", flush=True)
+        sys.stdout.write("begun\n")
+        sys.stdout.flush()
         for _ in range(1 if work == "erase" else 1_000):
             log.erase([("shop", user)], [hasher("shop", user)])
     log.close()
