@@ -81,7 +81,8 @@ def _handler(
         try:
             if endpoint.accept is not None:
                 body = await read_body(request, models.serving_settings.max_body_bytes)
-                return Response(await accept_json(models, endpoint, body), media_type=JSON)
+                status, answer = await accept_answer(models, endpoint, body)
+                return Response(answer, status, media_type=JSON)
             champions = models.get()
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
@@ -102,8 +103,8 @@ def _handler(
     return handle
 
 
-async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: bytes) -> bytes:
-    """Return the response of an endpoint that stores events, as JSON.
+async def accept_answer(models: ChampionsProvider, endpoint: Endpoint[Any], body: bytes) -> tuple[int, bytes]:
+    """Return the status of an endpoint that changes what is stored, and its response as JSON.
 
     Raises
     ------
@@ -114,7 +115,8 @@ async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: 
     request = parse_request(endpoint.request, body)
     try:
         async with asyncio.timeout(ACCEPT_SECONDS):
-            return orjson.dumps(await endpoint.accept(models, request, utc_now()))
+            answer = await endpoint.accept(models, request, utc_now())
+            return endpoint.status_of(answer), orjson.dumps(answer)
     except TimeoutError as error:
         raise StorageError(
             f"the events were not stored within {ACCEPT_SECONDS:g} s",

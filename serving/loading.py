@@ -19,6 +19,7 @@ from qianmian.errors import NotReady, QianmianError
 from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.checks import check_answers
+from serving.erasures import Erasures
 from serving.events.live import LiveEvents
 from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
@@ -61,6 +62,7 @@ class BackgroundLoader:
         store: OnlineStore | None = None,
     ) -> None:
         self.store = store if store is not None else OnlineStore()
+        self.erasures = Erasures(self.store.workspace, self.store.hasher)
         self._load, self._loaded, self._source = load, loaded, source
         self._live: LiveEvents | None = None
         self._ended = threading.Event()

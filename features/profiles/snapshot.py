@@ -150,6 +150,11 @@ class Snapshot:
         """The source of all user ids, None if there are several or none."""
         return self._user_ids.only_source
 
+    @property
+    def sources(self) -> list[str]:
+        """The sources of the user ids."""
+        return sorted(pc.unique(self.customers["source"]).to_pylist())
+
     def resolve(
         self, user_id: str, user_source: str | None = None, is_erased: Callable[[str, str], bool] | None = None
     ) -> str | None:

@@ -13,6 +13,7 @@ from features.event_log import EventLog
 from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.costs import LIMIT_MS
+from serving.erasures import Erasures
 from serving.requests import R
 from serving.responses import Response, ResponseBody
 
@@ -20,7 +21,7 @@ Scope: TypeAlias = Literal["read", "events", "admin"]
 
 
 class Accepting(Protocol):
-    """What an endpoint that stores events needs of the server, which may have no models."""
+    """What an endpoint that stores or erases needs of the server, which may have no models."""
 
     @property
     def serving_settings(self) -> ServingSettings:
@@ -33,6 +34,11 @@ class Accepting(Protocol):
 
     def get(self) -> Champions:
         """Return the champions, or raise the error that explains why there are none."""
+        ...
+
+    @property
+    def erasures(self) -> Erasures:
+        """What takes customers out of the workspace."""
         ...
 
 
@@ -67,15 +73,17 @@ class Endpoint(Generic[R]):
         (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
         else None. It says what `handle` would.
     accept : callable, optional
-        (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it stores
-        events: it is called in place of `handle`, and without champions too.
+        (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it changes
+        what is stored: it is called in place of `handle`, and without champions too.
+    status_of : callable
+        response body of `accept` → HTTP status; default: 200.
     is_heavy : callable, optional
         (champions, request) → whether the answer takes so long, for this customer, that it leaves the event loop
         whatever the estimate says; default: never.
     scope : Scope
         What an API key must allow for this route: `read` answers, send `events`, or `admin`.
     errors : mapping of int to str
-        Statuses that only this route returns, or for another reason, and what they mean.
+        Statuses that only this route returns, or for another reason, and what they mean; one below 400 is a response.
     """
 
     route: str
@@ -90,6 +98,7 @@ class Endpoint(Generic[R]):
     is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
     ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
     accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
+    status_of: Callable[[ResponseBody], int] = lambda _body: 200
     is_heavy: Callable[[Champions, R], bool] | None = None
     scope: Scope = "read"
     errors: Mapping[int, str] = field(default_factory=dict)

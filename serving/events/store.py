@@ -44,7 +44,7 @@ class OnlineStore:
         workspace: Workspace | None = None,
         load_settings: Callable[[], ServingSettings] = ServingSettings,
     ) -> None:
-        self._workspace, self._load_settings = workspace, load_settings
+        self.workspace, self._load_settings = workspace, load_settings
         self._lock = threading.Lock()
         self._log: EventLog | None = None
         self._error: QianmianError | None = None
@@ -59,11 +59,11 @@ class OnlineStore:
     @property
     def exists(self) -> bool:
         """Whether this server has an event log, which may not be open yet."""
-        return locate(self._workspace, self.settings) is not None
+        return locate(self.workspace, self.settings) is not None
 
     def tombstones(self) -> frozenset[str]:
         """The tombstones of the workspace, which it has beside those in the log."""
-        return read_tombstones(self._workspace) if self._workspace is not None else frozenset()
+        return read_tombstones(self.workspace) if self.workspace is not None else frozenset()
 
     async def opened(self) -> EventLog:
         """Return the log, as `open` does, without blocking the event loop."""
@@ -92,14 +92,14 @@ class OnlineStore:
             return self._log
 
     def _open(self) -> EventLog:
-        location = locate(self._workspace, self.settings)
+        location = locate(self.workspace, self.settings)
         if location is None:
             raise NotReady(
                 "this server has no event log",
                 hint=f"start it with the path of a file or a redis:// URL in {ENVIRONMENT_VARIABLE}",
             )
-        if "://" not in location and self._workspace is not None:
-            self._workspace.require().online.mkdir(exist_ok=True)
+        if "://" not in location and self.workspace is not None:
+            self.workspace.require().online.mkdir(exist_ok=True)
         try:
             log = open_log(location, self.hasher)
         except QianmianError as error:

@@ -20,8 +20,8 @@ from features.erasure.customer import ErasedCustomer
 from features.erasure.hasher import TombstoneHasher
 from features.erasure.tombstones import tombstone
 from features.event_log import Tail, open_log
-from features.event_log.erasing import erase_events
 from features.event_log.base import Compacted, Stored
+from features.event_log.erasing import erase_events
 from features.event_log.redis_log import COPY, PREFIX, RedisLog
 from features.event_log.rows import EventRow, encode
 from features.event_log.sqlite import SqliteLog
