@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from features.data.pii_key import PiiKey
+from features.data.pii_key import PiiKey, load_key
 from features.erasure.customer import ErasedCustomer
 from features.erasure.hasher import TombstoneHasher
 from features.erasure.tombstones import add_tombstones, tombstone
@@ -98,15 +98,14 @@ def test_an_erased_customer_is_an_unknown_one_at_once(champions, buyers, sources
     gone_users, visitor = users_of(champions, gone), (sources[gone], "visit-1")
     moment = {"ts": AS_OF + timedelta(hours=1), "source": sources[gone]}
     rows = [
-        {**moment, "event_type": "view", "item_id": str(items[0]), "source_user_id": gone},
-        {**moment, "event_type": "view", "item_id": str(items[1]), "source_user_id": "visit-1"},
+        {**moment, "event_type": "purchase", "item_id": str(items[0]), "source_user_id": gone},
+        {**moment, "event_type": "purchase", "item_id": str(items[1]), "source_user_id": "visit-1"},
         {**moment, "event_type": "login", "anonymous_id": "visit-1", "source_user_id": gone},
         {**moment, "event_type": "consent", "channel": "sms", "granted": True, "source_user_id": gone},
-        {**moment, "event_type": "view", "item_id": str(items[0]), "source_user_id": buyers[1]},
+        {**moment, "event_type": "purchase", "item_id": str(items[0]), "source_user_id": buyers[1]},
     ]
     log.append([encode(make_row(f"e{n}", row)) for n, row in enumerate(rows)])
-    until(lambda: len(events._last) == 3)
-    assert call("/recommendations", {"user_id": gone})["recent_events"] == 2
+    until(lambda: call("/recommendations", {"user_id": gone}).get("recent_events") == 2)
     assert call("/profile", {"user_id": gone})["known"]
     assert call("/profile", {"user_id": "visit-1"})["known"]
     unknown = answers(call, "nobody we know", items[0], buyers[:SEED])
@@ -114,7 +113,8 @@ def test_an_erased_customer_is_an_unknown_one_at_once(champions, buyers, sources
     assert unknown != answers(call, gone, items[0], buyers[:SEED])
 
     log.erase([*gone_users, visitor], hashes(*gone_users, visitor))
-    until(lambda: len(events._last) == 1)
+    until(lambda: len(events._last) == 1 and not events._read)
+    unknown = answers(call, "nobody we know", items[0], buyers[:SEED])  # without the customer in the audience
     assert answers(call, gone, items[0], buyers[:SEED]) == unknown
     assert answers(call, "visit-1", items[0], buyers[:SEED]) == unknown
     assert gone not in audience()
@@ -227,8 +227,9 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
     location, folder = store
     gone, item = buyers[0], champions.models["recommend"].catalogue.item_ids[0]
     customer = ErasedCustomer(tuple(users_of(champions, gone)), ())
+    monkeypatch.delenv("QIANMIAN_PII_KEY")  # the shop has a key of its own
     monkeypatch.setenv("QIANMIAN_ONLINE_STORE", location)
-    env = {**server_environment(shop, 2), "QIANMIAN_ONLINE_STORE": location, "QIANMIAN_PII_KEY": KEY}
+    env = {**server_environment(shop, 2), "QIANMIAN_ONLINE_STORE": location}
     log = tmp_path / "server.log"
     with log.open("wb") as handle, running(shop, workers=2, env=env, log=handle) as url:
         ended = threading.Event()
@@ -242,7 +243,7 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
             """What becomes of the events of the customer, in their order."""
             said, number = [], 0
             while not ended.is_set():
-                event = {"user_source": sources[gone], "event_type": "view", "item_id": item, "ts": NOW.isoformat()}
+                event = {"user_source": sources[gone], "event_type": "purchase", "item_id": item, "ts": NOW.isoformat()}
                 ids = {f"{client}-{number}": gone, f"{client}-{number}-other": f"other-{client}"}
                 body = call("/events", {"events": [{**event, "event_id": e, "user_id": u} for e, u in ids.items()]})
                 said.append(body["rejected"][0]["error"]["code"] if body["rejected"] else "stored")
@@ -255,16 +256,18 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
 
         with ThreadPoolExecutor(4) as pool:
             sending = [pool.submit(send, client) for client in range(4)]
-            until(lambda: everywhere(lambda: call("/recommendations", {"user_id": gone}).get("recent_events", 0) > 0))
-            add_tombstones(shop, PiiKey.of(KEY), customer.users)
-            assert erase_events(shop, customer) > 0
-            left = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-            unknown = answers(call, "nobody we know", item, buyers[1:SEED])
-            until(lambda: everywhere(lambda: not call("/profile", {"user_id": gone})["known"]))
-            for _ in range(6):
-                assert answers(call, gone, item, buyers[1:SEED]) == unknown
-            time.sleep(0.5)
-            ended.set()
+            try:
+                until(lambda: everywhere(lambda: "recent_events" in call("/recommendations", {"user_id": gone})))
+                add_tombstones(shop, load_key(shop), customer.users)
+                assert erase_events(shop, customer) > 0
+                left = bytes_in(folder)
+                until(lambda: everywhere(lambda: not call("/profile", {"user_id": gone})["known"]))
+                unknown = answers(call, "nobody we know", item, buyers[1:SEED])
+                for _ in range(6):
+                    assert answers(call, gone, item, buyers[1:SEED]) == unknown
+                time.sleep(0.5)
+            finally:
+                ended.set()
             for future in sending:
                 said = future.result()
                 assert said == sorted(said, key=["stored", "erased"].index)
@@ -273,7 +276,10 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
         until(lambda: log.read_text().count("after erasure 7f3a") >= 2 * (1 + len(champions.models)))
         assert "reload=refused" not in log.read_text()
         assert answers(call, gone, item, buyers[1:SEED]) == unknown
-    for found in (left, b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())):
-        assert f'"{gone}"'.encode() not in found, "as in the body of an event"
-        assert gone.encode() not in found.replace(b"other-", b"")
+    for found in (left, bytes_in(folder)):
+        assert gone.encode() not in found
     assert gone not in log.read_text()
+
+
+def bytes_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
