@@ -133,6 +133,17 @@ class Champions:
             raise fresh(self.failures.get(PROFILES, missing))
         return self.snapshot
 
+    def resolve(self, user_id: str, user_source: str | None) -> str | None:
+        """The one_id of a user id as the profiles say; see `Snapshot.resolve`. An erased customer is unknown.
+
+        Raises
+        ------
+        InvalidRequest
+            The user id belongs to different customers in several sources, and `user_source` is missing.
+        """
+        is_erased = self.events.erased.test if self.events is not None else None
+        return self.customers.resolve(user_id, user_source, is_erased)
+
     def encoded(self, job: str) -> UserFeatures:
         """Return the profiles encoded for the model of a job, shape (n, f); computed once."""
         if job not in self._encoded:

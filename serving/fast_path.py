@@ -23,7 +23,7 @@ from serving.http import (
     Receive,
     Scope,
     Send,
-    accept_json,
+    accept_answer,
     error_answer,
     error_for_status,
     error_json,
@@ -198,12 +198,12 @@ class FastPath:
             self.loop.answering = False
 
     async def _accept(self, endpoint: Endpoint[Any], message: Message) -> Answer | None:
-        """`_answer` of an endpoint that stores events, without champions too."""
+        """`_answer` of an endpoint that changes what is stored, without champions too."""
         body = _whole_body(message, SMALL_BATCH)
         try:
             if body is None or len(body) > self.models.serving_settings.max_body_bytes:
                 return None
-            return 200, await accept_json(self.models, endpoint, body)
+            return await accept_answer(self.models, endpoint, body)
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             return error_answer(endpoint.route, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,16 +22,20 @@ from serving.stored_errors import fresh
 
 logger = logging.getLogger(__name__)
 
-Pointers = dict[str, str]  # job → version of its champion, `PROFILES` → folder of the published profiles
+LAST_ERASURE = "erasures/last.json"
+AFTER = " after erasure "
+# job → version of its champion, `PROFILES` → folder of the published profiles; then after which erasure, if any
+Pointers = dict[str, str]
 
 
 class WorkspaceSource:
     """The champions and profiles of a workspace, which other processes change while this one serves them.
 
-    A look reads the aliases of the registry and ``online/current.json`` and no model. What cannot be read now, for
-    example because another process writes it or a database server is away, has not moved. Each part is loaded once
-    when it moves: if that fails, it is tried again when it moves again, a model of the profiles that is missing also
-    when these move, and at the next look if the registry could not be read meanwhile. Settings are read by `load` only.
+    A look reads the aliases of the registry, ``online/current.json`` and ``erasures/last.json``, and no model. What
+    cannot be read now, for example because another process writes it or a database server is away, has not moved. Each
+    part is loaded once when it moves: if that fails, it is tried again when it moves again, a model of the profiles
+    that is missing also when these move, and at the next look if the registry could not be read meanwhile. An erasure
+    changes files of all parts and no version: it moves them all. Settings are read by `load` only.
 
     Attributes
     ----------
@@ -43,10 +48,12 @@ class WorkspaceSource:
         self.seconds = ServingSettings().reload_seconds
         self._seen: Pointers = {}
         self._registry_lost = False
+        self._loaded_after: dict[str, str] = {}  # part → the erasure that its files knew when it was loaded
 
     def load(self) -> Champions:
         """Load the champions and the profiles; see `load_from_workspace`."""
-        self.moved()  # what moves from now on is loaded again
+        moved = self.moved()  # what moves from now on is loaded again
+        self._loaded_after = {part: pointer.partition(AFTER)[2] for part, pointer in moved.items()}
         settings = load_settings(self.workspace.config_file)
         self.seconds = settings.serving.reload_seconds
         try:
@@ -57,7 +64,9 @@ class WorkspaceSource:
 
     def moved(self) -> Pointers:
         """Return what has moved since the last look, the profiles first, because new models may read new features."""
-        now = {**_pointer_of_profiles(self.workspace), **self._pointers_of_jobs()}
+        found = {**_pointer_of_profiles(self.workspace), **self._pointers_of_jobs()}
+        erasure = _last_erasure(self.workspace)
+        now = {part: f"{pointer}{AFTER}{erasure}" if erasure else pointer for part, pointer in found.items()}
         moved = {part: pointer for part, pointer in now.items() if self._seen.get(part) != pointer}
         self._seen |= now
         return moved
@@ -76,13 +85,16 @@ class WorkspaceSource:
             for job in champions.failures.keys() & PROFILE_JOBS:
                 self._seen.pop(job, None)  # its model may fit these profiles: the next look finds it moved
             return champions.with_snapshot(snapshot)
-        if part in champions.models and champions.models[part].version == pointer:
+        version, _, erasure = pointer.partition(AFTER)
+        is_served = part in champions.models and champions.models[part].version == version
+        if is_served and self._loaded_after.get(part, "") == erasure:
             return champions
         try:
-            champion = load_version(self.workspace, part, pointer, [])
+            champion = load_version(self.workspace, part, version, [])
         except WorkspaceError:
             self._seen.pop(part, None)
             raise
+        self._loaded_after[part] = erasure
         if champions.snapshot is not None:
             _check_fit({part: champion}, champions.snapshot)
         failures = {other: error for other, error in champions.failures.items() if other != part}
@@ -103,6 +115,14 @@ class WorkspaceSource:
             logger.info("registry=found")
         self._registry_lost = False
         return {job: versions[job] for job in BUNDLE_KINDS if job in versions}
+
+
+def _last_erasure(workspace: Workspace) -> str:
+    """The last erasure that has ended; empty if there is none, or it cannot be read."""
+    try:
+        return str(json.loads((workspace.root / LAST_ERASURE).read_text(encoding="utf-8"))["erasure_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _pointer_of_profiles(workspace: Workspace) -> Pointers:

@@ -82,7 +82,8 @@ def _handler(
         try:
             if endpoint.accept is not None:
                 body = await read_body(request, models.serving_settings.max_body_bytes)
-                return Response(await accept_json(models, endpoint, body), media_type=JSON)
+                status, answer = await accept_answer(models, endpoint, body)
+                return Response(answer, status, media_type=JSON)
             champions = models.get()
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
@@ -103,8 +104,8 @@ def _handler(
     return handle
 
 
-async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: bytes) -> bytes:
-    """Return the response of an endpoint that stores events, as JSON.
+async def accept_answer(models: ChampionsProvider, endpoint: Endpoint[Any], body: bytes) -> tuple[int, bytes]:
+    """Return the status of an endpoint that changes what is stored, and its response as JSON.
 
     Raises
     ------
@@ -127,7 +128,7 @@ async def accept_json(models: ChampionsProvider, endpoint: Endpoint[Any], body: 
         endpoint.count(request, late, count)
         raise late from error
     endpoint.count(request, accepted, count)
-    return orjson.dumps(accepted)
+    return endpoint.status_of(accepted), orjson.dumps(accepted)
 
 
 def error_answer(route: str, error: Exception) -> Answer:

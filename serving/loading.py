@@ -19,6 +19,7 @@ from qianmian.errors import NotReady, QianmianError
 from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.checks import check_answers
+from serving.erasures import Erasures
 from serving.events.live import LiveEvents
 from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
@@ -61,6 +62,7 @@ class BackgroundLoader:
         store: OnlineStore | None = None,
     ) -> None:
         self.store = store if store is not None else OnlineStore()
+        self.erasures = Erasures(self.store.workspace, self.store.hasher)
         self._load, self._loaded, self._source = load, loaded, source
         self._live: LiveEvents | None = None
         self._ended = threading.Event()
@@ -114,8 +116,10 @@ class BackgroundLoader:
         return await self.store.opened()
 
     def why_not_ready(self) -> QianmianError | None:
-        """Return the error that `get` would raise, or that the server shuts down; else None."""
-        return self._shut_down or (self._error if self._champions is None else None)
+        """Return the error that `get` would raise, or that requests about customers get, or the shutdown; else None."""
+        if self._shut_down is not None or self._champions is None:
+            return self._shut_down or self._error
+        return self._live.why_no_answers if self._live is not None else None
 
     def misses_events(self) -> bool:
         """Whether there are champions, and accepted events that they may not know because the log cannot be read."""
@@ -218,7 +222,8 @@ class BackgroundLoader:
         if not self.store.exists:
             return champions
         if self._live is None:
-            self._live = LiveEvents(self.store.open, champions.settings.serving.kept_events)
+            most, hasher = champions.settings.serving.kept_events, self.store.hasher
+            self._live = LiveEvents(self.store.open, most, hasher, self.store.tombstones())
             self._live.start()
         self._live.wait(EVENTS_SECONDS)
         return replace(champions, events=self._live)

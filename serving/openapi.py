@@ -56,7 +56,7 @@ def operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
     """Return what FastAPI has to know about the POST operation of an endpoint, apart from its handler."""
     errors = {
         status: {
-            "model": ErrorResponse,
+            "model": ErrorResponse if status >= 400 else endpoint.response,
             "description": text,
             **({"headers": HEADERS[status]} if status in HEADERS else {}),
         }

@@ -66,7 +66,7 @@ def resolve_users(champions: Champions, user_ids: Sequence[str], user_source: st
 
 
 def _one_id(champions: Champions, user_id: str, user_source: str | None) -> str | None:
-    return (champions.live or champions.customers).resolve(user_id, user_source)
+    return (champions.live or champions).resolve(user_id, user_source)
 
 
 def profile_rows(champions: Champions, users: Sequence[ResolvedUser]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from features.event_log.base import AcceptedEvent, EventLog, LoggedEvent, Stored
+from features.event_log.erased_users import Hasher
 from features.event_log.tail import Tail
 from qianmian.errors import UsageError
 from qianmian.registry import Registry
@@ -25,8 +26,15 @@ EVENT_LOGS: Registry[str] = Registry(
 )
 
 
-def open_log(location: str | Path) -> EventLog:
+def open_log(location: str | Path, hasher: Hasher | None = None) -> EventLog:
     """Open the log at a path (SQLite) or a URL, `redis://…` or `rediss://…`; a file that is missing is created.
+
+    Parameters
+    ----------
+    location : str or Path
+    hasher : Hasher, optional
+        Makes the tombstone of a user id (`features.erasure.hasher.TombstoneHasher`). Without it a log can be read, and
+        appended to only as long as no user was erased from it.
 
     Raises
     ------
@@ -38,10 +46,10 @@ def open_log(location: str | Path) -> EventLog:
     scheme = str(location).partition("://")[0] if "://" in str(location) else "sqlite"
     module, name = EVENT_LOGS[scheme].split(":")
     try:
-        store: Callable[[str | Path], EventLog] = getattr(import_module(module), name)
+        store: Callable[[str | Path, Hasher | None], EventLog] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise UsageError(f"the driver {error.name} is not installed", hint="pip install 'qianmian[redis]'") from error
-    return store(location)
+    return store(location, hasher)
 
 
 __all__ = ["EVENT_LOGS", "AcceptedEvent", "EventLog", "LoggedEvent", "Stored", "Tail", "open_log"]

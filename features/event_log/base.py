@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-FORMAT = 1  # of both stores; a log of a higher one is refused
+FORMAT = 1  # of both stores
+ERASED_FORMAT = 2  # of a log from which users were erased; a log of a higher one is refused
 MAX_WAITING = 20_000  # events of a process that wait for being stored
-Status: TypeAlias = Literal["new", "duplicate", "conflict"]
+Status: TypeAlias = Literal["new", "duplicate", "conflict", "erased"]
 
 
 class AcceptedEvent(NamedTuple):
@@ -42,7 +43,7 @@ class AcceptedEvent(NamedTuple):
 
 
 class LoggedEvent(NamedTuple):
-    """An event and its number in the log. Numbers start at 1, have no gaps and are never used again."""
+    """An event and its number in the log. Numbers start at 1 and are never used again; erased events leave gaps."""
 
     seq: int
     event: AcceptedEvent
@@ -55,9 +56,9 @@ class Stored(NamedTuple):
     ----------
     status : Status
         `new`; `duplicate` if the same event was stored before; `conflict` if another event was stored under this
-        identity, in which case this one was not stored.
+        identity, in which case this one was not stored; `erased` if it names an erased user: it was not stored either.
     seq : int
-        Number of the event that is stored under this identity.
+        Number of the event that is stored under this identity; 0 if erased.
     """
 
     status: Status
@@ -76,7 +77,10 @@ class LogHeader(NamedTuple):
     created_at : str
         ISO time by the clock of the store.
     first_seq, last_seq : int
-        Lowest number that has not been removed, and highest one that was assigned; `last_seq = first_seq - 1` if empty.
+        Lowest number that compaction has not removed, and highest one that was assigned; `last_seq = first_seq - 1` if
+        it has removed all.
+    erasures : int
+        Number of tombstones, each of one user id that was erased.
     """
 
     format: int
@@ -84,6 +88,7 @@ class LogHeader(NamedTuple):
     created_at: str
     first_seq: int
     last_seq: int
+    erasures: int = 0
 
 
 class LogPosition(NamedTuple):
@@ -126,6 +131,7 @@ class EventLog(Protocol):
             Too many events wait already.
         StorageFull, StorageError
             None of these events was acknowledged. They may be sent again: what was stored after all is a duplicate.
+            So it is if users were erased and the log was opened without a hasher, which would let them come back.
         """
         ...
 
@@ -134,11 +140,13 @@ class EventLog(Protocol):
         ...
 
     def version(self) -> int:
-        """A number that differs whenever events were appended, by any process."""
+        """A number that differs whenever events were appended, or users erased, by any process."""
         ...
 
     def wait(self, after: int, seconds: float) -> None:
         """Return when there may be an event with a number above `after`, at the latest after some seconds.
+
+        An erasure does not have to end the wait.
 
         It costs nothing meanwhile. It may return for nothing, so `version` tells. One thread at a time may wait.
         """
@@ -165,6 +173,35 @@ class EventLog(Protocol):
         Their identities stay, so that they are still recognised as duplicates. A call forgets those whose events were
         removed at least `keep_identities_days` before `now`.
         """
+        ...
+
+    def erase(self, users: Sequence[tuple[str, str]], tombstones: Sequence[str]) -> int:
+        """Remove all events that name some users, each the pair (source, source_user_id), and let none come back.
+
+        From the moment when the tombstones are stored, in one step with respect to the appends of all processes, an
+        event that names such a user is `erased` and not stored. When this returns, neither the events nor their
+        identities are in the files of the store, deleted or not. A call that was interrupted is made again.
+
+        Parameters
+        ----------
+        users : sequence of (str, str)
+        tombstones : sequence of str
+            Their tombstones, 32 hex digits each (`features.erasure.tombstones`).
+
+        Returns
+        -------
+        int
+            How many events this call has removed: those of the users, and logins that name one as the visitor.
+
+        Raises
+        ------
+        StorageError
+            It could not be done to its end. The tombstones may be stored nevertheless.
+        """
+        ...
+
+    def erased(self) -> frozenset[str]:
+        """The tombstones of all users that were erased."""
         ...
 
     def close(self) -> None:

@@ -17,8 +17,9 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from features.event_log.base import AcceptedEvent, EventLog, Stored
+from features.event_log.erased_users import Hasher, Tombstones
 from features.event_log.identity import IdentifiedEvent, identify
-from qianmian.errors import Overloaded, StorageError
+from qianmian.errors import Overloaded, QianmianError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class GroupCommit:
             try:
                 stored = iter(self._commit(events))
                 results = [[next(stored) for _ in call.events] for call in calls]
-            except StorageError as error:
+            except QianmianError as error:
                 results = [error] * len(calls)
             except Exception as error:
                 logger.exception("event_log=failed")
@@ -129,11 +130,14 @@ class GroupCommitLog(EventLog):
 
     Parameters
     ----------
+    hasher : Hasher or None
+        Makes tombstones, without which nothing can be appended once users were erased.
     max_waiting : int
         Events that may wait in this process.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, hasher: Hasher | None, max_waiting: int) -> None:
+        self._hasher = hasher
         self._group = GroupCommit(self._commit, max_waiting=max_waiting)
 
     @property
@@ -153,6 +157,11 @@ class GroupCommitLog(EventLog):
         """Store what waits, then close all connections."""
         self._group.close()
         self._disconnect()
+
+    def _tombstones(self, batch: Iterable[IdentifiedEvent]) -> list[list[str]]:
+        """The tombstones of the users that each event names; needed only if any users were erased."""
+        tombstones = Tombstones(self._hasher)
+        return [tombstones.of(identified.event) for identified in batch]
 
     @abstractmethod
     def _commit(self, batch: list[IdentifiedEvent]) -> list[Stored]:

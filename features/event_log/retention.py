@@ -34,5 +34,5 @@ def removable_through(log: EventLog, known: int, as_of: datetime, keep_days: flo
     while tail.after < known and (events := tail.read(min(PAGE_EVENTS, known - tail.after))):
         for seq, event in events:
             if event.ts >= before:
-                return seq - 1
-    return tail.after
+                return min(seq - 1, known)
+    return min(tail.after, known)  # a page may end behind `known` where events were erased

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from features.event_log.base import AcceptedEvent
-from qianmian.schema import AVAILABILITY, CONSENT
+from qianmian.schema import ANONYMOUS_ID, AVAILABILITY, CONSENT, LOGINS
 from qianmian.times import from_microseconds, microseconds
 
 NO_CUSTOMER = ""  # the user id in the log of an event about an item
+VISITOR_IN_BODY = b'"anonymous_id":'  # a cheap test, which no text of a row passes: its quotes are escaped
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # an event that another version has written
 # the same row always has the same bytes, by which a log tells a duplicate from another event
 OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
@@ -108,3 +110,27 @@ def decode(event: AcceptedEvent) -> EventRow:
     body = orjson.loads(event.body)
     body["row"]["ts"] = from_microseconds(event.ts)
     return EventRow(body["table"], body["row"], event.event_id)
+
+
+def visitor_of(event: AcceptedEvent) -> tuple[str, str] | None:
+    """The visitor that a login names, as source and user id; None if the event is none, or names its own user id.
+
+    Examples
+    --------
+    >>> from datetime import datetime
+    >>> login = {"source": "shop", "source_user_id": "u1", "ts": datetime(2026, 5, 1), "event_type": "login"}
+    >>> visitor_of(encode(EventRow("events", {**login, "anonymous_id": "visit-7"}, "e1")))
+    ('shop', 'visit-7')
+    """
+    if VISITOR_IN_BODY not in event.body:
+        return None
+    try:
+        row = decode(event)
+        if row.table != "events" or row.values["event_type"] not in LOGINS:
+            return None
+        anonymous_id = row.values.get(ANONYMOUS_ID)
+    except UNREADABLE:
+        return None
+    if not isinstance(anonymous_id, str) or anonymous_id in ("", event.source_user_id):
+        return None
+    return event.source, anonymous_id

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from features.event_log.base import (
     MAX_WAITING,
-    AcceptedEvent,
     Compacted,
     LoggedEvent,
     LogHeader,
     Stored,
     TailPage,
 )
+from features.event_log.erased_users import Hasher
 from features.event_log.file_changes import FileChanges
 from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent
@@ -35,14 +34,23 @@ from features.event_log.sqlite_file import (
     transaction,
     writing,
 )
+from features.event_log.sqlite_steps import (
+    COLUMNS,
+    IS_ERASED,
+    checkpoint,
+    erase_users,
+    forget_identities,
+    logged,
+    remove_events,
+    store,
+)
 from qianmian.errors import StorageError
 from qianmian.times import SECONDS_PER_DAY
 
-logger = logging.getLogger(__name__)
-
-COMPACTED_AT_ONCE = 1_000  # events or identities of one transaction, some 10 ms
 PAUSE_SECONDS = 0.003  # between them, in which other writers get the lock
-COLUMNS = "seq, source, event_id, source_user_id, ts, body"
+READERS_MS = 250  # that an attempt to empty the write-ahead log waits for readers, and other writers for it
+MOST_READERS_SECONDS = 30.0  # until that has failed
+ERASED = Stored("erased", 0)
 
 
 class SqliteLog(GroupCommitLog):
@@ -56,13 +64,22 @@ class SqliteLog(GroupCommitLog):
     path : Path or str
         The file, or a URL `sqlite://` before its path; created if it is missing. Beside it SQLite keeps `-wal` and
         `-shm`, and this class `-lock`.
+    hasher : Hasher, optional
+        Makes tombstones; see `open_log`.
     max_waiting : int, default 20_000
         Events that may wait in this process.
     timeout_s : float, default 5
         How long a transaction waits for other processes.
     """
 
-    def __init__(self, path: Path | str, *, max_waiting: int = MAX_WAITING, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        hasher: Hasher | None = None,
+        *,
+        max_waiting: int = MAX_WAITING,
+        timeout_s: float = 5.0,
+    ) -> None:
         self.path = Path(str(path).removeprefix("sqlite://"))
         self._timeout_s = timeout_s
         self._reader: sqlite3.Connection | None = None
@@ -76,7 +93,7 @@ class SqliteLog(GroupCommitLog):
         with storage_errors(self.path), writing(self.path, timeout_s):
             create(self.path)
             connect(self.path, timeout_s).close()  # checks it
-        super().__init__(max_waiting)
+        super().__init__(hasher, max_waiting)
 
     def _disconnect(self) -> None:
         self._close_writer()
@@ -92,15 +109,28 @@ class SqliteLog(GroupCommitLog):
             with storage_errors(self.path), writing(self.path, self._timeout_s):
                 connection = self._writing_connection()
                 with transaction(connection, "IMMEDIATE"):
-                    stored = _store(connection, batch)
+                    stored = self._store(connection, batch)
                 self._pages_written += 5 + len(batch)  # about; only the indexes are written at random places
                 if self._pages_written > CHECKPOINT_PAGES:
-                    _checkpoint(connection)
+                    checkpoint(connection)
                     self._pages_written = 0
         except BaseException:
             self._close_writer()
             raise
         return stored
+
+    def _store(self, connection: sqlite3.Connection, batch: list[IdentifiedEvent]) -> list[Stored]:
+        """Store what is new and names no erased user, inside a transaction that holds the write lock."""
+        header = read_header(connection)
+        if not header.erasures:
+            return store(connection, batch, header.last_seq)
+        is_erased = [
+            any(connection.execute(IS_ERASED, (tombstone,)).fetchone() for tombstone in tombstones)
+            for tombstones in self._tombstones(batch)
+        ]
+        allowed = [event for event, erased in zip(batch, is_erased, strict=True) if not erased]
+        stored = iter(store(connection, allowed, header.last_seq))
+        return [ERASED if erased else next(stored) for erased in is_erased]
 
     def _writing_connection(self) -> sqlite3.Connection:
         if self._writer is not None and file_number(self.path) != self._writer_file:
@@ -109,7 +139,7 @@ class SqliteLog(GroupCommitLog):
             create(self.path)
             self._writer = connect(self.path, self._timeout_s)
             self._writer_file = file_number(self.path)
-            _checkpoint(self._writer)  # after a full disk, the next commit then fits into what the log already takes
+            checkpoint(self._writer)  # after a full disk, the next commit then fits into what the log already takes
         return self._writer
 
     def _close_writer(self) -> None:
@@ -172,7 +202,7 @@ class SqliteLog(GroupCommitLog):
             rows = connection.execute(
                 f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
-            return TailPage(read_header(connection), _logged(rows))
+            return TailPage(read_header(connection), logged(rows))
 
     def get(self, users: Sequence[tuple[str, str]], after: int = 0, most: int | None = None) -> list[LoggedEvent]:
         """Events of some users after a number, in order; the last ones, if there are more than `most`."""
@@ -184,21 +214,24 @@ class SqliteLog(GroupCommitLog):
             for source, source_user_id in dict.fromkeys(users):
                 rows += connection.execute(query, (source, source_user_id, after, limit))
         rows.sort()  # by seq, which comes first and is unique
-        return _logged(rows if most is None else rows[max(0, len(rows) - most) :])
+        return logged(rows if most is None else rows[max(0, len(rows) - most) :])
 
-    # ---- compaction --------------------------------------------------------------------------------------------------
+    def erased(self) -> frozenset[str]:
+        """The tombstones of all users that were erased."""
+        with self._reading() as connection, transaction(connection, "DEFERRED"):
+            if not read_header(connection).erasures:
+                return frozenset()
+            return frozenset(tombstone for (tombstone,) in connection.execute("SELECT tombstone FROM erased"))
+
+    # ---- removing ----------------------------------------------------------------------------------------------------
 
     def compact(self, through: int, keep_identities_days: float, now: datetime) -> Compacted:
         """Remove events up to a number, and the identities of events that were removed long enough ago."""
         at = int(now.timestamp())
         until = at - int(keep_identities_days * SECONDS_PER_DAY)
-        with storage_errors(self.path):
-            connection = connect(self.path, self._timeout_s)
-            try:
-                events = self._repeat(connection, _remove_events, through, at)
-                identities = self._repeat(connection, _forget_identities, until)
-            finally:
-                connection.close()
+        with self._own_connection() as connection:
+            events = self._repeat(connection, remove_events, through, at)
+            identities = self._repeat(connection, forget_identities, until)
         return Compacted(events, identities)
 
     def _repeat(self, connection: sqlite3.Connection, step: Callable[..., int], *arguments: int) -> int:
@@ -208,74 +241,46 @@ class SqliteLog(GroupCommitLog):
             with writing(self.path, self._timeout_s):
                 with transaction(connection, "IMMEDIATE"):
                     done = step(connection, *arguments)
-                _checkpoint(connection)
+                checkpoint(connection)
             if not done:
                 return total
             total += done
             time.sleep(PAUSE_SECONDS)
 
+    def erase(self, users: Sequence[tuple[str, str]], tombstones: Sequence[str]) -> int:
+        """Remove the events of some users; rewrite the file, so that no deleted byte is left; empty the other file.
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy the write-ahead log into the database, so that it begins anew. To be called while `writing`.
+        Pages keep copies of rows that were moved, so that overwriting what is deleted (`secure_delete`) is not enough.
+        Other writers wait while the file is rewritten, and fail after `timeout_s`.
+        """
+        with self._own_connection() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            with writing(self.path, self._timeout_s), transaction(connection, "IMMEDIATE"):
+                removed = erase_users(connection, users, tombstones)
+            with writing(self.path, self._timeout_s):
+                connection.execute("VACUUM")
+            self._empty_write_ahead_log(connection)
+        return removed
 
-    What was committed is durable whether or not this succeeds; a full disk is reported by the next commit.
-    """
-    try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    except sqlite3.Error as error:
-        logger.warning("event_log=checkpoint_failed error=%s", error)
+    def _empty_write_ahead_log(self, connection: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the database and cut it to no length, as soon as no reader needs it."""
+        connection.execute(f"PRAGMA busy_timeout = {READERS_MS}")
+        deadline = time.monotonic() + MOST_READERS_SECONDS
+        while True:
+            with writing(self.path, self._timeout_s):
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                return
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"a program has been reading the event log for {MOST_READERS_SECONDS:g} s",
+                    where=str(self.path),
+                    hint="end it, and erase again: what was erased is still in the file beside the log",
+                )
+            time.sleep(PAUSE_SECONDS)
 
-
-def _store(connection: sqlite3.Connection, batch: Iterable[IdentifiedEvent]) -> list[Stored]:
-    """Insert what is new, inside a transaction that holds the write lock."""
-    last_seq = seq = read_header(connection).last_seq
-    stored: list[Stored] = []
-    new: list[tuple[Any, ...]] = []
-    known_here: dict[bytes, tuple[int, bytes]] = {}
-    for event, identity, content in batch:
-        known = known_here.get(identity)
-        if known is None:
-            known = connection.execute("SELECT seq, content FROM identities WHERE identity = ?", (identity,)).fetchone()
-        if known is None:
-            seq += 1
-            known_here[identity] = (seq, content)
-            new.append((seq, identity, content, *event))
-            stored.append(Stored("new", seq))
-        else:
-            stored.append(Stored("duplicate" if known[1] == content else "conflict", known[0]))
-    if seq > last_seq:
-        connection.executemany("INSERT INTO identities VALUES (?, ?, ?)", [row[:3] for row in new])
-        connection.executemany(
-            f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", [(row[0], *row[3:]) for row in new]
-        )
-        connection.execute("UPDATE header SET last_seq = ?", (seq,))
-    return stored
-
-
-def _remove_events(connection: sqlite3.Connection, through: int, at: int) -> int:
-    header = read_header(connection)
-    last = min(through, header.last_seq, header.first_seq + COMPACTED_AT_ONCE - 1)
-    if last < header.first_seq:
-        return 0
-    connection.execute("DELETE FROM events WHERE seq <= ?", (last,))
-    connection.execute("UPDATE header SET first_seq = ?", (last + 1,))
-    connection.execute("INSERT OR REPLACE INTO compactions VALUES (?, ?)", (at, last))
-    return last + 1 - header.first_seq
-
-
-def _forget_identities(connection: sqlite3.Connection, until: int) -> int:
-    """Of the events that compactions at or before `until` have removed."""
-    (through,) = connection.execute("SELECT max(through) FROM compactions WHERE at <= ?", (until,)).fetchone()
-    if through is None:
-        return 0
-    done = connection.execute(
-        "DELETE FROM identities WHERE seq IN (SELECT seq FROM identities WHERE seq <= ? ORDER BY seq LIMIT ?)",
-        (through, COMPACTED_AT_ONCE),
-    ).rowcount
-    if not done:
-        connection.execute("DELETE FROM compactions WHERE at <= ?", (until,))
-    return done
-
-
-def _logged(rows: Iterable[Sequence[Any]]) -> list[LoggedEvent]:
-    return [LoggedEvent(row[0], AcceptedEvent(*row[1:])) for row in rows]
+    @contextmanager
+    def _own_connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection for work that is done by the calling thread."""
+        with storage_errors(self.path), closing(connect(self.path, self._timeout_s)) as connection:
+            yield connection

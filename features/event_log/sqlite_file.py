@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from features.data.locking import try_lock
-from features.event_log.base import FORMAT, LogHeader
+from features.event_log.base import ERASED_FORMAT, FORMAT, LogHeader
 from qianmian.errors import StorageError, StorageFull
 
 APPLICATION_ID = 0x514D454C  # "QMEL", which `file` shows
@@ -55,6 +55,13 @@ CREATE UNIQUE INDEX identity ON identities (identity);
 CREATE TABLE compactions (at INTEGER PRIMARY KEY, through INTEGER NOT NULL);
 """
 READ_HEADER = "SELECT log_id, created_at, first_seq, last_seq FROM header"
+READ_ERASED_HEADER = "SELECT log_id, created_at, first_seq, last_seq, erasures FROM header"
+# made by the first erasure, so that programs that know nothing of erased users go on with logs that have none
+ERASED_SCHEMA = (
+    "CREATE TABLE erased (tombstone TEXT PRIMARY KEY) WITHOUT ROWID",
+    "ALTER TABLE header ADD COLUMN erasures INTEGER NOT NULL DEFAULT 0",
+    f"PRAGMA user_version = {ERASED_FORMAT}",
+)
 
 
 @contextmanager
@@ -108,13 +115,13 @@ def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -16384")  # KiB: the index of identities is read at random
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         application, version = (pragma(connection, name) for name in ("application_id", "user_version"))
-        if (application, version) != (APPLICATION_ID, FORMAT):
-            newer = application == APPLICATION_ID and version > FORMAT
+        if application != APPLICATION_ID or not FORMAT <= version <= ERASED_FORMAT:
+            newer = application == APPLICATION_ID and version > ERASED_FORMAT
             raise StorageError(
                 "the event log was written by a newer version" if newer else "the file is not an event log",
                 where=str(path),
                 got=f"format {version}" if newer else None,
-                allowed=f"format {FORMAT}" if newer else None,
+                allowed=f"at most format {ERASED_FORMAT}" if newer else None,
                 hint="install that version of qianmian" if newer else "move it away",
             )
     except BaseException:
@@ -147,7 +154,9 @@ def create(path: Path) -> None:
 
 def read_header(connection: sqlite3.Connection) -> LogHeader:
     """The header, as of the transaction that the connection is in."""
-    return LogHeader(FORMAT, *connection.execute(READ_HEADER).fetchone())
+    version = pragma(connection, "user_version")
+    query = READ_HEADER if version < ERASED_FORMAT else READ_ERASED_HEADER
+    return LogHeader(version, *connection.execute(query).fetchone())
 
 
 def file_number(path: Path) -> int:

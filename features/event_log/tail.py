@@ -23,10 +23,15 @@ class Tail:
         Number of the last event that is known.
     log_id : str, optional
         The log that `after` belongs to, where the reader remembers it across restarts.
+
+    Attributes
+    ----------
+    erasures : int
+        Number of tombstones of the log when it was last read.
     """
 
     def __init__(self, log: EventLog, after: int, log_id: str | None = None) -> None:
-        self.after, self.log_id = after, log_id
+        self.after, self.log_id, self.erasures = after, log_id, 0
         self._log = log
         self._read_version: int | None = None
 
@@ -39,7 +44,7 @@ class Tail:
         self._log.wait(self.after, seconds)
 
     def read(self, limit: int = 1_000) -> list[LoggedEvent]:
-        """The next events, at most `limit`; moves the position behind them.
+        """The next events, at most `limit`; moves the position behind them, and behind erased ones if these are all.
 
         Raises
         ------
@@ -55,8 +60,9 @@ class Tail:
                 got=f"log {header.log_id} with the events {header.first_seq} to {header.last_seq}",
                 hint="read the lake, and follow the log from where it was ingested",
             )
-        if events:
-            self.after = events[-1].seq
+        self.erasures = header.erasures
         if len(events) < limit:
-            self._read_version = version
+            self.after, self._read_version = header.last_seq, version
+        else:
+            self.after = events[-1].seq
         return events

@@ -150,8 +150,17 @@ class Snapshot:
         """The source of all user ids, None if there are several or none."""
         return self._user_ids.only_source
 
-    def resolve(self, user_id: str, user_source: str | None = None) -> str | None:
+    @property
+    def sources(self) -> list[str]:
+        """The sources of the user ids."""
+        return sorted(pc.unique(self.customers["source"]).to_pylist())
+
+    def resolve(
+        self, user_id: str, user_source: str | None = None, is_erased: Callable[[str, str], bool] | None = None
+    ) -> str | None:
         """The one_id of a user id, or None if the user id is unknown.
+
+        `is_erased` says of a source and a user id whether it is that of an erased customer, and so unknown.
 
         Raises
         ------
@@ -162,6 +171,8 @@ class Snapshot:
         rows = users.index.rows(user_id)
         if user_source is not None:
             rows = tuple(row for row in rows if users.sources[row] == user_source)
+        if is_erased is not None:
+            rows = tuple(row for row in rows if not is_erased(users.sources[row], user_id))
         if len(rows) == 1:  # nearly always
             return users.one_ids[rows[0]]
         one_ids = {users.one_ids[row] for row in rows}

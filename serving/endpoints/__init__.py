@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from qianmian.registry import Registry
-from serving.endpoints import churn, events, lookalike, predictions, profile, rank, recommendations, similar_items
+from serving.endpoints import (
+    churn,
+    erase,
+    events,
+    lookalike,
+    predictions,
+    profile,
+    rank,
+    recommendations,
+    similar_items,
+)
 from serving.endpoints.base import Endpoint
 
 ENDPOINTS: Registry[Endpoint[Any]] = Registry(
@@ -24,6 +34,7 @@ ENDPOINTS: Registry[Endpoint[Any]] = Registry(
             profile.ENDPOINT,
             lookalike.ENDPOINT,
             events.ENDPOINT,
+            erase.ENDPOINT,
         )
     },
 )

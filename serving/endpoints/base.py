@@ -15,6 +15,7 @@ from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.costs import LIMIT_MS
 from serving.counting import Result
+from serving.erasures import Erasures
 from serving.metrics import Count, Increments, ignore
 from serving.requests import R
 from serving.responses import Response, ResponseBody
@@ -22,7 +23,7 @@ from serving.security.keys import Scope
 
 
 class Accepting(Protocol):
-    """What an endpoint that stores events needs of the server, which may have no models."""
+    """What an endpoint that stores or erases needs of the server, which may have no models."""
 
     @property
     def serving_settings(self) -> ServingSettings:
@@ -35,6 +36,11 @@ class Accepting(Protocol):
 
     def get(self) -> Champions:
         """Return the champions, or raise the error that explains why there are none."""
+        ...
+
+    @property
+    def erasures(self) -> Erasures:
+        """What takes customers out of the workspace."""
         ...
 
 
@@ -71,15 +77,17 @@ class Endpoint(Generic[R]):
     counted : callable
         (request, body of the response, or the error that `handle` raised) → what the metrics count of it.
     accept : callable, optional
-        (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it stores
-        events: it is called in place of `handle`, and without champions too.
+        (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it changes
+        what is stored: it is called in place of `handle`, and without champions too.
+    status_of : callable
+        response body of `accept` → HTTP status; default: 200.
     is_heavy : callable, optional
         (champions, request) → whether the answer takes so long, for this customer, that it leaves the event loop
         whatever the estimate says; default: never.
     scope : Scope
         What an API key must allow for this route: `read` answers, send `events`, or `admin`.
     errors : mapping of int to str
-        Statuses that only this route returns, or for another reason, and what they mean.
+        Statuses that only this route returns, or for another reason, and what they mean; one below 400 is a response.
     """
 
     route: str
@@ -95,6 +103,7 @@ class Endpoint(Generic[R]):
     ready_json: Callable[[Champions, R, datetime, Count], bytes | None] = lambda *_: None
     counted: Callable[[R, Result], Increments] = lambda _request, _result: ()
     accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
+    status_of: Callable[[ResponseBody], int] = lambda _body: 200
     is_heavy: Callable[[Champions, R], bool] | None = None
     scope: Scope = "read"
     errors: Mapping[int, str] = field(default_factory=dict)

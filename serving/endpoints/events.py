@@ -37,7 +37,10 @@ class RejectedEvent(BaseModel):
     """An event that was not stored."""
 
     index: int = Field(description="place in `events`, from 0")
-    error: ErrorBody = Field(description="`conflict` if another event was stored under this id, else what is wrong")
+    error: ErrorBody = Field(
+        description="`conflict` if another event was stored under this id, `erased` if the event names an erased user, "
+        "else what is wrong"
+    )
 
 
 class EventsResponse(Response):
@@ -46,6 +49,12 @@ class EventsResponse(Response):
     accepted: int = Field(description="events that are stored durably now, duplicates included")
     duplicates: int = Field(description="events among them that were stored before")
     rejected: list[RejectedEvent]
+
+
+class ErasedUser(QianmianError):
+    """The event names a user who was erased."""
+
+    code, http_status, exit_code = "erased", 409, 3
 
 
 class Conflict(QianmianError):
@@ -81,8 +90,8 @@ async def accept(accepting: Accepting, request: EventsRequest, now: datetime) ->
                 continue
             status = next(stored).status
             duplicates += status == "duplicate"
-            if status == "conflict":
-                checked[place] = CheckedEvent(each.place, None, _conflict(each.event))
+            if status in REFUSED:
+                checked[place] = CheckedEvent(each.place, None, REFUSED[status](each.event))
     return _response(checked, duplicates, now)
 
 
@@ -126,6 +135,18 @@ def _conflict(event: AcceptedEvent) -> Conflict:
         field="event_id",
         hint="give every event an id of its own; an event that is sent again must not change",
     )
+
+
+def _erased(event: AcceptedEvent) -> ErasedUser:
+    """Its texts have no id: whoever was erased stays unknown."""
+    return ErasedUser(
+        "the event names a user who was erased",
+        field="user_id",
+        hint="do not send events of this user id, nor a login from it: a customer who returns gets a new id",
+    )
+
+
+REFUSED = {"conflict": _conflict, "erased": _erased}  # status in the log → error of the event
 
 
 def _response(checked: list[CheckedEvent], duplicates: int, now: datetime) -> ResponseBody:

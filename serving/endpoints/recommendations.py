@@ -145,7 +145,7 @@ def is_kept(champions: Champions, request: RecommendationsRequest) -> bool:
     if request.num_results > KEPT_LENGTH or not request.model_fields_set <= KEPT_FIELDS:
         return False
     champion = champion_for_scene(champions, SCENES[request.scene])
-    one_id = champions.customers.resolve(request.user_id, request.user_source)
+    one_id = champions.resolve(request.user_id, request.user_source)
     if champions.live is not None and champions.live.has_any(one_id, request.user_id):
         return False
     return _key(champion, one_id, request) in champions.kept_lists
@@ -167,7 +167,7 @@ def ready_json(
     champion = champion_for_scene(champions, scene)
     if not champion.catalogue.trained(scene.name):
         return None
-    one_id = champions.customers.resolve(request.user_id, request.user_source)
+    one_id = champions.resolve(request.user_id, request.user_source)
     if champions.live is not None and champions.live.has_any(one_id, request.user_id):
         return None
     key = _key(champion, one_id, request)

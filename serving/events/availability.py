@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from features.event_log.base import LoggedEvent, LogPosition
-from features.event_log.rows import decode
+from features.event_log.rows import UNREADABLE, decode
 from qianmian.times import microseconds
-from serving.events.joins import UNREADABLE
 from serving.recommending.catalogue import Catalogue
 from serving.recommending.kept_lists import KeptLists
 from serving.recommending.live_catalogue import LiveCatalogue

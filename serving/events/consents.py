@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from features.event_log.base import AcceptedEvent, LoggedEvent
-from features.event_log.rows import decode
+from features.event_log.rows import UNREADABLE, decode
 from features.profiles.snapshot import Snapshot
 from qianmian.schema import CONSENTS
-from serving.events.joins import UNREADABLE, User
+from serving.events.joins import User
 
 TABLE = "profiles"
 IN_BODY = b'"table":"profiles"'  # a cheap test, which no text of a row passes: its quotes are escaped
@@ -81,6 +81,11 @@ class LiveConsents:
                 del self._told[user]
             elif len(left) < len(told):
                 self._told[user] = left
+
+    def forget_users(self, users: Iterable[User]) -> None:
+        """Forget the events of some user ids."""
+        for user in users:
+            self._told.pop(user, None)
 
     def clear(self) -> None:
         """Forget all."""

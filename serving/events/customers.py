@@ -14,11 +14,14 @@ from features.event_log.rows import EventRow
 from features.hashed_texts import HashedTexts
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import InvalidRequest
+from qianmian.interruption import checkpoint
 from qianmian.settings import Settings
 from serving.events.consents import LiveConsents
+from serving.events.erased import ErasedUsers
 from serving.events.fresh_tags import FreshTags
 from serving.events.joins import NONE, Joins, User
 
+HASHED_AT_ONCE = 1_000  # user ids, between two checkpoints of slow work
 Key = TypeVar("Key", str, User)
 Owner = str | User  # a one_id, or a user id that no profile knows and that stands for itself
 
@@ -59,6 +62,8 @@ class LiveCustomers:
         Returns the events of some user ids.
     has_events : callable
         Whether a user id has events in the log.
+    erased : ErasedUsers
+        Whom no answer may know.
     """
 
     def __init__(
@@ -68,9 +73,11 @@ class LiveCustomers:
         consents: LiveConsents,
         read: Callable[[tuple[User, ...]], ReadRows],
         has_events: Callable[[User], bool],
+        erased: ErasedUsers,
     ) -> None:
         self.snapshot = snapshot
         self._joins, self._consents, self._read, self._has_events = joins, consents, read, has_events
+        self._erased = erased
         self._customers: dict[str, tuple[User, ...]] = {}  # by one_id
         self._strangers: dict[str, tuple[User, ...]] = {}  # by user id
         # visitors who belong to another than the profiles say; each is in `_strangers` too
@@ -81,6 +88,7 @@ class LiveCustomers:
         self._joined: dict[User, tuple[User, ...]] = {}  # a stranger who has logged in, with the visitors
         self._lock = threading.Lock()  # of changes; a request only looks up
         self._fresh_tags: FreshTags | None = None
+        self._erased_one_ids: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()  # of which tombstones
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -96,7 +104,7 @@ class LiveCustomers:
         InvalidRequest
             The user id belongs to different customers in several sources, and `user_source` is missing.
         """
-        one_id = self.snapshot.resolve(user_id, user_source)
+        one_id = self.snapshot.resolve(user_id, user_source, self._erased.test)
         users = [user for user in self._strangers.get(user_id, NONE) if user_source in (None, user[0])]
         if one_id is not None:
             users = [user for user in users if user in self._owners and self._by_profiles(user) == one_id]
@@ -168,6 +176,19 @@ class LiveCustomers:
         """The consents of a customer that follow from accepted events; for all others the profile holds."""
         users = self.users(one_id, "", None)
         return self._consents.of(users, self.snapshot) if users else {}
+
+    def erased_one_ids(self) -> frozenset[str]:
+        """The customers of the profiles who were erased since; all are hashed once after each erasure."""
+        tombstones = self._erased.tombstones
+        if tombstones is not self._erased_one_ids[0]:
+            found: set[str] = set()
+            columns = self.snapshot.customers.select(["source", "source_user_id", "one_id"])
+            for batch in columns.to_batches(max_chunksize=HASHED_AT_ONCE):
+                one_ids = {user[:2]: user[2] for user in zip(*(column.to_pylist() for column in batch), strict=True)}
+                found.update(one_ids[user] for user in self._erased.among(one_ids))
+                checkpoint()
+            self._erased_one_ids = tombstones, frozenset(found)
+        return self._erased_one_ids[1]
 
     def fresh_tags(self, settings: Settings) -> FreshTags:
         """What computes tags of these profiles anew, made once."""

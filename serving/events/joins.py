@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from features.event_log.base import AcceptedEvent, LoggedEvent
-from features.event_log.rows import decode
-from qianmian.schema import ANONYMOUS_ID, LOGINS
+from features.event_log.base import LoggedEvent
+from features.event_log.rows import visitor_of
 
 User = tuple[str, str]  # source, source_user_id
 NONE: tuple[User, ...] = ()
-IN_BODY = b'"anonymous_id":'  # a cheap test, which no text of a row passes: its quotes are escaped
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # an event that another version has written
 
 
 class Joins:
@@ -41,7 +38,7 @@ class Joins:
         """Add the logins among some events; returns the visitors that this changes."""
         changed = []
         for seq, event in events:
-            if IN_BODY not in event.body or (visitor := _visitor(event)) is None:
+            if (visitor := visitor_of(event)) is None:
                 continue
             user, before = (event.source, event.source_user_id), self._logins.get(visitor, {})
             self._logins[visitor] = {**before, user: seq}
@@ -52,9 +49,16 @@ class Joins:
 
     def forget(self, first_seq: int) -> list[User]:
         """Forget the logins with a lower number; returns the visitors that this changes."""
+        return self._keep(lambda _visitor, _user, seq: seq >= first_seq)
+
+    def forget_users(self, users: Collection[User]) -> list[User]:
+        """Forget the logins of some users, and those from their ids; returns the visitors that this changes."""
+        return self._keep(lambda visitor, user, _seq: visitor not in users and user not in users)
+
+    def _keep(self, is_kept: Callable[[User, User, int], bool]) -> list[User]:
         changed = []
         for visitor, logins in list(self._logins.items()):
-            left = {user: seq for user, seq in logins.items() if seq >= first_seq}
+            left = {user: seq for user, seq in logins.items() if is_kept(visitor, user, seq)}
             if len(left) == len(logins):
                 continue
             changed.append(visitor)
@@ -75,17 +79,3 @@ class Joins:
         self._logins.clear()
         self._visitors_of.clear()
         return visitors
-
-
-def _visitor(event: AcceptedEvent) -> User | None:
-    """The visitor that a login names; None if the event is none, or names the user id itself."""
-    try:
-        row = decode(event)
-        if row.table != "events" or row.values["event_type"] not in LOGINS:
-            return None
-        anonymous_id = row.values.get(ANONYMOUS_ID)
-    except UNREADABLE:
-        return None
-    if not isinstance(anonymous_id, str) or anonymous_id in ("", event.source_user_id):
-        return None
-    return event.source, anonymous_id

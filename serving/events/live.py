@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from features.event_log.base import EventLog, LoggedEvent
+from features.event_log.erased_users import Hasher
 from features.event_log.rows import decode
 from features.event_log.tail import ReaderBehind, Tail
 from features.profiles.snapshot import Snapshot
@@ -23,7 +24,9 @@ from qianmian.errors import QianmianError
 from serving.events.availability import LiveItems
 from serving.events.consents import LiveConsents
 from serving.events.customers import LiveCustomers, ReadRows
+from serving.events.erased import ErasedUsers
 from serving.events.joins import Joins, User
+from serving.stored_errors import fresh
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ WAIT_SECONDS = 0.2  # at most, for an event
 RETRY_SECONDS = 0.2  # between two looks while the log cannot be read
 FORGET_SECONDS = 60.0  # between two looks whether events were removed from the log
 MOST_EVENTS = 2_000  # of a customer, the last ones: what a program has sent must not stop the answers to others
+SOMEBODY = ("", "")  # a user id that is hashed to see whether there is a key
 PAGE = 500  # events that are read at a time; a request that reads meanwhile waits for one page
 
 
@@ -47,6 +51,10 @@ class LiveEvents:
         log is not closed here.
     most : int, default 20_000
         Events of customers that are kept in memory for their next request, each of about 1 KB.
+    hasher : Hasher, optional
+        Makes tombstones, by which erased users are recognised.
+    tombstones : frozenset of str, optional
+        Those that are known otherwise, in case that the log cannot be read or is another one.
 
     Attributes
     ----------
@@ -54,17 +62,29 @@ class LiveEvents:
         Whether the log could not be read lately, or not to its end yet, so that there may be events that are not known.
     items : LiveItems
         Which items can be sold, as the events say.
+    erased : ErasedUsers
+        Whom no answer may know.
+    why_no_answers : QianmianError or None
+        Why erased users cannot be recognised, so that no request about a customer may be answered.
     """
 
-    def __init__(self, open_log: Callable[[], EventLog], most: int = 20_000) -> None:
+    def __init__(
+        self,
+        open_log: Callable[[], EventLog],
+        most: int = 20_000,
+        hasher: Hasher | None = None,
+        tombstones: frozenset[str] = frozenset(),
+    ) -> None:
         self.lost = False
+        self.erased, self._erasures = ErasedUsers(hasher), 0  # how many tombstones of the log are known
+        self.why_no_answers: QianmianError | None = None
         self.items = LiveItems()
         self._joins, self._consents = Joins(), LiveConsents()
         self._open_log, self._most = open_log, most
         self._log: EventLog | None = None
         self._tail: Tail | None = None
         self._last: dict[User, int] = {}
-        self._generation = 0  # of the numbers in `_last`, which begin anew with another log
+        self._generation = 0  # of the rows that were read, which another log or an erasure makes wrong
         self._first_seq, self._looked_at = 0, 0.0
         self._views: weakref.WeakSet[LiveCustomers] = weakref.WeakSet()
         self._views_lock, self._making = threading.Lock(), threading.Lock()
@@ -73,6 +93,7 @@ class LiveEvents:
         self._read_lock = threading.Lock()
         self._complete_at = time.monotonic()  # when all events of the log were known last
         self._caught_up, self._closed = threading.Event(), threading.Event()
+        self._know_erased(tombstones)
         self._thread = threading.Thread(target=self._run, name="qianmian-live-events", daemon=True)
 
     def start(self) -> None:
@@ -102,7 +123,7 @@ class LiveEvents:
             for view in self._all_views():
                 if view.snapshot is snapshot:
                     return view
-            view = LiveCustomers(snapshot, self._joins, self._consents, self.read, self._last.__contains__)
+            view = LiveCustomers(snapshot, self._joins, self._consents, self.read, self._last.__contains__, self.erased)
             with self._views_lock:
                 self._views.add(view)  # from now on the thread adds those that are new
             view.add(list(self._last))
@@ -139,6 +160,8 @@ class LiveEvents:
 
     def _keep(self, users: tuple[User, ...], read: ReadRows) -> None:
         with self._read_lock:
+            if read.generation != self._generation:  # somebody was erased meanwhile, or it is another log
+                return
             before = self._read.pop(users, None)
             self._read_size -= len(before.rows) if before is not None else 0
             if len(read.rows) > self._most:
@@ -178,12 +201,17 @@ class LiveEvents:
             self._log = self._open_log()
         if self._tail is None:
             self._tail = Tail(self._log, self._log.header().first_seq - 1)
+        if self.why_no_answers is not None:  # the key may be there now
+            self._know_erased()
         if not self._tail.changed():
             return
         while events := self._tail.read(PAGE):
             self._add(events)
             if len(events) < PAGE:
                 break
+        if self._tail.erasures != self._erasures:
+            self._know_erased(self._log.erased())
+            self._erasures = self._tail.erasures
         if (now := time.monotonic()) - self._looked_at > FORGET_SECONDS:
             self._looked_at = now
             self._forget_removed(self._log.header().first_seq)
@@ -219,17 +247,39 @@ class LiveEvents:
         self._consents.forget(first_seq)
         self.items.forget(first_seq)
 
+    def _know_erased(self, tombstones: frozenset[str] = frozenset()) -> None:
+        """Know whom no answer may know any more, and forget what is known of them."""
+        self.erased.add(tombstones)
+        try:
+            users = frozenset(self.erased.among([SOMEBODY, *self._last, *self._joins.visitors()]))
+        except QianmianError as error:
+            if self.why_no_answers is None:
+                logger.error("live_events=no_answers reason=%s", error)
+            self.why_no_answers = fresh(error)
+            return
+        self.why_no_answers = None
+        for user in users:
+            self._last.pop(user, None)
+        self._consents.forget_users(users)
+        self._update_views(self._joins.forget_users(users), list(users))
+        self._forget_read()
+
     def _begin_again(self) -> None:
         """Forget everything and read the log from its first event: it is another one, or has lost unread events."""
         self._set_lost()  # until it has been read
         self._tail = None
         users = list(self._last)
         self._last.clear()
-        self._generation += 1
+        self._erasures = 0
         self._update_views(self._joins.clear(), users)
         self._consents.clear()
         self.items.clear()
+        self._forget_read()
+
+    def _forget_read(self) -> None:
+        """Forget the rows that were read, also those that are being read."""
         with self._read_lock:
+            self._generation += 1
             self._read.clear()
             self._read_size = 0
 

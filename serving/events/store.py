@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+from features.erasure.hasher import TombstoneHasher
+from features.erasure.tombstones import read_tombstones
 from features.event_log import EventLog, open_log
 from features.event_log.location import ENVIRONMENT_VARIABLE, locate
 from qianmian.errors import NotReady, QianmianError, StorageError
@@ -30,6 +32,11 @@ class OnlineStore:
         Where the log is by default; a Bento has none.
     load_settings : callable
         Returns the settings, which are read once.
+
+    Attributes
+    ----------
+    hasher : TombstoneHasher
+        Makes the tombstones by which erased users are recognised.
     """
 
     def __init__(
@@ -37,11 +44,12 @@ class OnlineStore:
         workspace: Workspace | None = None,
         load_settings: Callable[[], ServingSettings] = ServingSettings,
     ) -> None:
-        self._workspace, self._load_settings = workspace, load_settings
+        self.workspace, self._load_settings = workspace, load_settings
         self._lock = threading.Lock()
         self._log: EventLog | None = None
         self._error: QianmianError | None = None
         self._failed_at = 0.0
+        self.hasher = TombstoneHasher(workspace)
 
     @cached_property
     def settings(self) -> ServingSettings:
@@ -51,7 +59,11 @@ class OnlineStore:
     @property
     def exists(self) -> bool:
         """Whether this server has an event log, which may not be open yet."""
-        return locate(self._workspace, self.settings) is not None
+        return locate(self.workspace, self.settings) is not None
+
+    def tombstones(self) -> frozenset[str]:
+        """The tombstones of the workspace, which it has beside those in the log."""
+        return read_tombstones(self.workspace) if self.workspace is not None else frozenset()
 
     @property
     def waiting(self) -> int:
@@ -85,16 +97,16 @@ class OnlineStore:
             return self._log
 
     def _open(self) -> EventLog:
-        location = locate(self._workspace, self.settings)
+        location = locate(self.workspace, self.settings)
         if location is None:
             raise NotReady(
                 "this server has no event log",
                 hint=f"start it with the path of a file or a redis:// URL in {ENVIRONMENT_VARIABLE}",
             )
-        if "://" not in location and self._workspace is not None:
-            self._workspace.require().online.mkdir(exist_ok=True)
+        if "://" not in location and self.workspace is not None:
+            self.workspace.require().online.mkdir(exist_ok=True)
         try:
-            log = open_log(location)
+            log = open_log(location, self.hasher)
         except QianmianError as error:
             if error.http_status >= 500:
                 raise

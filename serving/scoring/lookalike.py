@@ -80,7 +80,7 @@ def find_audience(
     exclude: Sequence[SourcedId] = (),
     with_evidence: bool = True,
 ) -> Audience:
-    """Find the customers most similar to a seed, without the seed, `exclude` and shared accounts.
+    """Find the customers most similar to a seed, without the seed, `exclude`, shared accounts and erased customers.
 
     Parameters
     ----------
@@ -108,7 +108,10 @@ def find_audience(
     # customers that are not in the profiles have no id that the caller could use
     profile_rows = champions.customers.user_map.rows(user_ids)
     shared = champion.bundle.user_map.rows(list(champion.bundle.facts.get("shared_accounts", {})))
-    excluded = np.concatenate([left_out.rows, np.flatnonzero(profile_rows < 0), shared[shared >= 0]])
+    erased = champion.bundle.user_map.rows(list(champions.live.erased_one_ids() if champions.live is not None else ()))
+    excluded = np.concatenate(
+        [left_out.rows, np.flatnonzero(profile_rows < 0), shared[shared >= 0], erased[erased >= 0]]
+    )
     rows, scores = model.expand(seeds.rows, size, exclude=np.unique(excluded))
     return Audience(
         profile_rows[rows],

@@ -44,9 +44,9 @@ STEPS = {
     "one table is staged": ("features.data.ingest.run", "_ingest_table", "after", 1),
     "the rows are written": ("features.data.lake", "write_json", "before", 1),
     "the manifest is written": ("features.data.lake", "write_json", "after", 1),
-    "nothing is removed": ("features.event_log.sqlite", "_remove_events", "before", 1),
-    "a part is removed": ("features.event_log.sqlite", "_remove_events", "after", 1),
-    "all is removed": ("features.event_log.sqlite", "_forget_identities", "before", 1),
+    "nothing is removed": ("features.event_log.sqlite", "remove_events", "before", 1),
+    "a part is removed": ("features.event_log.sqlite", "remove_events", "after", 1),
+    "all is removed": ("features.event_log.sqlite", "forget_identities", "before", 1),
 }
 
 

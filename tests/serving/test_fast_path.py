@@ -66,6 +66,7 @@ def requests_of(buyers, champions) -> list[tuple[str, bytes]]:
             {"events": []},
             {"events": [EVENT], "validate_only": True},
         ],
+        "/erase": [{"user_id": "ghost", "validate_only": True}, {"user_id": "ghost", "reason": 7}],
     }
     assert asked.keys() == set(ENDPOINTS)
     bodies = [(route, orjson.dumps(body)) for route, all_bodies in asked.items() for body in all_bodies]

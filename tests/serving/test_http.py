@@ -61,6 +61,8 @@ def minimal(route: str, buyers: list[str], champions) -> dict:
                 {"event_id": "e", "user_id": "u", "user_source": "s", "event_type": "view", "ts": "2024-08-02T12:00:00"}
             ]
         },
+        # the shop is that of all tests: tests/serving/test_erase.py has one of its own
+        "/erase": {"user_id": "nobody we know", "validate_only": True},
     }[route]
 
 
@@ -80,7 +82,7 @@ def test_alive_at_once_and_ready_once_the_models_are_loaded(serve):
 # ---- every endpoint --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", list(ENDPOINTS))
+@pytest.mark.parametrize("route", [route for route in ENDPOINTS if route != "/erase"])
 def test_every_response_matches_its_schema(route, serve, buyers, champions):
     good(route, serve(f"/v1{route}", minimal(route, buyers, champions)))
 

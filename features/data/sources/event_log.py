@@ -24,7 +24,6 @@ from features.data.sources.watermarks import Watermark
 from features.event_log import LoggedEvent, Tail, open_log
 from features.event_log.base import LogHeader, LogPosition
 from features.event_log.rows import EventRow, decode
-from qianmian.errors import StorageError
 from qianmian.redaction import redact
 from qianmian.schema import ANONYMOUS_ID, CONSENTS, TABLES
 
@@ -94,12 +93,8 @@ class EventLogSource(Source):
             end = header.last_seq if self.limit is None else min(header.last_seq, start + self.limit)
             tail = Tail(log, start, header.log_id)
             while tail.after < end:
-                events = tail.read(min(PAGE_EVENTS, end - tail.after))
-                if not events:
-                    raise StorageError(
-                        "the event log lacks numbered events", where=self.label, got=f"{tail.after}…{end}"
-                    )
-                files.write(events)
+                files.write(tail.read(min(PAGE_EVENTS, end - tail.after)))
+            end = max(end, tail.after)  # a page may end behind it where events were erased
             if (warnings or files.unreadable) and not files.writers:
                 files.writer("events")  # what is said about the log is said with the rows of a table
         self.reached = _watermarks(LogPosition(header.log_id, end))

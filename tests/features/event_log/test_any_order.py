@@ -46,7 +46,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_order(location, event, seed, monkeypatch):
-    for module in ("sqlite", "redis_log"):
+    for module in ("sqlite_steps", "redis_log"):
         monkeypatch.setattr(f"features.event_log.{module}.COMPACTED_AT_ONCE", 5)
     choose = random.Random(seed)
     log, model, now = open_log(location), Model(), datetime(2026, 1, 1, tzinfo=UTC)

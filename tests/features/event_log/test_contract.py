@@ -230,7 +230,7 @@ def test_an_emptied_log_goes_on_after_a_restart(location, event):
 
 
 def test_compaction_takes_many_steps(log, event, monkeypatch):
-    for module in ("sqlite", "redis_log"):
+    for module in ("sqlite_steps", "redis_log"):
         monkeypatch.setattr(f"features.event_log.{module}.COMPACTED_AT_ONCE", 7)
     log.append([event(n) for n in range(50)])
     assert log.compact(45, 0, NOW) == Compacted(45, 45)

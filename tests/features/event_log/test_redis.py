@@ -68,8 +68,8 @@ def test_a_flushed_server_fails_once_and_gets_a_new_log(log, redis_server, event
 
 
 def test_a_newer_format_is_refused(log, redis_server):
-    redis_server.client.hset("{qianmian:events}:header", "format", 2)
-    with pytest.raises(StorageError, match=r"newer version .*got 'format 2'"):
+    redis_server.client.hset("{qianmian:events}:header", "format", 3)
+    with pytest.raises(StorageError, match=r"newer version .*got 'format 3'"):
         RedisLog(redis_server.url)
 
 

@@ -172,9 +172,9 @@ def test_a_damaged_file_is_reported(path, event):
 def test_other_formats_are_refused(path):
     open_log(path).close()
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(StorageError, match=r"newer version .*got 'format 2'; allowed: format 1"):
+    with pytest.raises(StorageError, match=r"newer version .*got 'format 3'; allowed: at most format 2"):
         open_log(path)
     path.unlink()
     connection = sqlite3.connect(path)

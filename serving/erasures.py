@@ -1,0 +1,181 @@
+"""Erasing a customer from within a server: `qianmian erase`, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from features.erasure.customer import User
+from features.event_log.erased_users import Hasher
+from qianmian.errors import (
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    QianmianError,
+    StorageError,
+    StorageFull,
+    WorkspaceError,
+)
+from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace
+
+logger = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "cli.main", "erase", "-", "--json")
+ROOT = Path(__file__).resolve().parents[1]
+MOST_WAITING = 10  # erasures; each takes seconds
+FAILED = {
+    "code": "internal",
+    "message": "the erasure has failed",
+    "field": None,
+    "hint": "run `qianmian erase --resume`",
+}
+Receipt = dict[str, Any]
+
+
+class NoWorkspace(QianmianError):
+    """This server has no workspace to erase a customer from."""
+
+    code, http_status, exit_code = "no_workspace", 501, 2
+
+
+class ErasureFailed(QianmianError):
+    """The command has ended without a receipt."""
+
+    code, http_status, exit_code = "internal", 500, 1
+
+
+# code of an error of the command → error of the request
+ERRORS: dict[str, type[QianmianError]] = {
+    "data": NotFound,
+    "usage": InvalidRequest,
+    "workspace": WorkspaceError,
+    "storage": StorageError,
+    "storage_full": StorageFull,
+}
+
+
+class Erasures:
+    """Runs erasures in the order of their arrival, one at a time.
+
+    Parameters
+    ----------
+    workspace : Workspace, optional
+        A Bento has none.
+    hasher : Hasher
+        Makes tombstones.
+    command : sequence of str
+        Reads a user id from its input, and prints a receipt or an error as JSON.
+    """
+
+    def __init__(self, workspace: Workspace | None, hasher: Hasher, command: Sequence[str] = COMMAND) -> None:
+        self.workspace, self._hasher, self._command = workspace, hasher, command
+        self._turn = asyncio.Lock()
+        self._running: dict[tuple[str, str | None], asyncio.Task[Receipt]] = {}
+
+    def require(self) -> Workspace:
+        """The workspace.
+
+        Raises
+        ------
+        NoWorkspace
+            There is none.
+        """
+        if self.workspace is None:
+            raise NoWorkspace(
+                "this server has no workspace to erase a customer from",
+                hint="run `qianmian erase` where the workspace is, then build and deploy the Bento again",
+            )
+        return self.workspace
+
+    async def erase(self, user_id: str, user_source: str | None, reason: str | None, seconds: float) -> Receipt | None:
+        """Erase a customer, and return the receipt; None if it takes longer than some seconds, and goes on.
+
+        The same call then waits for the same erasure.
+
+        Raises
+        ------
+        QianmianError
+            There is no workspace, too many erasures wait, or the command says that it cannot be done.
+        """
+        self.require()
+        if "\n" in user_id or "\r" in user_id:  # the command reads one line: it would be another customer
+            raise NotFound("no customer has a user id with a line break", field="user_id")
+        named = user_id, user_source
+        if (task := self._running.get(named)) is None:
+            if len(self._running) > MOST_WAITING:
+                raise Overloaded(f"{len(self._running)} erasures are waiting", hint="try again later")
+            task = self._running[named] = asyncio.get_running_loop().create_task(self._run(*named, reason))
+            task.add_done_callback(partial(self._ended, named))
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        return task.result() if done else None
+
+    def _ended(self, named: tuple[str, str | None], task: asyncio.Task[Receipt]) -> None:
+        del self._running[named]
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting any more
+
+    async def _run(self, user_id: str, user_source: str | None, reason: str | None) -> Receipt:
+        options = [
+            text
+            for name, value in (("--source", user_source), ("--reason", reason))
+            if value is not None
+            for text in (f"{name}={value}",)
+        ]
+        async with self._turn:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                *options,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,  # may name the customer
+                cwd=ROOT,
+                env={**os.environ, ENVIRONMENT_VARIABLE: str(self.require().root)},
+                start_new_session=True,  # goes on if the server is stopped
+            )
+            output, _ = await process.communicate(f"{user_id}\n".encode())
+        logger.info("erasure=ended exit=%s", process.returncode)
+        try:
+            found = json.loads(output.splitlines()[-1])
+        except (ValueError, IndexError):
+            found = {"error": FAILED}
+        if "error" in found:
+            raise _not_erased(found["error"], user_id)
+        return dict(found)
+
+    def receipt(self, users: Iterable[User]) -> Receipt | None:
+        """The receipt of an erasure of one of some users, None if there is none."""
+        folder = self.require().root / "erasures" / "receipts"
+        files = sorted(folder.glob("*.json"))
+        if not files:
+            return None
+        tombstones = {self._hasher(*user) for user in users}
+        for file in files:
+            receipt: Receipt = json.loads(file.read_text(encoding="utf-8"))
+            if receipt.get("complete") and not tombstones.isdisjoint(receipt["tombstones"]):
+                return receipt
+        return None
+
+    def pending_id(self, user_id: str) -> str | None:
+        """The id of an erasure of a user id that has begun and not ended, as far as it is known."""
+        for file in (self.require().root / "erasures" / "pending").glob("*.json"):
+            try:
+                pending = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # it has just ended
+                continue
+            if any(user == user_id for _, user in pending["customer"]["users"]):
+                return str(pending["erasure_id"])
+        return None
+
+
+def _not_erased(error: dict[str, Any], user_id: str) -> QianmianError:
+    """The error of the command, without the user id: an error of a server is written into its log."""
+    message, hint = (None if text is None else text.replace(user_id, "…") for text in (error["message"], error["hint"]))
+    kind = ERRORS.get(error["code"], ErasureFailed)
+    return kind(message or "", field="user_id" if kind.http_status < 500 else None, hint=hint)

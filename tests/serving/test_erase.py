@@ -1,0 +1,162 @@
+"""`/v1/erase`, with a small command in place of `qianmian erase`: what is asked of it, and what is made of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from features.data.pii_key import PiiKey
+from features.erasure.hasher import TombstoneHasher
+from features.erasure.tombstones import tombstone
+from qianmian.errors import InvalidRequest, NotFound, NotReady, Overloaded, QianmianError, StorageError
+from qianmian.workspace import Workspace
+from serving.endpoints import ENDPOINTS, erase
+from serving.erasures import COMMAND, ErasureFailed, Erasures, NoWorkspace
+from serving.http import accept_answer, error_answer
+
+KEY = "a key of the workspace"
+# prints the receipt of the id in its input; ids say what else it does
+COMMAND_OF_TESTS = r"""
+import json, os, pathlib, sys, time
+user, options = sys.stdin.readline().rstrip("\n"), sys.argv[1:]
+folder = pathlib.Path(os.environ["QIANMIAN_WORKSPACE"]) / "erasures"
+(folder / "pending").mkdir(parents=True, exist_ok=True)
+(folder / "receipts").mkdir(exist_ok=True)
+with (folder / "calls").open("a") as calls:
+    calls.write(json.dumps([user, options]) + "\n")
+kind = user.partition("-")[0]
+errors = {"unknown": "data", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
+if kind in errors:
+    print(json.dumps({"error": {"code": errors[kind], "message": f"no {user}", "field": None, "hint": f"not {user}"}}))
+    sys.exit(3)
+if kind == "dies":
+    sys.exit(1)
+pending = folder / "pending" / "abc.json"
+pending.write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
+if kind == "slow":
+    time.sleep(1)
+sys.path.insert(0, os.getcwd())
+from features.erasure.hasher import TombstoneHasher
+tombstones = [TombstoneHasher()("shop", user)]
+receipt = {"erasure_id": "abc", "complete": kind != "left", "tombstones": tombstones, "left": [], "reason": None}
+(folder / "receipts" / "abc.json").write_text(json.dumps(receipt))
+pending.unlink()
+print(json.dumps({**receipt, "file": "x"}))
+sys.exit(3 if kind == "left" else 0)
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    monkeypatch.setenv("QIANMIAN_PII_KEY", KEY)
+    return Workspace(tmp_path).create()
+
+
+@pytest.fixture
+def server(shop):
+    """What the endpoint sees of a server without models."""
+
+    def no_champions():
+        raise NotReady("no model")
+
+    command = (sys.executable, "-c", COMMAND_OF_TESTS, *COMMAND[3:])
+    return SimpleNamespace(erasures=Erasures(shop, TombstoneHasher(shop), command), get=no_champions)
+
+
+def call(server, body):
+    return asyncio.run(answer(server, body))
+
+
+async def answer(server, body):
+    status, text = await accept_answer(server, ENDPOINTS["/erase"], orjson.dumps(body))
+    found = orjson.loads(text)
+    if not body.get("validate_only"):
+        ENDPOINTS["/erase"].response.model_validate(found)
+    return status, found
+
+
+def calls(shop):
+    file = shop.root / "erasures" / "calls"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_a_receipt_is_returned_and_found_again(server, shop):
+    body = {"user_id": "u-1", "user_source": "shop", "reason": "--ticket 7"}
+    status, found = call(server, body)
+    assert (status, found["status"], found["erasure_id"]) == (200, "done", "abc")
+    assert found["receipt"]["tombstones"] == [tombstone(PiiKey.of(KEY), "shop", "u-1")]
+    again = call(server, body)
+    assert again[0] == 200
+    assert again[1]["receipt"]["erasure_id"] == "abc"
+    assert calls(shop) == [["u-1", ["erase", "-", "--json", "--source=shop", "--reason=--ticket 7"]]]
+
+
+def test_what_takes_longer_is_asked_for_again(server, shop, monkeypatch):
+    monkeypatch.setattr(erase, "WAIT_SECONDS", 0.5)
+    body = {"user_id": "slow-1", "user_source": "shop"}
+
+    async def several():
+        first, same = await asyncio.gather(answer(server, body), answer(server, body))
+        while (last := await answer(server, body))[0] == 202:
+            pass
+        return first, same, last
+
+    first, same, last = asyncio.run(several())
+    assert first[0] == same[0] == 202
+    assert (first[1]["status"], first[1]["receipt"]) == ("running", None)
+    assert (last[0], last[1]["status"], last[1]["erasure_id"]) == (200, "done", "abc")
+    assert len(calls(shop)) == 1
+
+
+def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
+    monkeypatch.setattr("serving.erasures.MOST_WAITING", 2)
+
+    async def several():
+        bodies = [{"user_id": f"u-{n}", "user_source": "shop"} for n in range(4)]
+        return await asyncio.gather(*(answer(server, body) for body in bodies), return_exceptions=True)
+
+    *good, refused = asyncio.run(several())
+    assert [status for status, _ in good] == [200] * 3
+    assert isinstance(refused, Overloaded)
+    assert error_answer("/erase", refused)[0] == 429
+
+
+@pytest.mark.parametrize(
+    ("user_id", "kind"),
+    [
+        ("unknown-7f3a", NotFound),
+        ("busy-7f3a", QianmianError),
+        ("named-7f3a", InvalidRequest),
+        ("log-7f3a", StorageError),
+        ("odd-7f3a", ErasureFailed),
+        ("dies-7f3a", ErasureFailed),
+    ],
+)
+def test_errors_of_the_command_never_name_the_customer(server, user_id, kind):
+    with pytest.raises(kind) as caught:
+        call(server, {"user_id": user_id, "user_source": "shop"})
+    status, body = error_answer("/erase", caught.value)[:2]
+    assert status == {"unknown": 404, "busy": 503, "named": 422, "log": 503}.get(user_id[:-5], 500)
+    assert user_id.encode() not in body
+
+
+def test_what_is_left_is_said(server):
+    status, found = call(server, {"user_id": "left-1", "user_source": "shop"})
+    assert (status, found["status"]) == (200, "incomplete")
+
+
+def test_nothing_runs_for_what_cannot_be_erased(server, shop):
+    assert call(server, {"user_id": "u-1", "validate_only": True})[1]["valid"] is True
+    for user_id in ("u-1\nu-2", "u-1\r"):
+        with pytest.raises(NotFound, match="line break"):
+            call(server, {"user_id": user_id})
+    assert calls(shop) == []
+    bento = SimpleNamespace(erasures=Erasures(None, TombstoneHasher()), get=server.get)
+    with pytest.raises(NoWorkspace) as caught:
+        call(bento, {"user_id": "u-1"})
+    assert (caught.value.http_status, ENDPOINTS["/erase"].scope) == (501, "admin")
