@@ -120,7 +120,8 @@ class WorkspaceSource:
 def _last_erasure(workspace: Workspace) -> str:
     """The last erasure that has ended; empty if there is none, or it cannot be read."""
     try:
-        return str(json.loads((workspace.root / LAST_ERASURE).read_text(encoding="utf-8"))["erasure_id"])
+        found = json.loads((workspace.root / LAST_ERASURE).read_text(encoding="utf-8"))
+        return f"{found['erasure_id']} {found.get('erased_at', '')}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -27,6 +27,7 @@ from features.erasure.resolving import find_erased
 from features.erasure.scan import Trace, scan_workspace
 from features.erasure.tables import erase_identity, erase_lake, erase_other_files, erase_quarantine
 from features.erasure.tombstones import add_tombstones, tombstone
+from features.event_log.erasing import erase_events
 from features.event_log.location import locate
 from qianmian import __version__
 from qianmian.errors import UsageError
@@ -65,6 +66,7 @@ def erase_leftovers(workspace: Workspace, customer: ErasedCustomer) -> Erased:
 PLACES: Registry[Eraser] = Registry(
     "place",
     {
+        "events": erase_events,  # first, so that no server and no ingest takes the customer in again
         "lake": erase_lake,
         "identity": erase_identity,
         "quarantine": erase_quarantine,
@@ -236,7 +238,9 @@ def _finish(workspace: Workspace, pending: _Pending, now: datetime, progress: Pr
     receipt = _write_receipt(workspace, pending, now, left, not_reached)
     if not left:
         pending.file(workspace).unlink()
-    write_json(workspace.root / "erasures" / "last.json", {"erasure_id": pending.erasure_id})
+    # servers load everything again, also if an erasure that was not complete goes on
+    moment = now.isoformat(timespec="microseconds")
+    write_json(workspace.root / "erasures" / "last.json", {"erasure_id": pending.erasure_id, "erased_at": moment})
     return receipt
 
 

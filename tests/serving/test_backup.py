@@ -42,7 +42,7 @@ def shop(workspace: Workspace, tmp_path: Path) -> Workspace:
     copied = Workspace(tmp_path / "shop")
     shutil.copytree(workspace.root, copied.root)
     assert (copied.root / "secrets" / "pii.key").exists()
-    (copied.root / "erasures").mkdir()
+    (copied.root / "erasures").mkdir(exist_ok=True)
     load_from_workspace(copied, Settings())  # the copy gets the addresses of its own folder
     return copied
 

@@ -74,7 +74,7 @@ def attack(serve, buyers):
 def test_no_path_leads_out_of_the_routes(serve, path, method):
     address = urlsplit(serve.url)
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
-        head = f"{method} {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         client.sendall(head.encode())
         answer = b"".join(iter(lambda: client.recv(65_536), b""))
     assert answer.split()[1] in (b"400", b"404", b"405"), answer[:200]
@@ -140,7 +140,8 @@ def test_the_content_type_of_answers_lets_no_browser_run_them(serve):
     body = b'{"<script>alert(1)</script>": 1}'
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
         client.sendall(
-            b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+            b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
             + body
         )
         answer = b"".join(iter(lambda: client.recv(65_536), b""))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-PROFILE = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\n"
+PROFILE = b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def connect(url: str) -> socket.socket:
@@ -76,7 +76,7 @@ def with_head(*lines: bytes, body: bytes = b"") -> bytes:
         chunked(CHUNK) + b"0\r\nContent-Length: 5\r\n\r\n" + HIDDEN,
         profile("one").replace(b"\r\n", b"\n") + HIDDEN,
         chunked(CHUNK).replace(b"chunked\r\n\r\n10\r\n", b"chunked\r\n\r\n10\n") + b"0\r\n\r\n" + HIDDEN,
-        b"POST /v1/profile HTTP/1.1 HTTP/1.0\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}" + HIDDEN,
+        b"POST /v1/profile HTTP/1.1 HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}" + HIDDEN,
         b"POST /v1/profile\r\n\r\n" + HIDDEN,
     ],
 )
@@ -111,7 +111,7 @@ def test_what_follows_a_complete_request_is_the_next_one(serve, sent):
 def test_responses_come_in_the_order_of_pipelined_requests(serve, buyers):
     """Fast ones, slow ones that leave the event loop, and errors."""
     slow = json.dumps({"seed_user_ids": buyers[:30], "size": 5}).encode()
-    lookalike = b"POST /v1/lookalike HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(slow) + slow
+    lookalike = b"POST /v1/lookalike HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(slow) + slow
     sent = b"".join(profile(f"u{n}") + (lookalike if n % 4 == 0 else b"") for n in range(8))
     with connect(serve.url) as client:
         client.sendall(sent + profile("last", b"Connection: close\r\n"))
@@ -122,20 +122,20 @@ def test_responses_come_in_the_order_of_pipelined_requests(serve, buyers):
 
 
 def test_a_body_that_looks_like_a_request_is_a_body(serve):
-    body = b"GET /metrics HTTP/1.1\r\nHost: shop\r\n\r\n" + HIDDEN
+    body = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" + HIDDEN
     found = responses(serve.url, PROFILE + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert [status for status, _ in found] == [400]
 
 
 def test_a_get_with_a_body_does_not_leave_it_for_the_next_request(serve):
-    head = b"GET /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN)
+    head = b"GET /v1/profile HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN)
     found = responses(serve.url, head + HIDDEN + LAST)
     assert [status for status, _ in found] == [405, 200]
     assert json.loads(found[1][1])["user_id"] == "two"
 
 
 def test_an_upgrade_is_no_way_around(serve):
-    upgrade = b"GET /v1/profile HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n"
+    upgrade = b"GET /v1/profile HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n"
     for protocol in (b"h2c", b"websocket", b"TLS/1.0"):
         with connect(serve.url) as client:
             client.sendall(upgrade % protocol + b"HTTP2-Settings: AAMAAABk\r\n\r\n")
