@@ -19,7 +19,7 @@ DEMO_STAMP := $(or $(wildcard $(DEV_STAMP)),$(VENV)/.installed-demo-$(DEMO_KEY))
 DEMO_ONLY := $(filter-out $(DEV_STAMP),$(DEMO_STAMP))
 
 .DEFAULT_GOAL := help
-.PHONY: help install servers demo lint test test-all bench serve notebooks lock bento clean
+.PHONY: help install servers demo lint audit test test-all bench serve notebooks lock bento clean
 
 help: ## show this list
 	@echo "Qianmian needs Python 3.11 or newer (PYTHON=... selects one) and a C compiler."
@@ -35,11 +35,15 @@ servers: ## install PostgreSQL and Redis with apt-get: tests start servers of th
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql redis-server
 
-lint: $(DEV_STAMP) ## check with ruff (lint and format), mypy (strict) and import-linter (layers)
+lint: $(DEV_STAMP) ## check with ruff (lint and format), mypy (strict), import-linter (layers) and pip-audit (known vulnerabilities)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+	@$(PY) .ci/audit.py
+
+audit: $(DEV_STAMP) ## look up known vulnerabilities of all locked packages; says so where there is no advisory service
+	@$(PY) .ci/audit.py
 
 test: lint ## lint, then run the fast tests and all doctests
 	$(PY) -m pytest $(ON_EVERY_CORE) $(ARGS)

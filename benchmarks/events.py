@@ -84,7 +84,9 @@ class Connection:
         """Send a request and return the body of the response, whose status has to be 200."""
         self.streams = self.streams or await asyncio.open_connection(self.url.hostname, self.url.port)
         reader, writer = self.streams
-        writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (route.encode(), len(body)) + body)
+        writer.write(
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (route.encode(), len(body)) + body
+        )
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
         answer = await reader.readexactly(int(length[1]) if length else 0)

@@ -155,7 +155,9 @@ async def with_asyncio(url: str, bodies: list[bytes], duration: int) -> tuple[in
             body = bodies[i % len(bodies)]
             i += CONNECTIONS
             started = time.perf_counter()
-            writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            writer.write(
+                f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            )
             head = await reader.readuntil(b"\r\n\r\n")
             if b" 200 " not in head.split(b"\r\n", 1)[0]:
                 sys.exit(f"{url} responded with {head!r}")

@@ -81,7 +81,7 @@ async def ask_until_followed(
                 sys.exit(f"{path}: the server did not follow within {MOST_SECONDS:g} s")
             route, body, sent = (PATH, PROFILE_PATH)[i % 2], bodies[i % len(bodies)], time.perf_counter()
             i += CONNECTIONS + 1
-            head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             response = await reader.readuntil(b"\r\n\r\n")
             length = next(line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:"))

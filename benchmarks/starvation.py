@@ -60,7 +60,7 @@ async def client(url: str, load: str, users: Sequence[str], number: int, counts:
     reader, writer = await asyncio.open_connection(host, port)
     while True:
         route, body = load_body(load, users, number)
-        writer.write(f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.write(f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         first_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines if line)
         await reader.readexactly(int(headers["content-length"]))

@@ -68,7 +68,7 @@ def sessions(
         if out is not None:
             output.step(f"writing {out}")
             table = session_rows(views, window_days).order_by(["one_id", "start", "session_id"]).to_pyarrow()
-            write_table(table, out)
+            write_table(builder.lake.workspace, table, out)
     output.result(
         {
             "as_of": moment,
@@ -162,7 +162,7 @@ def funnel(
             tags=tags,
         )
         if out is not None:
-            write_table(found.as_table(), out)
+            write_table(builder.lake.workspace, found.as_table(), out)
     options = {"window_days": window_days, "within_days": within_days, "within_session": within_session, "by": by}
     output.result({"as_of": moment, **options, **found.as_dict(), "out": out})
     columns: tuple[str, ...] = (f"{per}s", "of previous step", "of first step", "median hours", "p90 hours")
@@ -238,7 +238,7 @@ def paths(
             builder.views(moment), of, depth=depth, top=top, window_days=window_days, keep_repeats=keep_repeats
         )
         if out is not None:
-            write_table(found.as_table(), out)
+            write_table(builder.lake.workspace, found.as_table(), out)
     output.result({"as_of": moment, "window_days": window_days, **found.as_dict(), "out": out})
     rows = [
         [

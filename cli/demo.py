@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -112,7 +113,8 @@ def demo(
     steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
     workspace_option = f' --workspace "{workspace}"' if workspace else ""
     next_commands = [f"qianmian {step}{workspace_option}" for step in steps]
-    next_commands.append(f"mlflow ui --backend-store-uri '{located.tracking_uri}'")
+    store = '"$MLFLOW_TRACKING_URI"' if os.environ.get("MLFLOW_TRACKING_URI") else f"'{located.tracking_uri}'"
+    next_commands.append(f"mlflow ui --backend-store-uri {store}")  # a URL in the environment may hold a password
     total = sum(stage_timer.seconds.values())
     output.say(f"{total:.0f} s in total. Next (in the virtual environment: . .venv/bin/activate):")
     for line in next_commands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.console import Output
 from cli.train import format_number
+from qianmian.client import KEY_VARIABLE
 from qianmian.errors import NotReady
 
 if TYPE_CHECKING:
@@ -138,9 +140,10 @@ def post(url: str, what: str, route: str, body: dict[str, Any]) -> Call:
     NotReady
         The server returns an error or does not respond.
     """
-    request = urllib.request.Request(
-        url + route, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(KEY_VARIABLE):  # of a workspace that has API keys
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url + route, json.dumps(body).encode(), headers, method="POST")
     begun = time.perf_counter()
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:

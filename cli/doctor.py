@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import MISSING_TIMEZONE, TIMEZONE_EXAMPLE, as_of_or_default, utc_now
 from qianmian.errors import ConfigError, NotReady, QianmianError, UsageError
+from qianmian.private_files import OTHERS, is_open, make_private_folder
 from qianmian.times import days_between, is_stale
 from qianmian.workspace import Workspace, atomic_path
 
@@ -117,6 +119,7 @@ def write_settings(output: Output, located: Workspace) -> None:
             where=str(target),
             hint="edit the file, or remove it to start from the defaults",
         )
+    make_private_folder(located.root)
     text = importlib.resources.files("qianmian").joinpath("defaults.yaml").read_text(encoding="utf-8")
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -226,11 +229,35 @@ def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
         yield CheckResult("workspace", FAIL, f"{located.root}: {error.message}", error.hint or "")
         return
     yield CheckResult("workspace", OK, str(located.root))
-    for name, check in (("lake", _lake), ("profiles", _profiles), ("champions", _champions)):
+    for name, check in (
+        ("permissions", _permissions),
+        ("lake", _lake),
+        ("profiles", _profiles),
+        ("champions", _champions),
+        ("erasures", _erasures),
+    ):
         try:
             yield from check(located)
         except QianmianError as error:
             yield CheckResult(name, FAIL, message_of(error), error.hint or "")
+
+
+def _permissions(located: Workspace) -> Iterator[CheckResult]:
+    opened = [path for path in (located.secrets, *sorted(located.secrets.rglob("*"))) if is_open(path)]
+    if opened:
+        shown = ", ".join(str(path.relative_to(located.root)) for path in opened[:5])
+        yield CheckResult(
+            "secrets", WARN, f"other users can read {shown}", f"chmod -R go= {quote(str(located.secrets))}"
+        )
+    if is_open(located.root, OTHERS):
+        yield CheckResult(
+            "permissions",
+            WARN,
+            "every user of this machine can enter the workspace, which has personal data",
+            f"chmod 700 {quote(str(located.root))} (750: the group of the folder may enter it)",
+        )
+    elif not opened:
+        yield CheckResult("permissions", OK, "no other user of this machine can enter the workspace")
 
 
 def _lake(located: Workspace) -> Iterator[CheckResult]:
@@ -327,6 +354,19 @@ def _champions(located: Workspace) -> Iterator[CheckResult]:
         yield CheckResult("champions", OK, f"{loaded}; checksums match")
     elif not broken:
         yield CheckResult("champions", WARN, "none yet", "run `qianmian train all`")
+
+
+def _erasures(located: Workspace) -> Iterator[CheckResult]:
+    from features.data.pii_key import load_key
+    from features.erasure.tombstones import read_tombstones
+    from training.erasure import pending_erasures
+
+    if pending := len(pending_erasures(located)):
+        found = f"{pending} not complete; the files under erasures/pending/ still name the customers"
+        yield CheckResult("erasures", WARN, found, "run `qianmian erase --resume`")
+    if tombstones := len(read_tombstones(located)):
+        load_key(located)  # without the key they recognise nobody, and an ingest would bring everybody back
+        yield CheckResult("erasures", OK, f"{tombstones:,} user ids are erased and refused")
 
 
 def _port(located: Workspace, port: int) -> Iterator[CheckResult]:

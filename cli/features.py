@@ -11,7 +11,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
-from cli.times import as_of_or_default, note_empty_days, note_missing_timezone
+from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace, atomic_path
 
@@ -74,7 +74,7 @@ def features(
         )
         if out is not None:
             output.step(f"writing {out}")
-            write_table(snapshot.table, out)
+            write_table(located, snapshot.table, out)
     seconds = time.perf_counter() - begun
     names = list(snapshot.spec.names)
     output.result(
@@ -109,6 +109,7 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     from features.compute.engines.spark import SparkEngine
     from features.compute.engines.spark_session import LOCAL_MASTER
     from features.definitions.building import make_builder
+    from features.erasure.exports import record_export
 
     begun = time.perf_counter()
     with output.working():
@@ -117,6 +118,7 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
             kept, unsupported = make_builder(lake, settings, spark).supported(as_of=moment)
             output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M} into {out}")
             customers = spark.write(kept, moment, out)
+            record_export(lake.workspace, out, utc_now())
     seconds = time.perf_counter() - begun
     names = [feature.name for feature in kept]
     output.result(
@@ -213,13 +215,16 @@ def check_suffix(out: Path | None, suffixes: tuple[str, ...]) -> None:
         )
 
 
-def write_table(table: pa.Table, out: Path) -> None:
-    """Write a table atomically, in the format of the suffix of `out`."""
+def write_table(workspace: Workspace, table: pa.Table, out: Path) -> None:
+    """Write a table atomically, in the format of the suffix of `out`, and note it in the index of written files."""
     import pyarrow.csv
     import pyarrow.parquet
+
+    from features.erasure.exports import record_export
 
     with atomic_path(out) as temporary:
         if out.suffix == ".csv":
             pyarrow.csv.write_csv(table, temporary)
         else:
             pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    record_export(workspace, out, utc_now())

@@ -71,6 +71,8 @@ def link(
     from features.data.identity.probabilistic import link as link_records
     from features.data.identity.records import RecordFiles
     from features.data.identity.tables import links_path
+    from features.data.locking import workspace_lock
+    from features.erasure.sql import without_erased
     from qianmian.config import load_settings
 
     output = Output(as_json)
@@ -89,19 +91,20 @@ def link(
         _check_values_may_be_shown(located, review)
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(located):
         output.step(f"reading the records of {config}")
         found = RecordFiles(config).read()
-        output.step(f"linking {found.table.num_rows:,} records on {backend}")
+        records = without_erased(located, found.table)
+        output.step(f"linking {records.num_rows:,} records on {backend}")
         links = link_records(
-            found.table, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources
+            records, settings.linking, seed=settings.seed, backend=backend, within_sources=not between_sources
         )
         now = utc_now()
         table = merged(located, links, now)
         new = _count_new_links(links_path(located), table)
         if review is not None:
             output.step(f"writing {review}")
-            write_table(_with_values(links.review, found.table) if show_values else links.review, review)
+            write_table(located, _with_values(links.review, records) if show_values else links.review, review)
         if chart is not None and links.chart:
             output.step(f"writing {chart}")
             with atomic_path(chart) as temporary:

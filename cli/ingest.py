@@ -258,11 +258,12 @@ def show_report(output: Output, report: IngestReport) -> None:
     if not report.tables and not report.errors:
         output.say(f"{report.source}: nothing new")
         return
-    numbers = ("read", "kept", "duplicates", "quarantined", "updated")
+    summands = ("kept", "duplicates", "quarantined", *(("erased",) if report.erased else ()))
+    numbers = ("read", *summands, "updated")
     rows: list[list[object]] = [
         [name, *(getattr(table, number) for number in numbers)] for name, table in report.tables.items()
     ]
-    output.table(f"{report.source}: read = kept + duplicates + quarantined", ["table", *numbers], rows, right=numbers)
+    output.table(f"{report.source}: read = {' + '.join(summands)}", ["table", *numbers], rows, right=numbers)
     for name, table in report.tables.items():
         for reason, count in table.reasons.items():
             output.say(f"  {name}: {count:,} quarantined: {reason}")

@@ -20,9 +20,11 @@ from cli.analytics import analytics
 from cli.customer import customer
 from cli.demo import demo
 from cli.doctor import doctor
+from cli.erase import erase
 from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
+from cli.keys import keys
 from cli.models import models
 from cli.score import score
 from cli.serve import serve
@@ -30,6 +32,7 @@ from cli.tags import tags
 from cli.train import train
 from qianmian import __version__
 from qianmian.errors import QianmianError, WorkspaceError
+from qianmian.redaction import redact, redact_logs
 from qianmian.registry import Registry
 
 VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
@@ -45,7 +48,9 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "train": train,
         "models": models,
         "score": score,
+        "keys": keys,
         "serve": serve,
+        "erase": erase,
         "doctor": doctor,
     },
 )
@@ -138,7 +143,7 @@ def run(arguments: Sequence[str]) -> int:
                 hint="free some space or choose a --workspace on another disk; existing data is unchanged",
             )
             return _report_error(full.as_dict(), str(full), full.exit_code, as_json, debug)
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        message = f"{type(error).__name__}: {redact(' '.join(str(error).split()))[:500]}"
         found = {"code": "internal", "message": message, "field": None, "hint": BUG_REPORT_HINT}
         return _report_error(
             found,
@@ -154,7 +159,9 @@ def quieten(debug: bool) -> None:
     for name in ("MLFLOW_DISABLE_TELEMETRY", "BENTOML_DO_NOT_TRACK", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    redact_logs()
     if debug:
+        logging.captureWarnings(True)
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
@@ -163,11 +170,12 @@ def quieten(debug: bool) -> None:
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("features.data.pii_key").setLevel(logging.WARNING)  # a key that others can read
 
 
 def _report_error(found: dict[str, Any], text: str, code: int, as_json: bool, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
     if as_json:
         print(json.dumps({"error": found}, ensure_ascii=False))
     else:

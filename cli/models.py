@@ -108,6 +108,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export the champions and the profiles to BentoML's model store, where `bentoml build` finds them."""
+    from features.erasure.exports import CHAMPIONS, record_export
     from qianmian.config import load_settings
 
     output, located = Output(as_json), Workspace.locate(workspace).require()
@@ -117,13 +118,15 @@ def export(
 
         output.step(f"writing the champions to {out}")
         export_champions(located, settings, out)
+        record_export(located, out, utc_now(), CHAMPIONS)
         output.result({"workspace": located.root, "out": out})
         output.say(f"written: {out}")
         return
-    from serving.package import store_champions
+    from serving.package import store_champions, stored_folder
 
     output.step("writing the champions to BentoML's model store")
     tag = store_champions(located, settings)
+    record_export(located, stored_folder(tag), utc_now(), CHAMPIONS)
     output.result({"workspace": located.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
 

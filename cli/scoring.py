@@ -281,8 +281,11 @@ def write_scores(output: Output, scores: BlockScores, out: Path, workers: int = 
 def report(
     output: Output, located: Workspace, out: Path, written: WrittenScores, begun: float, made_by: str, **more: Any
 ) -> None:
-    """Say what was written; `more` are further fields of the JSON."""
+    """Note the file in the index of written files, and say what it has; `more` are further fields of the JSON."""
+    from features.erasure.exports import record_export
+
     seconds = time.perf_counter() - begun
+    record_export(located, out, utc_now())
     output.result(
         {
             "workspace": located.root,

@@ -14,7 +14,10 @@ from qianmian.workspace import Workspace
 
 def serve(
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
+        str,
+        typer.Option(
+            "--host", help="Address to listen on; 0.0.0.0 for all addresses of this machine, which needs API keys."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Number of server processes.")] = 1,
@@ -29,11 +32,16 @@ def serve(
     from qianmian.config import load_settings
     from serving.model_registry import list_models
     from serving.run import serve as run_server
+    from serving.security.exposure import refuse_exposure
+    from serving.security.key_file import KeyFile
     from serving.server import check_port
 
     output = Output(as_json)
     located = Workspace.locate(workspace).require()
     settings = load_settings(located.config_file).serving
+    key_file = KeyFile.locate(located)
+    keys = key_file.read() if key_file is not None else None
+    refuse_exposure(host, keys is not None)
     check_port(host, port)
     champions = {
         str(model["name"]): str(model["champion"]) for model in list_models(located) if model["champion"] is not None
@@ -41,11 +49,22 @@ def serve(
     if not champions:
         raise NotReady("no champion exists yet", where=str(located.root), hint="run `qianmian train all`")
     url = f"http://{host}:{port}"
-    output.result({"workspace": located.root, "url": url, "workers": workers, "champions": champions})
+    found = {"workspace": located.root, "url": url, "workers": workers, "champions": champions}
+    output.result({**found, "api_keys": None if keys is None else len(keys)})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
+    if keys is None:
+        output.say(
+            "no API keys: every program on this machine may call it (`qianmian keys create` makes the first key)"
+        )
     output.say(f"{url} is ready when {url}/readyz returns 200; routes: {url}/docs.json; Ctrl-C stops the server")
     code = run_server(
-        located, host, port, workers, shutdown_seconds=settings.shutdown_seconds, online_store=online_store
+        located,
+        host,
+        port,
+        workers,
+        shutdown_seconds=settings.shutdown_seconds,
+        online_store=online_store,
+        request_seconds=settings.request_seconds,
     )
     if code:
         raise NotReady(

@@ -180,8 +180,9 @@ def verify(folder: Path) -> dict[str, Any]:
             "the as_of of the model is not a valid time", where=str(folder), got=manifest["as_of"], hint=RETRAIN
         ) from error
     files: Mapping[str, str] = manifest["files"]
-    state = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".npz", ".json"))
-    if unlisted := sorted({str(path) for path in state} - set(files) - {"manifest.json"}):
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    state = {name for name in present if name.endswith((".npz", ".json"))}
+    if unlisted := sorted(state - set(files) - {"manifest.json"}):
         raise ArtifactError(
             "the model contains a file that its manifest does not list",
             where=str(folder),
@@ -190,7 +191,7 @@ def verify(folder: Path) -> dict[str, Any]:
         )
     for name, expected in files.items():
         path = folder / name
-        if not path.is_file():
+        if name not in present:  # a name that leads out of the folder is none of its files
             raise ArtifactError("a file of a model is missing", where=str(path), hint=RETRAIN)
         if checksum(path) != expected:
             raise ArtifactError(

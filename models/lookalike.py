@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.metrics import roc_auc_score
 
 from models.parallel import one_blas_thread
-from models.persist import load_arrays, load_json, save_arrays
+from models.persist import UserArrays, load_arrays, load_json, save_arrays
+from models.user_arrays import UserRows
 from qianmian.errors import InvalidRequest
 from qianmian.interruption import checkpoint
 from qianmian.workspace import write_json
@@ -67,6 +68,8 @@ class LookalikeExpander:
     seed : int
         Seed of the SVD and of the sampling.
     """
+
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = (UserRows("space"), UserRows("embedding"))
 
     def __init__(
         self,

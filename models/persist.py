@@ -10,7 +10,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,30 @@ EXTRA, EXTRA_ID = (
 RETRAIN = "restore the file from a backup, `qianmian models rollback`, or train again"
 
 
+class UserArrays(Protocol):
+    """Saved arrays that have something of every user, so that a user can be taken out (`models.user_arrays`)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays."""
+
+    def of(self, arrays: Arrays, kept: NDArray[np.bool_]) -> Arrays:
+        """Return those arrays for the users `kept`, bool, (n_users,), who close up; the other users are gone.
+
+        An array that the model has not saved is passed over, because some parameters make a model save fewer.
+        """
+
+
 class Savable(Protocol):
-    """Protocol of the models that a bundle can hold."""
+    """Protocol of the models that a bundle can hold.
+
+    Attributes
+    ----------
+    user_arrays : tuple of UserArrays
+        The saved arrays that have something of every user.
+    """
+
+    user_arrays: ClassVar[tuple[UserArrays, ...]]
 
     def save(self, folder: Path) -> None: ...
 

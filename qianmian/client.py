@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 MAX_EVENTS = 1_000  # of a request
 MAX_BATCH_BYTES = 900_000  # below the default of `serving.max_body_bytes`
 REPEATED = frozenset({429, 502, 503, 504, 507})  # the server says that another try may succeed
+KEY_VARIABLE = "QIANMIAN_API_KEY"
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 30.0
 
@@ -89,6 +91,8 @@ class Client:
         Seconds that one try may take.
     retries : int
         Tries after the first one, with growing random pauses of at most 30 s, or of what `Retry-After` says.
+    api_key : str, optional
+        Key that the server needs; default: that in the environment variable ``QIANMIAN_API_KEY``, if there is one.
 
     Examples
     --------
@@ -98,10 +102,14 @@ class Client:
     1
     """
 
-    def __init__(self, url: str, timeout: float = 5.0, retries: int = 5) -> None:
+    def __init__(self, url: str, timeout: float = 5.0, retries: int = 5, api_key: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"not the address of a server: {url!r}")
+        key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE)
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ValueError("the API key has characters that no key has")  # and is not repeated here
+        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self._parts, self.timeout, self.retries = parts, timeout, retries
         self._local = threading.local()
 
@@ -189,7 +197,7 @@ class Client:
         return self._exchange(connection, route, body)
 
     def _exchange(self, connection: http.client.HTTPConnection, route: str, body: bytes) -> tuple[int, float, bytes]:
-        connection.request("POST", self._parts.path.rstrip("/") + route, body, {"Content-Type": "application/json"})
+        connection.request("POST", self._parts.path.rstrip("/") + route, body, self._headers)
         response = connection.getresponse()
         content = response.read()
         wait = response.headers.get("Retry-After", "")

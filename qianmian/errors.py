@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
+from qianmian.redaction import redact
+
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """Suggestion to append to a message about an unknown name; empty if no allowed name is similar.
@@ -20,7 +22,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 class QianmianError(Exception):
-    """Base class of every error this project raises on purpose.
+    """Base class of every error this project raises on purpose. Its texts hold no passwords (`qianmian.redaction`).
 
     Parameters
     ----------
@@ -55,9 +57,9 @@ class QianmianError(Exception):
         hint: str | None = None,
         field: str | None = None,
     ) -> None:
-        self.message, self.where, self.hint, self.field = message, where, hint, field
-        self.got, self.allowed = got, allowed
-        super().__init__(message)
+        self.message, self.field, self.got, self.allowed = redact(message), field, got, allowed
+        self.where, self.hint = where and redact(where), hint and redact(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         facts = []
@@ -68,7 +70,7 @@ class QianmianError(Exception):
         if self.allowed is not None:
             facts.append(f"allowed: {self.allowed}")
         text = self.message + (f" ({'; '.join(facts)})" if facts else "")
-        return f"{text}. Fix: {self.hint}" if self.hint else text
+        return redact(f"{text}. Fix: {self.hint}" if self.hint else text)
 
     def as_dict(self) -> dict[str, Any]:
         """The error object of HTTP responses and of `--json`: code, message, field, hint."""
@@ -94,7 +96,7 @@ class ConfigError(QianmianError):
     code, http_status, exit_code = "config", 500, 2
 
     def __init__(self, problems: Sequence[str], *, where: str, hint: str | None = None) -> None:
-        self.problems = list(problems)
+        self.problems = [redact(problem) for problem in problems]
         listing = "".join(f"\n  - {problem}" for problem in self.problems)
         super().__init__(
             f"{where}: {len(self.problems)} mistake(s):{listing}\n",

@@ -4,7 +4,8 @@ MLflow stores absolute addresses. In a workspace that was copied or moved they s
 would be served from its original and would write into it. `adopt` makes the addresses those of the workspace, and
 `current_path` translates them where the store cannot be written.
 
-Importing MLflow takes longer than reading what a prediction needs of its store, so `rows` reads the file itself.
+Importing MLflow takes longer than reading what a prediction needs of its store, and 200 MB in every worker of a server,
+so `rows` reads the tables itself, in the file of the workspace or on a database server.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from qianmian.errors import WorkspaceError
 from qianmian.paths import local_path, sqlite_file
 from qianmian.workspace import Workspace, atomic_path
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,8 @@ ADDRESS_COLUMNS = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
+DATABASE_SERVER = re.compile(r"(postgresql|mysql|mssql)(\+\w+)?://")  # the servers whose URLs MLflow takes
+CONNECT_SECONDS = 5
 READER_LOCK_SECONDS, WRITER_LOCK_SECONDS = 1.0, 20.0  # how long to wait for another process that writes the store
 
 
@@ -88,16 +96,58 @@ def adopt(workspace: Workspace, *, required: bool = False) -> None:
         logger.warning("store=adopted workspace=%s former=%s", workspace.root, former)
 
 
-def rows(workspace: Workspace, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]] | None:
-    """Rows of a query on the own store; None if there is none, or MLflow has to say what is wrong with it."""
+def rows(workspace: Workspace, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]] | None:
+    """Rows of a query on the tables of MLflow; None if MLflow has to read its store, or to say what is wrong with it.
+
+    Parameters
+    ----------
+    query : str
+        Each ``:name`` in it is a parameter.
+    parameters : mapping of str to any, optional
+
+    Raises
+    ------
+    WorkspaceError
+        If the store is on a database server that cannot be reached.
+    """
+    if on_database_server(workspace):
+        return _server_rows(workspace.tracking_uri, query, parameters or {})
     store = own_store(workspace)
     if store is None:
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(store))}?mode=ro", uri=True)) as connection:
-            return connection.execute(query, tuple(parameters)).fetchall()
+            return connection.execute(query, dict(parameters or {})).fetchall()
     except sqlite3.Error:
         return None
+
+
+def on_database_server(workspace: Workspace) -> bool:
+    """Whether MLflow's store is on a database server such as PostgreSQL."""
+    return DATABASE_SERVER.match(workspace.tracking_uri) is not None
+
+
+def check_reachable(workspace: Workspace) -> None:
+    """Check that the database server of the store, if it is on one, answers: MLflow would try again for an hour.
+
+    Raises
+    ------
+    WorkspaceError
+        If it cannot be reached.
+    """
+    if on_database_server(workspace):
+        rows(workspace, "SELECT 1")
+
+
+def shown_uri(uri: str) -> str:
+    """Return the address of a store for messages, without its password.
+
+    Examples
+    --------
+    >>> shown_uri("postgresql+psycopg://shop:secret@db/mlflow"), shown_uri("http://localhost:5000")
+    ('postgresql+psycopg://shop:***@db/mlflow', 'http://localhost:5000')
+    """
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def former_root(workspace: Workspace) -> Path | None:
@@ -148,6 +198,31 @@ def is_inside(workspace: Workspace, address: str) -> bool:
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _engine(uri: str) -> Engine:
+    """The connections of this process to a database server: usually one, which is kept for the next look."""
+    import sqlalchemy
+
+    seconds = {} if uri.startswith("mssql") else {"connect_timeout": CONNECT_SECONDS}
+    return sqlalchemy.create_engine(uri, pool_size=1, connect_args=seconds, isolation_level="AUTOCOMMIT")
+
+
+def _server_rows(uri: str, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]] | None:
+    import sqlalchemy
+
+    try:
+        with _engine(uri).connect() as connection:
+            return [tuple(row) for row in connection.execute(sqlalchemy.text(query), parameters)]
+    except ModuleNotFoundError as error:
+        reason, hint = f"the driver {error.name} is not installed", "pip install 'qianmian[databases]'"
+    except sqlalchemy.exc.OperationalError as error:  # a lost connection is not used again
+        reason = " ".join(str(error.orig).split())[:300]
+        hint = "check MLFLOW_TRACKING_URI, and that the server is running"
+    except sqlalchemy.exc.SQLAlchemyError:  # the tables are missing, for example; MLflow makes them
+        return None
+    raise WorkspaceError("the model registry cannot be read", where=shown_uri(uri), got=reason, hint=hint)
 
 
 def _same(one: Path, other: Path) -> bool:

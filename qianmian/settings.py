@@ -240,6 +240,9 @@ class LinkingSettings(Section):
         return self
 
 
+RATE_PATTERN = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
+
+
 class ServingSettings(Section):
     """Settings of `qianmian serve`."""
 
@@ -278,12 +281,33 @@ class ServingSettings(Section):
     shutdown_seconds: float = Field(
         20.0, gt=0, description="after SIGTERM, requests in flight are answered for so long, then cut"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of the lines that `qianmian serve` logs")
+    log_requests: Literal["errors", "slow", "all"] = Field(
+        "slow", description="requests with a line in the log: errors of the server, also slow ones, or all"
+    )
+    slow_seconds: float = Field(1.0, gt=0, description="requests that take so long are logged as slow")
     online_store: str | None = Field(
         None, min_length=1, description="where accepted events are: a file of the workspace, or a redis:// URL"
     )
     max_clock_skew_seconds: float = Field(
         300.0, ge=0, le=86_400, description="events whose time is further in the future are rejected"
     )
+    rate_limit: str | None = Field(
+        None,
+        pattern=RATE_PATTERN,
+        description="requests of one API key, such as 100/second, that each process answers; of one client address "
+        "without keys; null: as many as it can",
+    )
+    allowed_hosts: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names in the Host header that are answered, without the port; null: any"
+    )
+    max_head_bytes: int = Field(
+        32_768, ge=1_024, description="requests with a longer head are refused, from twice as many bytes on in any case"
+    )
+    head_seconds: float = Field(10.0, gt=0, description="time until the head of a request is complete")
+    body_seconds: float = Field(60.0, gt=0, description="time until the body of a request begins to arrive")
+    unread_seconds: float = Field(10.0, gt=0, description="time that a client may take nothing of its response")
+    request_seconds: float = Field(60.0, gt=0, description="time that the response to a slow request may take")
 
 
 class Settings(Section):

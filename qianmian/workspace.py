@@ -15,6 +15,7 @@ from typing import Any
 
 from qianmian.errors import WorkspaceError
 from qianmian.paths import sqlite_url, unusable_characters
+from qianmian.private_files import make_private_folder
 
 ENVIRONMENT_VARIABLE = "QIANMIAN_WORKSPACE"
 DEFAULT_ROOT = "workspace"
@@ -86,9 +87,15 @@ class Workspace:
         """``MLFLOW_TRACKING_URI`` if set, else the SQLite store of the workspace."""
         return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_url(self.mlflow_db)
 
+    @property
+    def secrets(self) -> Path:
+        """Folder of the keys; everything in it is readable by its owner only."""
+        return self.root / "secrets"
+
     def create(self) -> Workspace:
-        """Create the missing folders; an existing workspace is left unchanged."""
+        """Create the missing folders; an existing workspace is left unchanged. Only the owner may enter a new one."""
         with explain_os_errors(self.root):
+            make_private_folder(self.root)
             for folder in (self.lake, self.quarantine, self.features, self.online):
                 folder.mkdir(parents=True, exist_ok=True)
         return self

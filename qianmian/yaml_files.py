@@ -24,6 +24,7 @@ _KINDS = {
     "tag:yaml.org,2002:timestamp": "a date",
 }
 _NUMBERS = ("a number",)
+MAX_VALUES = 100_000  # of one file, those of its aliases included
 _NO_BLANK = re.compile(r"\s*(?:- )?([\w.-]*[^\W\d][\w.-]*):([^\s:/\\].*)")
 _KEY_VALUE = re.compile(r"\s*(?:- )?([^:#'\"{\[]+): +(.+)")
 _FLOW_VALUE = re.compile(r"[{,] *([\w-]+): +([^'\"{\[][^,}\n]*: [^,}\n]*)")
@@ -83,12 +84,18 @@ class YamlFile:
             ) from error
         try:
             self._root = loader.get_single_node()
+            if (size := _expanded_size(self._root, {})) > MAX_VALUES:
+                raise ConfigError([f"{size:,} values with its aliases: at most {MAX_VALUES:,}"], where=str(path))
             problems = list(dict.fromkeys(_node_problems(self._root, self.text)))
             if problems:
                 raise ConfigError(problems, where=str(path))
             self.data: Any = loader.construct_document(self._root) if self._root is not None else None
         except yaml.YAMLError as error:
             raise ConfigError([_syntax_problem(error, self.text)], where=str(path)) from error
+        except RecursionError:  # of the parser, too
+            raise ConfigError(["lists or mappings are nested too deeply"], where=str(path)) from None
+        except ValueError as error:  # a number with thousands of digits, or a date such as 2024-13-45
+            raise ConfigError([f"a value cannot be read: {str(error)[:200]}"], where=str(path)) from error
         finally:
             loader.dispose()
 
@@ -166,7 +173,25 @@ def missing_blank(text: str) -> str | None:
     return f"{found[1]}: {found[2]}" if found else None
 
 
+def _expanded_size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Number of values of a node, with an alias counted as all values of its anchor; `sizes` has those of its parts.
+
+    Ten short lines of aliases of aliases can stand for a billion values, which every reader of the content would visit.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = MAX_VALUES + 1  # an alias of a list inside the list itself
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
 def _node_problems(node: yaml.Node | None, text: str) -> Iterator[str]:
+    if isinstance(node, yaml.ScalarNode) and any("\ud800" <= letter <= "\udfff" for letter in node.value):
+        yield (
+            f"line {node.start_mark.line + 1} has half of a character (\\ud800 to \\udfff): write the character itself"
+        )
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             yield from _node_problems(child, text)
@@ -178,6 +203,7 @@ def _node_problems(node: yaml.Node | None, text: str) -> Iterator[str]:
         return
     lines: dict[str, int] = {}
     for key, value in node.value:
+        yield from _node_problems(key, text)
         yield from _key_problems(key, value, lines)
         yield from _node_problems(value, text)
 

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from types import FrameType
 from typing import Any
@@ -21,18 +21,15 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from qianmian.errors import QianmianError
 from qianmian.settings import ServingSettings
 from serving.http import error_for_status, error_json
 from serving.loading import BackgroundLoader
 from serving.openapi import JSON
+from serving.request_ids import header_in, header_of
 from serving.supervisor import PROCESS_VARIABLE
 
 logger = logging.getLogger(__name__)
 
-HEAD_SECONDS = 10.0  # until the head of a request is complete; also until a new connection sends its first one
-UNREAD_SECONDS = 10.0  # that a client may take nothing of what waits for it
-HEAD_BYTES = 32_768  # a longer head may pass, depending on how it arrives, but none of twice as many bytes does
 TICKS = 10  # of uvicorn's main loop, ten a second, from one look at all connections to the next
 LINGER_SECONDS = 2.0  # that a refused connection is read on
 CLOSE_SECONDS = 0.05  # until the event loop has closed what it was told to close
@@ -40,9 +37,30 @@ STRAGGLER_SECONDS = 1  # until requests that were cut have noticed
 
 
 class WorkerState(ServerState):
-    """What the connections of a worker share."""
+    """What the connections of a worker share.
+
+    Attributes
+    ----------
+    draining : bool
+        Whether the worker has to end.
+    head_bytes : int
+        A longer head may pass, depending on how it arrives, but none of twice as many bytes does.
+    head_seconds : float
+        Until the head of a request is complete; also until a new connection sends its first one.
+    unread_seconds : float
+        That a client may take nothing of what waits for it.
+    """
 
     draining = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.take(ServingSettings())
+
+    def take(self, settings: ServingSettings) -> None:
+        """Take the bounds over from the settings."""
+        self.head_bytes, self.head_seconds = settings.max_head_bytes, settings.head_seconds
+        self.unread_seconds = settings.unread_seconds
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -79,10 +97,11 @@ class BoundedHttp(HttpToolsProtocol):
         return waiting
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > HEAD_BYTES:  # in parts, so that a long head is not parsed before it is counted
-            for start in range(0, len(data), HEAD_BYTES):
+        most = self.server_state.head_bytes
+        if len(data) > most:  # in parts, so that a long head is not parsed before it is counted
+            for start in range(0, len(data), most):
                 if self in self.connections:
-                    self.data_received(data[start : start + HEAD_BYTES])
+                    self.data_received(data[start : start + most])
             return
         last, self.has_body = self.cycle, False
         super().data_received(data)
@@ -92,7 +111,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self.close_after_response()
         elif self in self.connections:  # it is neither closed nor a websocket now
             self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES:
+            if self.head_bytes > most:
                 self.refuse(431)
 
     def on_body(self, body: bytes) -> None:
@@ -116,9 +135,10 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.abort()  # a response is on its way, which the client does not read
             return
         body = error_json(error or error_for_status(status))
+        name, request_id = header_in(self.cycle.scope) if self.has_request else header_of(())
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {JSON}\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\n{name.decode()}: {request_id.decode()}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         if self.transport.can_write_eof():
@@ -126,7 +146,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.set_protocol(asyncio.Protocol())  # reads and forgets; closes once the client has closed
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
-        self.loop.call_later(LINGER_SECONDS + HEAD_SECONDS, self.transport.abort)  # closing waits for the client
+        # closing waits for the client
+        self.loop.call_later(LINGER_SECONDS + self.server_state.head_seconds, self.transport.abort)
         self.connection_lost(ConnectionAbortedError())  # tells the request, if there is one
 
 
@@ -144,15 +165,20 @@ class Server(uvicorn.Server):
     config : uvicorn.Config
     loader : BackgroundLoader
         Is told of the shutdown, and has the settings.
+    publish : callable
+        Publishes the metrics of this worker; called once a second.
     """
 
     server_state: WorkerState
 
-    def __init__(self, config: uvicorn.Config, loader: BackgroundLoader) -> None:
+    def __init__(
+        self, config: uvicorn.Config, loader: BackgroundLoader, publish: Callable[[], None] = lambda: None
+    ) -> None:
         config.http = BoundedHttp
+        config.proxy_headers = False  # any program of this machine could name the address of another client
         super().__init__(config)
         self.server_state = WorkerState()
-        self.loader = loader
+        self.loader, self._publish = loader, publish
         # the parent of this process may have ended already, while it started
         self._supervisor = int(os.environ.get(PROCESS_VARIABLE, os.getppid()))
         self._headless: dict[BoundedHttp, tuple[object, float]] = {}  # their last request, and when they were noticed
@@ -167,8 +193,10 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS == 0:
             now = time.monotonic()
+            self.server_state.take(self.loader.settings_or_defaults())
             self.close_headless(now)
             self.abort_unread(now)
+            self._publish()
             if self.abandoned():
                 logger.warning("shutdown=abandoned reason=the supervisor has ended")
                 self.loader.shut_down()
@@ -176,7 +204,7 @@ class Server(uvicorn.Server):
         return bool(await super().on_tick(counter))
 
     def close_headless(self, now: float) -> None:
-        """Close the connections that have sent no complete head for `HEAD_SECONDS`.
+        """Close the connections that have sent no complete head for `serving.head_seconds`.
 
         Those that are idle after a response have a timer of uvicorn's, which the next byte stops.
         """
@@ -187,7 +215,7 @@ class Server(uvicorn.Server):
             last, begun = noticed.get(connection, (connection.cycle, now))
             if last is not connection.cycle:  # it has had a request meanwhile
                 begun = now
-            if now - begun < HEAD_SECONDS:
+            if now - begun < self.server_state.head_seconds:
                 self._headless[connection] = connection.cycle, begun
             elif connection.reads_head:
                 connection.refuse(408)
@@ -195,7 +223,7 @@ class Server(uvicorn.Server):
                 connection.transport.close()
 
     def abort_unread(self, now: float) -> None:
-        """Abort the connections whose clients have taken nothing for `UNREAD_SECONDS` of what waits for them.
+        """Abort the connections whose clients have taken nothing for `serving.unread_seconds` of what waits for them.
 
         Closing a connection waits for its client, however long that takes, and keeps what was to be sent.
         """
@@ -206,7 +234,7 @@ class Server(uvicorn.Server):
             before, shrunk = noticed.get(connection, (unread, now))
             if unread < before:
                 shrunk = now
-            if now - shrunk < UNREAD_SECONDS:
+            if now - shrunk < self.server_state.unread_seconds:
                 self._unread[connection] = unread, shrunk
             else:
                 connection.transport.abort()
@@ -225,15 +253,8 @@ class Server(uvicorn.Server):
         """Whether the worker has to end at once."""
         return self.force_exit or self.abandoned()
 
-    def settings(self) -> ServingSettings:
-        """The settings of the champions; the defaults if there are none."""
-        try:
-            return self.loader.get().settings.serving
-        except QianmianError:
-            return ServingSettings()
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        settings, started = self.settings(), time.monotonic()
+        settings, started = self.loader.settings_or_defaults(), time.monotonic()
         end = started + settings.shutdown_seconds
         logger.info("shutdown=draining seconds=%g most_seconds=%g", settings.drain_seconds, settings.shutdown_seconds)
         self.server_state.draining = True

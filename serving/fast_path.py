@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from qianmian.errors import QianmianError
+from qianmian.settings import ServingSettings
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Endpoint
 from serving.http import (
@@ -29,15 +31,20 @@ from serving.http import (
     utc_now,
 )
 from serving.index_page import index_page
-from serving.metrics import RequestMetrics
+from serving.logs import REQUEST_LOG
+from serving.metrics import RequestMetrics, count, count_refused
+from serving.openapi import OPEN_PATHS
+from serving.request_ids import begin
 from serving.requests import parse_request
+from serving.security.access import Access, Refusal
+from serving.security.keys import Scope as KeyScope
 from serving.slow_requests import LoopState, SlowRequests
 
 PREFIX = "/v1"
 SMALL_BODY = 16_384  # bytes; parsing and validating a longer body may take milliseconds
 SMALL_BATCH = 65_536  # of a batch of events, which others may interrupt; a hundred take 30,000
-BODY_SECONDS = 60.0  # until a body begins to arrive; BentoML's deadline is the same for the rest
-BENTOML_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json"})
+BENTOML_PATHS = frozenset({"/metrics", "/docs.json", "/schema.json"})
+INDEX_PATH = ""  # "/" without its slash
 UNKNOWN = "unknown"  # route of the metrics of all other paths
 
 
@@ -58,8 +65,12 @@ class FastPath:
         Runs the slow requests of each route; those that it would refuse are refused here.
     loop : LoopState, optional
         Told when an answer is computed.
+    access : Access, optional
+        Decides about every request but those of `OPEN_PATHS`; default: that of a server without API keys.
     answers : bool
         Whether requests are answered here; else all requests to the endpoints go through BentoML's middlewares.
+    publish : callable
+        Publishes the metrics of this worker; called before `/metrics` is answered.
     """
 
     def __init__(
@@ -68,26 +79,47 @@ class FastPath:
         models: ChampionsProvider,
         slow: Mapping[str, SlowRequests] | None = None,
         loop: LoopState | None = None,
+        access: Access | None = None,
         *,
         answers: bool = True,
+        publish: Callable[[], None] = lambda: None,
     ) -> None:
         self.app, self.models, self.answers, self.metrics = app, models, answers, RequestMetrics()
         self.slow, self.loop = slow if slow is not None else {}, loop if loop is not None else LoopState()
-        self._silent, self._gate = SilentClients(), asyncio.Lock()
+        self._publish = publish
+        self.access = access if access is not None else Access()
+        self._silent, self._gate = SilentClients(self._body_seconds), asyncio.Lock()
         self.endpoints: dict[str, Endpoint[Any]] = {PREFIX + route: ENDPOINTS[route] for route in ENDPOINTS}
+        self._scopes: dict[str, KeyScope] = {path: endpoint.scope for path, endpoint in self.endpoints.items()}
+        self._scopes |= dict.fromkeys((INDEX_PATH, *BENTOML_PATHS), "read")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # there are none; BentoML would count their paths too
             await send({"type": "websocket.close", "code": 1000})
             return
-        if scope["type"] != "http" or scope["path"] in BENTOML_PATHS:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        begin(scope)
+        if scope["path"] in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
         path = scope["path"].removesuffix("/")
         endpoint = self.endpoints.get(path)
+        # a browser asks without a key whether it may send one; only BentoML's middlewares answer that
+        is_preflight = not self.answers and scope["method"] == "OPTIONS"
+        refusal = None if is_preflight else self.access.refusal(scope, self._scopes.get(path))
+        if refusal is None and scope["path"] in BENTOML_PATHS:
+            if scope["path"] == "/metrics":
+                self._publish()
+            await self.app(scope, receive, send)
+            return
+        route = endpoint.route if endpoint is not None else "/" if scope["path"] == "/" else UNKNOWN
         try:
-            if endpoint is None:
+            if refusal is not None:
+                status = await self._refuse(refusal, route, send)
+            elif endpoint is None:
                 status = await self._other(scope, send)
             elif scope["method"] == "POST" or not self.answers:
                 # Starlette would redirect a path with a slash at its end
@@ -96,8 +128,24 @@ class FastPath:
             else:
                 status = await send_error(send, 405, (b"allow", b"POST"))
         finally:
-            route = endpoint.route if endpoint is not None else "/" if scope["path"] == "/" else UNKNOWN
-            self.metrics.count(route, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.count(route, status, seconds)
+            if seconds >= REQUEST_LOG.least_seconds:
+                REQUEST_LOG.log(route, status, seconds)
+
+    async def _refuse(self, refusal: Refusal, route: str, send: Send) -> int:
+        """Send a refusal, without reading the body; returns the status."""
+        self.access.log(route, refusal)
+        count_refused(refusal.reason)
+        await respond(send, refusal.status, refusal.body, *refusal.headers)
+        return refusal.status
+
+    def _body_seconds(self) -> float:
+        """Seconds until a body begins to arrive."""
+        try:
+            return self.models.serving_settings.body_seconds
+        except QianmianError:  # the settings cannot be read
+            return ServingSettings().body_seconds
 
     async def _call(self, endpoint: Endpoint[Any], scope: Scope, receive: Receive, send: Send) -> int:
         """Answer a request to an endpoint here or by BentoML's application; returns the status."""
@@ -143,7 +191,7 @@ class FastPath:
                 if endpoint.route in self.slow:  # BentoML's application would take ten times as long to refuse it
                     self.slow[endpoint.route].refuse(champions.settings.serving.most_waiting)
                 return None
-            return 200, endpoint.json(champions, request, utc_now())
+            return 200, endpoint.json(champions, request, utc_now(), count)
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             return error_answer(endpoint.route, error)
         finally:
@@ -195,9 +243,15 @@ class SilentClients:
 
     A body has nearly always arrived with the head. One timer for all requests therefore looks now and then for those
     that still wait, because `asyncio.timeout` would take a twentieth of the time of a kept list.
+
+    Parameters
+    ----------
+    seconds : callable
+        Returns the seconds that it waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
         self._begun: dict[asyncio.Task[Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -207,13 +261,13 @@ class SilentClients:
         Raises
         ------
         TimeoutError
-            It did not arrive within `BODY_SECONDS`, or some more.
+            It did not arrive in that time, or some more.
         """
         task = asyncio.current_task()
         assert task is not None
         self._begun[task] = time.monotonic()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds() / 10, self._look)
         try:
             return await receive()
         except asyncio.CancelledError:
@@ -226,13 +280,13 @@ class SilentClients:
 
     def _look(self) -> None:
         """Cancel the tasks that have waited too long, and look again later if any is left."""
-        now, self._timer = time.monotonic(), None
+        now, seconds, self._timer = time.monotonic(), self._seconds(), None
         for task, begun in list(self._begun.items()):
-            if now - begun > BODY_SECONDS:
+            if now - begun > seconds:
                 del self._begun[task]
                 task.cancel()
         if self._begun:
-            self._timer = asyncio.get_running_loop().call_later(BODY_SECONDS / 10, self._look)
+            self._timer = asyncio.get_running_loop().call_later(seconds / 10, self._look)
 
 
 async def send_error(send: Send, status: int, *headers: tuple[bytes, bytes]) -> int:

@@ -19,12 +19,13 @@ from starlette.responses import Response
 from qianmian.errors import NotReady, Overloaded, QianmianError, StorageError
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Accepting, Endpoint
+from serving.logs import log_request
+from serving.metrics import count
 from serving.openapi import JSON, operation
+from serving.request_ids import HEADER
 from serving.requests import BodyTooLarge, parse_request
 from serving.responses import error_fields
 from serving.slow_requests import SlowRequests, TooManyRequests, slow_requests
-
-logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -87,14 +88,14 @@ def _handler(
             body = await read_body(request, champions.settings.serving.max_body_bytes)
             parsed = parse_request(endpoint.request, body)
             now = utc_now()
-            work = partial(endpoint.json, champions, parsed, now)
+            work = partial(endpoint.json, champions, parsed, now, count)
             if endpoint.is_slow(champions, parsed):
                 body = await slow.run(request, champions.settings.serving.most_waiting, work)
             else:
                 body = work()
             return Response(body, media_type=JSON)
         except ClientDisconnect:
-            logger.info("route=%s status=%d", endpoint.route, CLIENT_CLOSED)
+            log_request(logging.INFO, endpoint.route, CLIENT_CLOSED)
             return Response(status_code=CLIENT_CLOSED)  # no one reads it; it is counted in /metrics
         except Exception as error:  # noqa: BLE001 - logged by `error_answer`
             status, body, *headers = error_answer(endpoint.route, error)
@@ -115,19 +116,25 @@ async def accept_answer(models: ChampionsProvider, endpoint: Endpoint[Any], body
     request = parse_request(endpoint.request, body)
     try:
         async with asyncio.timeout(ACCEPT_SECONDS):
-            answer = await endpoint.accept(models, request, utc_now())
-            return endpoint.status_of(answer), orjson.dumps(answer)
+            accepted = await endpoint.accept(models, request, utc_now())
+    except QianmianError as error:
+        endpoint.count(request, error, count)
+        raise
     except TimeoutError as error:
-        raise StorageError(
+        late = StorageError(
             f"the events were not stored within {ACCEPT_SECONDS:g} s",
             hint="send them again: those that were stored after all are duplicates",
-        ) from error
+        )
+        endpoint.count(request, late, count)
+        raise late from error
+    endpoint.count(request, accepted, count)
+    return endpoint.status_of(accepted), orjson.dumps(accepted)
 
 
 def error_answer(route: str, error: Exception) -> Answer:
     """Return the response to an error that a route raised; to be called where it is caught."""
     if not isinstance(error, QianmianError):
-        logger.exception("route=%s status=500", route)
+        log_request(logging.ERROR, route, 500, exc_info=True)
         return 500, error_json(internal_error())
     body = error_json(error.as_dict())
     if isinstance(error, TooManyRequests):
@@ -179,7 +186,7 @@ def utc_now() -> datetime:
 def log_error(route: str, error: QianmianError) -> None:
     """Log an error that is not the client's."""
     if error.http_status >= 500 and not isinstance(error, NotReady):
-        logger.warning("route=%s status=%d error=%s", route, error.http_status, error)
+        log_request(logging.WARNING, route, error.http_status, "error=%s", error)
 
 
 def error_json(fields: dict[str, Any]) -> bytes:
@@ -200,6 +207,8 @@ def internal_error() -> dict[str, Any]:
 # ---- errors of BentoML, Starlette and uvicorn ------------------------------------------------------------------------
 
 STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
+    401: ("unauthorized", "the request has no valid API key", "send one: Authorization: Bearer KEY"),
+    403: ("forbidden", "the request is not allowed", None),
     404: ("not_found", "unknown path", "/docs.json lists the paths"),
     405: ("method_not_allowed", "the method is not allowed", "send a POST request to /v1 paths"),
     408: ("timeout", "the request took too long to arrive", "send it again"),
@@ -249,6 +258,8 @@ class UniformErrorMiddleware:
                 if message["type"] == "http.response.start":
                     await respond(send, 200, MISSES_EVENTS, content_type=b"text/plain; charset=utf-8")
                 return
+            if message["type"] == "http.response.start" and (request_id := HEADER.get()) is not None:
+                message["headers"] = [*message.get("headers", ()), request_id]
             await send(message)
 
         try:
@@ -276,9 +287,10 @@ async def respond(
     send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes], content_type: bytes = JSON.encode()
 ) -> None:
     """Send a response in two messages."""
-    length = (b"content-length", b"%d" % len(body))
-    start = {"type": "http.response.start", "status": status}
-    await send({**start, "headers": [(b"content-type", content_type), length, *headers]})
+    first = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+    if (request_id := HEADER.get()) is not None:
+        first.append(request_id)
+    await send({"type": "http.response.start", "status": status, "headers": [*first, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -95,9 +95,21 @@ class BackgroundLoader:
         return self._champions
 
     @property
+    def champions(self) -> Champions | None:
+        """The champions, None as long as there are none."""
+        return self._champions
+
+    @property
     def serving_settings(self) -> ServingSettings:
         """The settings of the champions, or as long as there are none those of the workspace."""
         return self.store.settings if self._champions is None else self._champions.settings.serving
+
+    def settings_or_defaults(self) -> ServingSettings:
+        """The settings; the defaults if they cannot be read, in which case there are no champions either."""
+        try:
+            return self.serving_settings
+        except QianmianError:
+            return ServingSettings()
 
     async def event_log(self) -> EventLog:
         """Return the event log; see `OnlineStore.open`."""

@@ -24,12 +24,12 @@ from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-# the tables of MLflow that answer what a prediction needs, in the store of a workspace
-ALIAS_QUERY = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
-ALIASES_QUERY = "SELECT name, version FROM registered_model_aliases WHERE alias = ?"
+# the tables of MLflow that answer what a prediction needs
+ALIAS_QUERY = "SELECT version FROM registered_model_aliases WHERE name = :name AND alias = :alias"
+ALIASES_QUERY = "SELECT name, version FROM registered_model_aliases WHERE alias = :alias"
 ADDRESS_QUERY = (
     "SELECT coalesce(storage_location, source) FROM model_versions "
-    "WHERE name = ? AND version = ? AND status = 'READY' AND current_stage <> 'Deleted_Internal'"
+    "WHERE name = :name AND version = :version AND status = 'READY' AND current_stage <> 'Deleted_Internal'"
 )
 
 
@@ -128,7 +128,7 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
 def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | None:
     """Return the version that an alias refers to, None if there is no such model or alias."""
     full = registered_name(name)
-    found = model_store.rows(workspace, ALIAS_QUERY, (full, alias))
+    found = model_store.rows(workspace, ALIAS_QUERY, {"name": full, "alias": alias})
     if found is not None and len(found) < 2:
         return str(found[0][0]) if found else None
     client = _client(workspace)
@@ -140,11 +140,16 @@ def version_of(workspace: Workspace, name: str, alias: str = CHAMPION) -> str | 
 
 
 def champion_versions(workspace: Workspace) -> dict[str, str]:
-    """Return the version of each champion by job, read from the file of the store without MLflow.
+    """Return the version of each champion by job, read from the tables of the store without MLflow.
 
-    Empty if the store is not a file of the workspace, or cannot be read at this moment.
+    Empty if the store is that of an MLflow server or a file elsewhere, or a file that cannot be read at this moment.
+
+    Raises
+    ------
+    WorkspaceError
+        If the database server of the store cannot be reached.
     """
-    found = model_store.rows(workspace, ALIASES_QUERY, (CHAMPION,)) or []
+    found = model_store.rows(workspace, ALIASES_QUERY, {"alias": CHAMPION}) or []
     return {
         str(name).removeprefix(REGISTERED_PREFIX): str(version)
         for name, version in found
@@ -182,7 +187,7 @@ def bundle_folder(workspace: Workspace, name: str, version: str) -> Iterator[Pat
 def _local_artifacts(workspace: Workspace, full: str, version: str) -> Path | None:
     """Folder of the artifacts of a version in the store of the workspace; None if MLflow has to find them."""
     model_store.adopt(workspace)
-    found = model_store.rows(workspace, ADDRESS_QUERY, (full, version))
+    found = model_store.rows(workspace, ADDRESS_QUERY, {"name": full, "version": int(version)})
     path = local_path(found[0][0]) if found is not None and len(found) == 1 and found[0][0] else None
     # translated, because the store of a read-only copy names the original
     return None if path is None else model_store.current_path(workspace, path)
@@ -217,6 +222,7 @@ def _client(workspace: Workspace) -> Any:
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         return None
+    model_store.check_reachable(workspace)
     from mlflow.tracking import MlflowClient
 
     model_store.adopt(workspace)
@@ -278,7 +284,7 @@ def _translate_errors(workspace: Workspace) -> Iterator[None]:
     except MlflowException as error:
         raise WorkspaceError(
             "the model registry cannot be read",
-            where=workspace.tracking_uri,
+            where=model_store.shown_uri(workspace.tracking_uri),
             got=_first_line(error),
             hint="check MLFLOW_TRACKING_URI, and that the tracking server is running",
         ) from error

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from qianmian import __version__
 from serving.endpoints.base import Endpoint
 from serving.responses import ErrorResponse, ValidationResponse
+from serving.security.keys import Scope
 
 if TYPE_CHECKING:
     from bentoml._internal.service.openapi.specification import OpenAPISpecification
@@ -20,15 +21,28 @@ JSON = "application/json"
 ROUTES_TAG, OPERATION_TAG = "Qianmian", "Operation"
 ERRORS = {
     400: "the body is not JSON",
+    401: "the request has no valid API key, and the server has keys",
+    403: "the API key has not the scope; or, without keys, the request does not come from this machine",
     408: "the body did not arrive in time",
     413: "the body is too large, or has more values than any valid request",
     422: "a field is invalid, missing or unknown",
-    429: "too many slow requests to this route are waiting",
+    429: "too many slow requests to this route are waiting, or the rate limit of the key is reached",
     500: "internal server error",
     503: "the model of this route is not loaded",
     504: "the response took too long",
 }
+SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key. A server that has none answers the programs of its own machine without one.",
+    },
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, without Bearer."},
+}
+AUTHENTICATE = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
 RETRY_AFTER = {"Retry-After": {"description": "seconds until it is worth another try", "schema": {"type": "integer"}}}
+HEADERS = {401: AUTHENTICATE, 429: RETRY_AFTER}
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/healthz"})  # for balancers, which have no key
 OTHER_PATHS = {
     "/": ("Page that lists the routes", "text/html"),
     "/livez": ("Whether the process is up", "text/plain"),
@@ -44,7 +58,7 @@ def operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
         status: {
             "model": ErrorResponse if status >= 400 else endpoint.response,
             "description": text,
-            **({"headers": RETRY_AFTER} if status == 429 else {}),
+            **({"headers": HEADERS[status]} if status in HEADERS else {}),
         }
         for status, text in sorted({**ERRORS, **endpoint.errors}.items())
     }
@@ -58,9 +72,15 @@ def operation(endpoint: Endpoint[Any]) -> dict[str, Any]:
         "response_model": None,
         "responses": {200: answers, **errors},
         "openapi_extra": {
-            "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}}
+            "security": security(endpoint.scope),
+            "requestBody": {"required": True, "content": {JSON: {"schema": inline_schema(endpoint.request)}}},
         },
     }
+
+
+def security(scope: Scope) -> list[dict[str, list[str]]]:
+    """Describe the keys that a path accepts: in either header, with a scope, which OpenAPI calls a role."""
+    return [{scheme: [scope]} for scheme in SECURITY_SCHEMES]
 
 
 def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -94,7 +114,10 @@ def document(routes: list[BaseRoute], prefix: str) -> OpenAPISpecification:
     """
     from bentoml._internal.service.openapi.specification import Info, OpenAPISpecification, PathItem, Tag
 
-    described = get_openapi(title="Qianmian", version=__version__, openapi_version=VERSION, routes=routes)
+    described: dict[str, Any] = get_openapi(
+        title="Qianmian", version=__version__, openapi_version=VERSION, routes=routes
+    )
+    described["components"]["securitySchemes"] = SECURITY_SCHEMES
     return OpenAPISpecification(
         openapi=VERSION,
         info=Info(
@@ -115,12 +138,18 @@ def document(routes: list[BaseRoute], prefix: str) -> OpenAPISpecification:
 def _read(path: str, summary: str, kind: str) -> dict[str, Any]:
     """Describe the GET operation of a path without parameters."""
     responses: dict[str, Any] = {"200": {"description": summary, "content": {kind: {}}}}
+    error = {JSON: {"schema": {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}}}
     if path == "/readyz":
-        error = {"schema": {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}}
-        responses["503"] = {"description": "they are not; the error says why", "content": {JSON: error}}
+        responses["503"] = {"description": "they are not; the error says why", "content": error}
+    refusals = () if path in OPEN_PATHS else (400, 401, 403, 429)
+    for status in refusals:
+        text = {400: "several Host headers", 429: "the rate limit of the key is reached"}.get(status) or ERRORS[status]
+        headers = {"headers": HEADERS[status]} if status in HEADERS else {}
+        responses[str(status)] = {"description": text, "content": error, **headers}
     return {
         "operationId": path.strip("/").replace(".", "_") or "index",
         "summary": summary,
         "tags": [OPERATION_TAG],
+        "security": [] if path in OPEN_PATHS else security("read"),
         "responses": responses,
     }

@@ -34,6 +34,13 @@ def store_champions(workspace: Workspace, settings: Settings) -> str:
     return str(model.tag)
 
 
+def stored_folder(tag: str) -> Path:
+    """The folder of champions in BentoML's model store."""
+    import bentoml
+
+    return Path(bentoml.models.get(tag).path)
+
+
 def bento_champions(bento_file: Path) -> Path:
     """Return the folder of champions in a Bento.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, Field
 
-from qianmian.times import is_stale
+from qianmian.times import is_stale as is_older
 from serving.champions import Champion, Champions
 
 MOST_CHARACTERS = 2_000  # of each text of an error
@@ -108,19 +108,18 @@ def make_metadata(
     champions: Champions, champion: Champion, as_of: datetime, now: datetime, *, is_fresh: bool = False
 ) -> ResponseBody:
     """Return the response fields `model`, `as_of` and `stale`; `is_fresh` if what came after `as_of` was used too."""
-    stale = champions.misses_events if is_fresh else _is_stale(champions, as_of, now)
+    stale = champions.misses_events if is_fresh else is_stale(champions, as_of, now)
     return metadata_of(champion.name, champion.version, as_of, stale=stale)
 
 
-def metadata_json(champions: Champions, champion: Champion, now: datetime) -> bytes:
+def metadata_json(champion: Champion, stale: bool) -> bytes:
     """Return `make_metadata` at the cutoff of the champion as JSON."""
-    as_of = champion.bundle.as_of
-    stale = _is_stale(champions, as_of, now)
-    return _metadata_json(champion.name, champion.version, as_of, stale)
+    return _metadata_json(champion.name, champion.version, champion.bundle.as_of, stale)
 
 
-def _is_stale(champions: Champions, as_of: datetime, now: datetime) -> bool:
-    return champions.misses_events or is_stale(as_of, now, champions.settings.serving.stale_after_days)
+def is_stale(champions: Champions, as_of: datetime, now: datetime) -> bool:
+    """Whether what is made from data up to `as_of` is stale."""
+    return champions.misses_events or is_older(as_of, now, champions.settings.serving.stale_after_days)
 
 
 @lru_cache
@@ -153,5 +152,5 @@ def profile_metadata(job: str) -> Callable[[Champions, datetime], ResponseBody]:
 def snapshot_metadata(champions: Champions, now: datetime) -> ResponseBody:
     """Return the metadata of a response made from the profiles only; the version is data digest and spec hash."""
     customers = champions.customers
-    stale = _is_stale(champions, customers.as_of, now)
+    stale = is_stale(champions, customers.as_of, now)
     return metadata_of(PROFILES, f"{customers.data_digest}-{customers.spec.hash}", customers.as_of, stale=stale)

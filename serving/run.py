@@ -21,6 +21,7 @@ def serve(
     *,
     shutdown_seconds: float = 20.0,
     online_store: str | None = None,
+    request_seconds: float | None = None,
 ) -> int:
     """Run the server until it exits or SIGINT or SIGTERM arrives; then let it answer what it has, and stop it.
 
@@ -40,6 +41,8 @@ def serve(
         Seconds after which the workers end by themselves (`serving.shutdown_seconds`); soon after, they are killed.
     online_store : str, optional
         Path or URL of the event log; default: that of the settings.
+    request_seconds : float, optional
+        Seconds that a response may take; default: what BentoML's configuration says.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def serve(
         If the address is in use or does not belong to this machine.
     """
     check_port(host, port)
-    with own_home(workspace, environment(workspace, workers, online_store)) as (env, lock):
+    with own_home(workspace, environment(workspace, workers, online_store, request_seconds)) as (env, lock):
         return _serve(command(host, port), env, lock, shutdown_seconds + STOP_SECONDS)
 
 

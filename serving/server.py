@@ -30,6 +30,7 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 HOME_PREFIX = ".serve-"
 LOCK = "lock"
+TIMEOUT_OPTION = "services.qianmian.traffic.timeout"  # of BentoML's configuration
 
 
 def command(host: str = "127.0.0.1", port: int = 3000, target: str = SERVICE) -> list[str]:
@@ -37,11 +38,22 @@ def command(host: str = "127.0.0.1", port: int = 3000, target: str = SERVICE) ->
     return [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port)]
 
 
-def environment(workspace: Workspace | None, workers: int = 1, online_store: str | None = None) -> dict[str, str]:
-    """Return the environment of the server: that of this process, telemetry off, and the arguments, where given."""
+def environment(
+    workspace: Workspace | None,
+    workers: int = 1,
+    online_store: str | None = None,
+    request_seconds: float | None = None,
+) -> dict[str, str]:
+    """Return the environment of the server: that of this process, telemetry off, and the arguments, where given.
+
+    `request_seconds` holds unless `BENTOML_CONFIG_OPTIONS` sets that time itself.
+    """
     variables = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
-    options = f"services.qianmian.workers={workers}"
-    variables["BENTOML_CONFIG_OPTIONS"] = " ".join(filter(None, (os.environ.get("BENTOML_CONFIG_OPTIONS"), options)))
+    options = os.environ.get("BENTOML_CONFIG_OPTIONS", "")
+    options = f"{options} services.qianmian.workers={workers}".strip()
+    if request_seconds is not None and TIMEOUT_OPTION not in options:
+        options += f" {TIMEOUT_OPTION}={request_seconds:g}"
+    variables["BENTOML_CONFIG_OPTIONS"] = options
     if workspace is not None:
         variables[ENVIRONMENT_VARIABLE] = str(workspace.root)
     if online_store is not None:

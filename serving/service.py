@@ -8,6 +8,7 @@ The champions come from the Bento that contains this file, else from the workspa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -17,24 +18,55 @@ from typing import TYPE_CHECKING, Any
 
 import bentoml
 
+from qianmian.redaction import redact_logs
+from qianmian.workspace import Workspace
+from serving.security.key_file import KeyFile
+
 if TYPE_CHECKING:
     from bentoml._internal.service.openapi.specification import OpenAPISpecification
 
     from serving.champions import Champions
     from serving.loading import BackgroundLoader
+    from serving.security.access import Access
 
 EVERY_URL = ".*"
 LOAD_SECONDS = 600.0  # that a worker waits for models before it accepts connections; two or three are usual
 MARKER_SECONDS = 60.0  # that a worker with models waits for the first one, which began to load at the same time
 BENTO_FILE = Path(__file__).resolve().parents[2] / "bento.yaml"  # a Bento has the sources in src/ beside bento.yaml
 
+redact_logs()  # of the supervisor too; log lines of libraries may have URLs with passwords
+
 
 def load_bento() -> Champions:
     """Load the champions of the Bento that contains this file."""
+    from serving import logs
     from serving.champions import load_from_folder
     from serving.package import bento_champions
 
-    return load_from_folder(bento_champions(BENTO_FILE))
+    champions = load_from_folder(bento_champions(BENTO_FILE))
+    logs.configure(champions.settings.serving, worker_name())
+    return champions
+
+
+def worker_name() -> str:
+    """Name of this process in the log, as BentoML composes it."""
+    context = bentoml.server_context
+    return ":".join(str(part) for part in (context.service_type, context.service_name, context.worker_index) if part)
+
+
+def configure_logs(name: str) -> None:
+    """Let this process log as the settings of the workspace say; those of a Bento are known once it is loaded."""
+    from qianmian.config import load_settings
+    from qianmian.errors import QianmianError
+    from qianmian.settings import ServingSettings
+    from qianmian.workspace import Workspace
+    from serving import logs
+
+    settings = ServingSettings()
+    if not BENTO_FILE.exists():
+        with contextlib.suppress(QianmianError):  # loading the models says what is wrong
+            settings = load_settings(Workspace.locate().config_file).serving
+    logs.configure(settings, name)
 
 
 def loaded_once() -> Path:
@@ -78,7 +110,6 @@ def wait_for_others() -> None:
 def loader() -> BackgroundLoader:
     """The loader of this worker. It follows a workspace; a Bento never changes."""
     from qianmian.config import load_settings
-    from qianmian.workspace import Workspace
     from serving.events.store import OnlineStore
     from serving.following import WorkspaceSource
     from serving.loading import BackgroundLoader
@@ -91,16 +122,33 @@ def loader() -> BackgroundLoader:
     return BackgroundLoader(source.load, loaded=mark_loaded, source=source, store=store)
 
 
+def key_file() -> KeyFile | None:
+    """The file of API keys; that of a Bento only the environment can name."""
+    return KeyFile.locate(None if BENTO_FILE.exists() else Workspace.locate())
+
+
+@cache
+def access() -> Access:
+    """What decides in this worker who may call."""
+    from serving.security.access import Access
+
+    return Access(key_file(), loader().settings_or_defaults)
+
+
 def needs_middlewares() -> bool:
     """Whether BentoML is configured to do something for every request: CORS headers, an access log or trace spans."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    server, tracing = BentoMLContainer.config.api_server, BentoMLContainer.config.tracing
-    return bool(
-        server.http.cors.enabled.get()
-        or server.logging.access.enabled.get()
-        or (tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
-    )
+    server = BentoMLContainer.config.api_server
+    return bool(server.http.cors.enabled.get() or server.logging.access.enabled.get() or makes_spans())
+
+
+def makes_spans() -> bool:
+    """Whether BentoML is configured to make trace spans."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    tracing = BentoMLContainer.config.tracing
+    return bool(tracing.exporter_type.get() and tracing.excluded_urls.get() != EVERY_URL)
 
 
 class UniformService(bentoml.Service):  # type: ignore[misc]
@@ -127,18 +175,24 @@ class UniformService(bentoml.Service):  # type: ignore[misc]
         from serving.connections import Server
         from serving.endpoints import ENDPOINTS
         from serving.fast_path import PREFIX, FastPath
+        from serving.gauges import gauges, known_counters
         from serving.http import UniformErrorMiddleware, make_app
+        from serving.metrics import Publisher
         from serving.slow_requests import SWITCH_SECONDS, LoopState, slow_requests
+        from serving.tracing import WithoutSender
 
-        uvicorn.Server = partial(Server, loader=loader())  # type: ignore[misc, assignment]
         sys.setswitchinterval(SWITCH_SECONDS)
         logging.getLogger("serving").setLevel(logging.INFO)  # of other loggers BentoML logs only warnings
+        configure_logs(worker_name())
         limit_threads(1)  # as `SINGLE_THREADED` limits those of the numeric libraries
         loop = LoopState()
         slow = slow_requests(ENDPOINTS, loop)
+        publish = Publisher(partial(gauges, loader(), slow), known_counters(slow))
+        uvicorn.Server = partial(Server, loader=loader(), publish=publish)  # type: ignore[misc, assignment]
         self.mount_asgi_app(make_app(loader(), slow), path=PREFIX, name=PREFIX.strip("/"))
-        app = UniformErrorMiddleware(super().to_asgi(is_main=is_main), loader())
-        return FastPath(app, loader(), slow, loop, answers=not needs_middlewares())
+        inner = super().to_asgi(is_main=is_main)
+        app = UniformErrorMiddleware(WithoutSender(inner) if makes_spans() else inner, loader())
+        return FastPath(app, loader(), slow, loop, access(), answers=not needs_middlewares(), publish=publish)
 
 
 # Starting the thread pools of numeric libraries for each request made lookalike requests 20 times slower.
@@ -147,8 +201,7 @@ SINGLE_THREADED = [
 ]
 
 
-# Trace spans cost a fifth of a request even if they are not exported. To enable tracing, set tracing.exporter_type and
-# an empty tracing.excluded_urls in BENTOML_CONFIG_OPTIONS.
+# Trace spans cost a fifth of a request even if they are not exported; docs/observability.md says how to enable them.
 @bentoml.service(
     name="qianmian",
     service_class=UniformService,
@@ -163,16 +216,19 @@ class Qianmian:
 
     def __init__(self) -> None:
         loader().start()
+        access().start()
         wait_for_others()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def prepare_supervisor() -> None:
-        """Let the supervisor, in which this runs, stop its workers well."""
+        """Let the supervisor, in which this runs, stop its workers well, not be open to all, and log as they do."""
         # of a Bento, only what is in this package can be imported now: BentoML has taken its folder off the path
         from serving import supervisor
 
-        supervisor.prepare()
+        supervisor.prepare(key_file())
+        if not BENTO_FILE.exists():
+            configure_logs("supervisor")
 
     async def __is_ready__(self) -> bool:
         return loader().why_not_ready() is None

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from qianmian.errors import QianmianError
 from qianmian.interruption import checking
+from serving.metrics import QUEUE_REFUSED, count_one
 
 T = TypeVar("T")
 THREADS = 2  # more threads would only compete with the event loop for the interpreter lock
@@ -137,6 +138,7 @@ class SlowRequests:
         """
         if not self._turn.value and self.waiting >= most_waiting:
             self._refused += 1
+            count_one(QUEUE_REFUSED, self.route)
             until_empty = math.ceil(self._seconds * (self.waiting + 1))
             raise TooManyRequests(self.route, self.waiting, 1 + self._refused % until_empty)
 

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from deploy.local_servers import PostgresServer
 
 # The tests run in one process a core, on small data. More threads than that gain nothing: those of OpenBLAS and XGBoost that wait for
 # each other would spin and take the cores from the other processes. Set before either library is loaded.
 for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the tests of a process share."""
+    from tests.postgres_server import start_postgres
+
+    server = start_postgres()
+    yield server
+    server.remove()

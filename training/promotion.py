@@ -13,6 +13,7 @@ from qianmian.workspace import Workspace
 
 
 def _client(workspace: Workspace) -> Any:
+    model_store.check_reachable(workspace)
     from mlflow.tracking import MlflowClient
 
     model_store.adopt(workspace, required=True)

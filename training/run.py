@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from features.data.lake import Lake
+from features.data.locking import workspace_lock
 from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles import snapshot
@@ -130,23 +131,25 @@ def train(
             got=", ".join(names),
             allowed=", ".join(job.name for job in JOBS.values() if job.can_tune),
         )
-    context = TrainingContext(
-        workspace,
-        cutoff,
-        settings,
-        progress,
-        horizon_days,
-        active_days,
-        shuffle_labels,
-        tune,
-        _event_log=lake_position(lake),  # before anything else is read: what is ingested meanwhile may be missing
-        _builder=make_builder(lake, settings),
-    )
-    with one_blas_thread():
-        results = [_run_job(context, job, clock, may_skip=every) for job in chosen]
-        del context  # publishing needs the memory of its profiles
-        return_freed_memory()
-        _publish_profiles(workspace, cutoff, settings, progress)
+    # until the end, so that no model and no profiles appear with a customer who was erased meanwhile
+    with workspace_lock(workspace):
+        context = TrainingContext(
+            workspace,
+            cutoff,
+            settings,
+            progress,
+            horizon_days,
+            active_days,
+            shuffle_labels,
+            tune,
+            _event_log=lake_position(lake),  # before anything else is read: what is ingested meanwhile may be missing
+            _builder=make_builder(lake, settings),
+        )
+        with one_blas_thread():
+            results = [_run_job(context, job, clock, may_skip=every) for job in chosen]
+            del context  # publishing needs the memory of its profiles
+            return_freed_memory()
+            _publish_profiles(workspace, cutoff, settings, progress)
     return results
 
 

@@ -41,8 +41,9 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
     Raises
     ------
     WorkspaceError
-        If the workspace was copied or moved, and its store cannot be changed.
+        If the workspace was copied or moved, and its store cannot be changed, or its database server does not answer.
     """
+    model_store.check_reachable(workspace)
     import mlflow
 
     uri = workspace.tracking_uri
@@ -51,9 +52,7 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
     model_store.adopt(workspace, required=True)
-    with explain_os_errors(workspace.root), _restore_tracking_uri():
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
+    with explain_os_errors(workspace.root), tracking_at(uri):
         if joined is None and mlflow.get_experiment_by_name(EXPERIMENT) is None:
             local = not uri.startswith(("http://", "https://", "databricks"))
             mlflow.create_experiment(EXPERIMENT, artifact_location=workspace.artifact_root.as_uri() if local else None)
@@ -67,10 +66,17 @@ def run(workspace: Workspace, name: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _restore_tracking_uri() -> Iterator[None]:
-    """Restore ``MLFLOW_TRACKING_URI``: `mlflow.set_tracking_uri` sets it, and later workspaces would read it."""
+def tracking_at(uri: str) -> Iterator[None]:
+    """Let MLflow use a store inside the `with` block.
+
+    ``MLFLOW_TRACKING_URI`` is restored: `mlflow.set_tracking_uri` sets it, and later workspaces would read it.
+    """
+    import mlflow
+
     before = os.environ.get("MLFLOW_TRACKING_URI")
     try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         yield
     finally:
         if before is None:
@@ -88,6 +94,8 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
 
     bundle = evaluated_model.bundle
     facts = {"as_of": bundle.as_of.isoformat(), "spec_hash": bundle.spec.hash if bundle.spec else "", **bundle.facts}
+    if "shared_accounts" in facts:  # by their one_id, which only the bundle has: a logged parameter cannot be changed
+        facts["shared_accounts"] = len(bundle.facts["shared_accounts"])
     _log_parameters({**facts, **evaluated_model.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
     figures = flatten_metrics(report)

@@ -191,16 +191,15 @@ class Lake:
     @property
     def digest(self) -> str:
         """Digest of the contents of all tables, and of how their refunds are read; equal data give an equal digest."""
-        digests = {name: state.digest for name, state in self.states().items()}
-        refunds = {f"refunds of {source}": kind for source, kind in self.notes()["refunds"].items()}
-        joined = "\n".join(f"{name}={digest}" for name, digest in sorted({**digests, **refunds}.items()))
+        parts = {name: state.digest for name, state in self.states().items()}
+        parts |= {f"refunds of {source}": kind for source, kind in self.notes()["refunds"].items()}
+        joined = "\n".join(f"{name}={digest}" for name, digest in sorted(parts.items()))
         return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
     @property
     def last(self) -> datetime | None:
         """Last timestamp of all transactions and events; None if no row has one."""
-        states = self.states()
-        lasts = (states[name].last for name in ("transactions", "events") if name in states)
+        lasts = (state.last for name, state in self.states().items() if name in ("transactions", "events"))
         return max((last for last in lasts if last), default=None)
 
     @property
@@ -333,10 +332,10 @@ class Lake:
         written: list[Path] = []
         try:
             with explain_os_errors(self.workspace.lake):
+                before = {state.path for state in states.values()}
                 for name, query in queries.items():
                     states[name], path = self._write(connection, LAKE_TABLES[name], query)
                     written.append(path)
-                before = {state.path for state in self.states().values()}
                 tables = [state.as_dict() for state in states.values()]
                 notes = self.notes() if notes is None else notes
                 write_json(self._manifest_file, {"format": FORMAT, "tables": tables, **notes})
@@ -344,7 +343,7 @@ class Lake:
             for path in written:
                 shutil.rmtree(path, ignore_errors=True)
             raise
-        self._sweep(before | {state.path for state in states.values()})
+        self.sweep(before)
         return states
 
     def _write(self, connection: duckdb.DuckDBPyConnection, table: Table, query: str) -> tuple[TableState, Path]:
@@ -388,10 +387,11 @@ class Lake:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
 
-    def _sweep(self, keep: set[str]) -> None:
-        kept = {tuple(Path(path).parts[:2]) for path in keep}
+    def sweep(self, before: Collection[str] = ()) -> None:
+        """Remove the files of tables that are neither of the last commit nor in `before`."""
+        kept = {Path(path).parts[:2] for path in (*before, *(state.path for state in self.states().values()))}
         for folder in self.workspace.lake.glob("*/*"):
-            if folder.is_dir() and tuple(folder.relative_to(self.workspace.lake).parts) not in kept:
+            if folder.is_dir() and folder.parts[-2:] not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

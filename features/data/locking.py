@@ -1,4 +1,4 @@
-"""Locks of files; the one of a lake, because each writer replaces the content that it started from."""
+"""Locks of files: of a lake, because each writer replaces the content that it started from, and of a workspace."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ except ImportError:  # Windows has no fcntl; the lock is not taken there
     fcntl = None  # type: ignore[assignment]
 
 
-def try_lock(handle: IO[Any]) -> bool:
-    """Lock an open file until it is closed or the process ends; return whether no other process has locked it."""
+def try_lock(handle: IO[Any], shared: bool = False) -> bool:
+    """Lock an open file until it is closed or the process ends; return whether no other process stands against it.
+
+    Several may share a lock.
+    """
     if fcntl is not None:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
     return True
@@ -44,4 +47,37 @@ def exclusive_writer(workspace: Workspace) -> Iterator[None]:
             )
         for leftover in workspace.root.glob(".ingest-*"):  # temporary folder of an ingest that was killed
             shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextlib.contextmanager
+def workspace_lock(workspace: Workspace, exclusive: bool = False) -> Iterator[None]:
+    """Hold the lock of erasures: builds and trainings share it, since what they have read must not be erased meanwhile.
+
+    Raises
+    ------
+    WorkspaceError
+        An erasure is running; or, for an erasure, anything is.
+    """
+    file = workspace.root / "erasures" / ".lock"
+    if not exclusive and not workspace.root.is_dir():
+        yield  # there is nothing to erase yet
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(exist_ok=True)
+            handle = stack.enter_context(file.open("a"))
+        except PermissionError:
+            if exclusive:
+                raise
+            yield  # a workspace that nobody here may write: nobody erases in it either
+            return
+        if not try_lock(handle, shared=not exclusive):
+            raise WorkspaceError(
+                "profiles are being built, models are being trained, or another customer is being erased"
+                if exclusive
+                else "a customer is being erased",
+                where=str(workspace.root),
+                hint="wait until it has finished, then run the command again",
+            )
         yield

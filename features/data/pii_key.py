@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from shlex import quote
 
 from qianmian.errors import UsageError, WorkspaceError
+from qianmian.private_files import is_open, make_private_folder
 from qianmian.workspace import Workspace, atomic_path, write_json
+
+logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "QIANMIAN_PII_KEY"
 MIN_KEY_LENGTH = 16
@@ -36,7 +42,7 @@ class PiiKey:
 
 
 def key_file(workspace: Workspace) -> Path:
-    return workspace.root / "secrets" / "pii.key"
+    return workspace.secrets / "pii.key"
 
 
 def fingerprint_file(workspace: Workspace) -> Path:
@@ -46,7 +52,7 @@ def fingerprint_file(workspace: Workspace) -> Path:
 def load_key(workspace: Workspace) -> PiiKey:
     """Load the key from ``QIANMIAN_PII_KEY`` or from the workspace; without either, create one.
 
-    A created key file is readable by its owner only.
+    A created key file is readable by its owner only; the log says how to mend one that others can read.
 
     Raises
     ------
@@ -76,9 +82,13 @@ def load_key(workspace: Workspace) -> PiiKey:
             hint=f"set {KEY_VARIABLE} to a long random text, or unset it to use the key file of the workspace",
         )
     if from_environment is None and not file.exists() and expected is None:
+        for folder in (workspace.root, workspace.secrets):
+            make_private_folder(folder)
         with atomic_path(file) as temporary:
             temporary.touch(mode=0o600)
             temporary.write_text(secrets.token_hex(32), encoding="utf-8")
+    if from_environment is None and is_open(file):
+        _warn_open(file)
     secret = from_environment or (file.read_text(encoding="utf-8").strip() if file.exists() else "")
     key = PiiKey.of(secret)
     if expected is not None and key.fingerprint != expected:
@@ -93,6 +103,12 @@ def load_key(workspace: Workspace) -> PiiKey:
             "to use a new key, ingest all data into a new workspace",
         )
     return key
+
+
+@cache
+def _warn_open(file: Path) -> None:
+    """Say once that others can read the key."""
+    logger.warning("other users of this machine can read the key for personal data: chmod 600 %s", quote(str(file)))
 
 
 def save_key_fingerprint(workspace: Workspace, key: PiiKey) -> None:

@@ -31,6 +31,22 @@ class ErasedCustomer:
     identifiers: tuple[str, ...] = field(default=(), repr=False)
 
 
-# Takes a customer out of one place; returns how many rows (or files, or events) it has removed. Running it again
-# removes nothing more. It raises a `QianmianError` if it cannot.
-Eraser: TypeAlias = Callable[[Workspace, ErasedCustomer], int]
+@dataclass(frozen=True)
+class Erased:
+    """What was taken out of one place.
+
+    Attributes
+    ----------
+    removed : int
+        Number of rows, files, events or models that named the customer.
+    not_reached : tuple of str
+        What may still name the customer, each with what to do about it, for the receipt: a file that was changed since
+        it was written, a store that cannot be written. It names no customer.
+    """
+
+    removed: int
+    not_reached: tuple[str, ...] = ()
+
+
+# Takes a customer out of one place. Running it again removes nothing more. It raises a `QianmianError` if it cannot.
+Eraser: TypeAlias = Callable[[Workspace, ErasedCustomer], Erased]

@@ -115,6 +115,11 @@ class Compacted(NamedTuple):
 class EventLog(Protocol):
     """A durable log of accepted events. All methods may be called from any thread."""
 
+    @property
+    def waiting(self) -> int:
+        """Number of events of this process that wait for being stored."""
+        ...
+
     def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
         """Store events; returns when all of them are durable, with one result for each, in their order.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from features.erasure.customer import ErasedCustomer
+from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.hasher import TombstoneHasher
 from features.event_log import open_log
 from features.event_log.location import locate
@@ -13,14 +13,14 @@ from qianmian.config import load_settings
 from qianmian.workspace import Workspace
 
 
-def erase_events(workspace: Workspace, customer: ErasedCustomer) -> int:
+def erase_events(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Remove the events of a customer from the log of the workspace, and let the log refuse those that come later.
 
     A log that is not there yet is made, because a server that starts later has to know.
 
     Returns
     -------
-    int
+    Erased
         How many events were removed.
 
     Raises
@@ -34,4 +34,4 @@ def erase_events(workspace: Workspace, customer: ErasedCustomer) -> int:
         workspace.online.mkdir(exist_ok=True)
     hasher, users = TombstoneHasher(workspace), [user for user in customer.users if user[1] != NO_CUSTOMER]
     with closing(open_log(location, hasher)) as log:
-        return log.erase(users, [hasher(*user) for user in users])
+        return Erased(log.erase(users, [hasher(*user) for user in users]))

@@ -55,6 +55,11 @@ class GroupCommit:
         self._closed = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait for being stored, those that are being stored included."""
+        return self._waiting
+
     def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
         """Store events, and wait until they are durable."""
         future: Future[list[Stored]] = Future()
@@ -134,6 +139,11 @@ class GroupCommitLog(EventLog):
     def __init__(self, hasher: Hasher | None, max_waiting: int) -> None:
         self._hasher = hasher
         self._group = GroupCommit(self._commit, max_waiting=max_waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Number of events of this process that wait for being stored."""
+        return self._group.waiting
 
     def append(self, events: Sequence[AcceptedEvent]) -> list[Stored]:
         """Store events, and wait until they are durable."""

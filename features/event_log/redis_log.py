@@ -37,7 +37,7 @@ from features.event_log.erased_users import Hasher, naming
 from features.event_log.group_commit import GroupCommitLog
 from features.event_log.identity import IdentifiedEvent, identify
 from features.event_log.tail import Tail
-from qianmian.errors import StorageError, StorageFull
+from qianmian.errors import StorageError, StorageFull, UsageError
 from qianmian.times import SECONDS_PER_DAY
 
 logger = logging.getLogger(__name__)
@@ -306,7 +306,14 @@ class _Unhashed(StorageError):
 def _client(url: str, timeout_s: float) -> Any:
     # sent again once after a lost connection, not after a timeout: an event that had arrived is then a duplicate
     again = Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,))
-    return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again)
+    try:
+        return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=again)
+    except ValueError:  # its text may be a part of the password
+        raise UsageError(
+            "the URL of the event log cannot be read",
+            allowed="redis://[[user]:password@]host[:port][/database]",
+            hint="write / ? # @ and : of a password as %2F %3F %23 %40 and %3A",
+        ) from None
 
 
 def _user_key(source: str, source_user_id: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from features.compute.builder import Builder, ProfileBuild
 from features.compute.online.build import build_state
 from features.data.lake import Lake
+from features.data.locking import workspace_lock
 from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles.snapshot import (
@@ -70,14 +71,15 @@ def ensure_snapshot(workspace: Workspace, as_of: datetime, settings: Settings) -
     settings : Settings
         Settings of features and tags.
     """
-    builder = make_builder(Lake(workspace), settings)
-    snapshot, current = _up_to_date(builder, as_of, settings)
-    state = None if current is None else current.online_state
-    if state is None:
-        publish(workspace, snapshot, build_state(builder, as_of, snapshot.spec.features).save)
-    elif snapshot is not current:
-        publish(workspace, snapshot, partial(shutil.copytree, state))
-    return snapshot
+    with workspace_lock(workspace):
+        builder = make_builder(Lake(workspace), settings)
+        snapshot, current = _up_to_date(builder, as_of, settings)
+        state = None if current is None else current.online_state
+        if state is None:
+            publish(workspace, snapshot, build_state(builder, as_of, snapshot.spec.features).save)
+        elif snapshot is not current:
+            publish(workspace, snapshot, partial(shutil.copytree, state))
+        return snapshot
 
 
 def snapshot_at(builder: Builder, as_of: datetime, settings: Settings) -> Snapshot:

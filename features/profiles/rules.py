@@ -108,6 +108,8 @@ def _parse(data: Any, path: str, problems: list[str], depth: int, count: list[in
     inner = data[head] if head != "not" else [data[head]]
     if not isinstance(inner, Sequence) or isinstance(inner, str) or not inner:
         return add_problem(f"'{head}' must be a non-empty list of rules")
+    if count[0] > MAX_COMPARISONS:  # refused already: the rest is not read
+        return None
     paths = [f"{path}.{head}" if head == "not" else f"{path}.{head}[{number}]" for number in range(len(inner))]
     rules = [_parse(part, place, problems, depth + 1, count) for part, place in zip(inner, paths, strict=True)]
     return RuleGroup(head, tuple(rule for rule in rules if rule is not None))  # type: ignore[arg-type]

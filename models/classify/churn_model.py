@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.churn import ChurnClassifier
 from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import Design, day_number, probability
-from models.persist import load_json
+from models.persist import UserArrays, load_json
 from qianmian.workspace import write_json
 
 DAYS_PER_STEP = 7.0  # between two values of `shifts`
@@ -71,6 +71,8 @@ class ChurnModel:
     shifts : tuple of float
         Shift of the log-odds at the cutoff and at each week after it; the last one holds from then on.
     """
+
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = ()
 
     design: Design = field(default_factory=Design)
     members: tuple[Member, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import xgboost as xgb
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from models.classify.boosting import load_booster, save_booster, to_dmatrix
 from models.parallel import thread_budget
-from models.persist import load_json
+from models.persist import UserArrays, load_json
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from qianmian.workspace import write_json
@@ -31,6 +31,8 @@ class NextStageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray of str
         Stages in the training labels, sorted; the columns of `predict_proba`.
     """
+
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = ()
 
     def __init__(
         self,

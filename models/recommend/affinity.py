@@ -14,6 +14,7 @@ from features.interactions import Interactions, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.ranked import NOT_A_CANDIDATE
 from models.recommend.base import Choice, Indices, Query, Range, Recommender, fold_in
+from models.user_arrays import UserMatrix
 
 
 class AffinityRecommender(Recommender):
@@ -38,6 +39,7 @@ class AffinityRecommender(Recommender):
     """
 
     name: ClassVar[str] = "affinity"
+    user_arrays = (*Recommender.user_arrays, UserMatrix("counts"))
     supports_fold_in: ClassVar[bool] = True
     supports_score_unseen: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {

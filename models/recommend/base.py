@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interactions import Interactions, TrainingSet
-from models.persist import Arrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
+from models.persist import Arrays, UserArrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.ranked import NOT_A_CANDIDATE, Ranked, top_k
 from models.recommend.cost import FitCost
 from models.recommend.evidence import Evidence
@@ -36,6 +36,7 @@ from models.recommend.query import (
     values_at,
 )
 from models.recommend.search_space import Choice, Range
+from models.user_arrays import UserMatrix
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json
 
@@ -107,6 +108,7 @@ class Recommender(FitCost, ReadsPromotions, ABC):
     supports_expected_days: ClassVar[bool] = False
     supports_score_unseen: ClassVar[bool] = False
     supports_similar_to: ClassVar[bool] = False
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = (UserMatrix("history"),)  # a subclass adds its own
     search_space: ClassVar[Mapping[str, Range | Choice]] = {}
 
     n_users_: int

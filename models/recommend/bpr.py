@@ -14,6 +14,7 @@ from models.persist import Arrays
 from models.recommend.base import Choice, Query, Range
 from models.recommend.cost import n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
+from models.user_arrays import UserRows
 from qianmian.errors import DataError
 
 
@@ -40,6 +41,7 @@ class BPRRecommender(FactorRecommender):
     """
 
     name: ClassVar[str] = "bpr"
+    user_arrays = (*FactorRecommender.user_arrays, UserRows("user_factors"))
     supports_similar: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "factors": Choice((32, 64, 128, 256)),

@@ -28,6 +28,7 @@ from models.recommend.base import (
 from models.recommend.baskets import Baskets, resolve_query_items
 from models.recommend.item_knn import cooccurrence_blocks, strongest_links
 from models.recommend.sampling import learning_sample
+from models.user_arrays import UserLines
 
 MIN_WEIGHT = np.float32(1e-30)  # the smallest weight of an old order, so that it still counts
 Floats = NDArray[np.float32]
@@ -103,6 +104,10 @@ class ComplementRecommender(Recommender):
     """
 
     name: ClassVar[str] = "complement"
+    user_arrays = (
+        *Recommender.user_arrays,
+        UserLines("order_users", ("order_age_days",), matrix="held"),
+    )
     cpu_seconds_per_line: ClassVar[float] = 5e-7
     bytes_per_line: ClassVar[float] = 60.0
     cpu_seconds_per_learnt_line: ClassVar[float] = 6e-7

@@ -17,6 +17,7 @@ from models.recommend.base import Query, Range, UserAttributes
 from models.recommend.cost import n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.popular import recent_customers
+from models.user_arrays import UserMatrix, UserRows
 from qianmian.errors import DataError
 
 MAX_VALUES = 200  # an attribute with more values is treated as an id and ignored
@@ -63,6 +64,7 @@ class HybridRecommender(FactorRecommender):
     """
 
     name: ClassVar[str] = "hybrid"
+    user_arrays = (*FactorRecommender.user_arrays, UserRows("user_vectors"), UserMatrix("traits"))
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range]] = {

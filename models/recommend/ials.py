@@ -18,6 +18,7 @@ from models.recommend.cost import n_learnt_lines, n_lines
 from models.recommend.matrix_factorization import FactorRecommender, check_finite
 from models.recommend.sampling import learning_sample
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
+from models.user_arrays import UserRows
 from qianmian.errors import DataError
 
 GATHERED = 1 << 22  # item factors copied per batch when users are solved: 16 MB
@@ -57,6 +58,7 @@ class ImplicitALSRecommender(TypeWeightedRecommender, FactorRecommender):
     """
 
     name: ClassVar[str] = "ials"
+    user_arrays = (*TypeWeightedRecommender.user_arrays, UserRows("user_factors"))
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {

@@ -14,6 +14,7 @@ from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Choice, Indices, Query, Range, Recommender
 from models.recommend.hybrid import user_attributes
 from models.recommend.popular import interaction_matrix, recent_customers
+from models.user_arrays import UserMatrix
 
 MAX_SEGMENTS = 256  # each segment stores a row of n_items numbers
 
@@ -45,6 +46,7 @@ class SegmentPopularRecommender(Recommender):
     """
 
     name: ClassVar[str] = "popular_by_segment"
+    user_arrays = (*Recommender.user_arrays, UserMatrix("traits"))
     supports_cold: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "window_days": Range(7.0, 365.0, log=True),

@@ -26,6 +26,7 @@ from models.recommend.base import (
 from models.recommend.evidence import times_and_last
 from models.recommend.sampling import customer_blocks
 from models.recommend.type_weighted import TypeWeightedRecommender, TypeWeights
+from models.user_arrays import UserMatrix
 
 BLOCK_LINES = 1_000_000  # interactions whose pairs are computed at a time: 0.1 GB
 
@@ -45,6 +46,7 @@ class RepeatPurchaseRecommender(TypeWeightedRecommender):
     """
 
     name: ClassVar[str] = "repeat"
+    user_arrays = (UserMatrix("history", ("times", "last_days")), UserMatrix("counts"))
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
     supports_evidence: ClassVar[bool] = True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from models.persist import load_json
+from models.persist import UserArrays, load_json
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
 from models.recommend.fallback import FallbackChain
@@ -25,6 +25,8 @@ class SceneModels:
     scenes : mapping of str to sequence of str
         Scene → names of its models; a later model fills the slots that the earlier ones leave empty (`FallbackChain`).
     """
+
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = ()  # its models have them
 
     def __init__(
         self, models: Mapping[str, Recommender] | None = None, scenes: Mapping[str, Sequence[str]] | None = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from features.interactions import TrainingSet
-from models.persist import Arrays, pack_csr, unpack_csr
+from models.persist import Arrays, UserArrays, pack_csr, unpack_csr
 from models.recommend.base import Query, Recommender, fold_in, has_entries
 from models.recommend.sampling import learning_sample
+from models.user_arrays import UserMatrix
 
 TypeWeights = Mapping[str, float]
 
@@ -29,6 +31,7 @@ class TypeWeightedRecommender(Recommender):
     """
 
     half_life_days: float | None
+    user_arrays: ClassVar[tuple[UserArrays, ...]] = (UserMatrix("history", ("weights",)), UserMatrix("counts"))
     type_weights: TypeWeights | None
     counts_: sparse.csr_matrix
 

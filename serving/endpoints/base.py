@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Literal, Protocol, TypeAlias
+from typing import Generic, Protocol
 
 import orjson
 
 from features.event_log import EventLog
+from qianmian.errors import QianmianError
 from qianmian.settings import ServingSettings
 from serving.champions import Champions
 from serving.costs import LIMIT_MS
+from serving.counting import Result
 from serving.erasures import Erasures
+from serving.metrics import Count, Increments, ignore
 from serving.requests import R
 from serving.responses import Response, ResponseBody
-
-Scope: TypeAlias = Literal["read", "events", "admin"]
+from serving.security.keys import Scope
 
 
 class Accepting(Protocol):
@@ -70,8 +72,10 @@ class Endpoint(Generic[R]):
     is_kept : callable
         (champions, request) → whether the answer is kept, so that it costs next to nothing.
     ready_json : callable
-        (champions, request, now) → the body of the response as JSON where it is put together from parts that are kept,
-        else None. It says what `handle` would.
+        (champions, request, now, count) → the body of the response as JSON where it is put together from parts that are
+        kept, else None. It says what `handle` would, and counts it.
+    counted : callable
+        (request, body of the response, or the error that `handle` raised) → what the metrics count of it.
     accept : callable, optional
         (server, request, now) → awaitable response body, also for `validate_only`. An endpoint that has it changes
         what is stored: it is called in place of `handle`, and without champions too.
@@ -96,7 +100,8 @@ class Endpoint(Generic[R]):
     check: Callable[[Champions, R], object] = lambda _champions, _request: None
     is_always_slow: bool = False
     is_kept: Callable[[Champions, R], bool] = lambda _champions, _request: False
-    ready_json: Callable[[Champions, R, datetime], bytes | None] = lambda _champions, _request, _now: None
+    ready_json: Callable[[Champions, R, datetime, Count], bytes | None] = lambda *_: None
+    counted: Callable[[R, Result], Increments] = lambda _request, _result: ()
     accept: Callable[[Accepting, R, datetime], Awaitable[ResponseBody]] | None = None
     status_of: Callable[[ResponseBody], int] = lambda _body: 200
     is_heavy: Callable[[Champions, R], bool] | None = None
@@ -109,12 +114,23 @@ class Endpoint(Generic[R]):
             return True
         return self.is_heavy is not None and self.is_heavy(champions, request)
 
-    def json(self, champions: Champions, request: R, now: datetime) -> bytes:
-        """Return the body of the response as JSON."""
-        ready = self.ready_json(champions, request, now)
+    def json(self, champions: Champions, request: R, now: datetime, count: Count = ignore) -> bytes:
+        """Return the body of the response as JSON; `count` gets what the metrics count of it."""
+        ready = self.ready_json(champions, request, now, count)
         if ready is not None:
             return ready
-        return orjson.dumps(self.respond(champions, request, now), option=orjson.OPT_SERIALIZE_NUMPY)
+        try:
+            body = self.respond(champions, request, now)
+        except QianmianError as error:
+            self.count(request, error, count)
+            raise
+        self.count(request, body, count)
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def count(self, request: R, result: Result, count: Count) -> None:
+        """Count what became of a request, unless it was only to be checked."""
+        if not request.validate_only and (increments := self.counted(request, result)):
+            count(increments)
 
     def respond(self, champions: Champions, request: R, now: datetime) -> ResponseBody:
         """Handle the request, or only check it if `validate_only` is set."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_scores
 from serving.endpoints.base import Endpoint
 from serving.requests import UsersRequest
 from serving.responses import Response, ResponseBody, UserScore, profile_metadata
@@ -81,4 +82,5 @@ ENDPOINT = Endpoint(
     profile_metadata(JOB),
     estimated_ms,
     is_heavy=any_fresh,
+    counted=partial(counted_scores, "/churn"),
 )

@@ -13,6 +13,7 @@ from features.event_log.base import FORMAT
 from qianmian.errors import InvalidRequest, NotReady, QianmianError
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_events
 from serving.endpoints.base import Accepting, Endpoint
 from serving.events.validation import CheckedEvent, ParsedEvent, check_events
 from serving.requests import Request
@@ -171,6 +172,7 @@ ENDPOINT = Endpoint(
     lambda request: costs.ACCEPTED_EVENT_MS * len(request.events),
     check=check,
     accept=accept,
+    counted=counted_events,
     scope="events",
     errors={
         429: "too many events wait for being stored",

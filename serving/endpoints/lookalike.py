@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_audience
 from serving.endpoints.base import Endpoint
 from serving.requests import MAX_IDS, Identifier, Identifiers, Request
 from serving.responses import Response, ResponseBody, model_metadata
@@ -125,5 +126,6 @@ ENDPOINT = Endpoint(
     model_metadata(JOB),
     estimated_ms,
     is_always_slow=True,
+    counted=counted_audience,
     check=lambda champions, request: known_seeds(champions, _sourced(request.seed_user_ids, request)),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from pydantic import Field
 from features.compute.spec import UserFeatures
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_scores
 from serving.endpoints.base import Endpoint
 from serving.requests import UsersRequest
 from serving.responses import Response, ResponseBody, UserScore, profile_metadata
@@ -66,4 +68,5 @@ ENDPOINT = Endpoint(
     profile_metadata(JOB),
     lambda request: costs.PREDICTIONS_MS + costs.PREDICTION_USER_MS * len(request.user_ids),
     is_heavy=any_fresh,
+    counted=partial(counted_scores, "/predictions"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from pydantic import FailFast, Field
@@ -11,6 +12,7 @@ from models.recommend.scene import DEFAULT_SCENE, SCENES
 from qianmian.errors import InvalidRequest
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_list
 from serving.endpoints.base import Endpoint
 from serving.recommending.new_items import new_items
 from serving.recommending.pipeline import make_slate
@@ -116,4 +118,5 @@ ENDPOINT = Endpoint(
     model_metadata(JOB),
     estimated_ms,
     check=resolve,
+    counted=partial(counted_list, "/rank"),
 )

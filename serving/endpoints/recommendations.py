@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 import orjson
 from pydantic import BaseModel, Field, field_validator
@@ -11,9 +12,11 @@ from models.recommend.scene import DEFAULT_SCENE, SCENES
 from models.rerank import Slate, quotas
 from serving import costs
 from serving.champions import Champion, Champions
+from serving.counting import counted_list, list_counts
 from serving.endpoints.base import Endpoint
+from serving.metrics import Count, ignore
+from serving.recommending.kept_lists import HIT, Key, ShownList
 from serving.recommending.kept_lists import LENGTH as KEPT_LENGTH
-from serving.recommending.kept_lists import Key
 from serving.recommending.pipeline import explain_short_list, make_slate, random_source
 from serving.recommending.plan import JOB, ResolvedRequest, champion_for_scene, resolve_request
 from serving.recommending.request_options import ListOptions, RequestContext, resolve_purchased
@@ -26,8 +29,9 @@ from serving.recommending.responses import (
 )
 from serving.recommending.rows import RecommendedRows, make_rows
 from serving.requests import MAX_IDS, Identifiers, NumResults, UserRequest
-from serving.responses import ResponseBody, metadata_json, model_metadata, new_recommendation_id
+from serving.responses import ResponseBody, is_stale, metadata_json, model_metadata, new_recommendation_id
 
+ROUTE = "/recommendations"
 KEPT_FIELDS = frozenset({"validate_only", "user_id", "user_source", "num_results", "scene", "purchased"})
 PLAIN_FIELDS = KEPT_FIELDS - {"purchased"}
 
@@ -153,7 +157,9 @@ def _key(champion: Champion, one_id: str | None, request: RecommendationsRequest
     return scene.name, champion.catalogue.user_row(one_id), resolve_purchased(scene, request.purchased)
 
 
-def ready_json(champions: Champions, request: RecommendationsRequest, now: datetime) -> bytes | None:
+def ready_json(
+    champions: Champions, request: RecommendationsRequest, now: datetime, count: Count = ignore
+) -> bytes | None:
     """Return the response to a request whose list may be kept, put together from JSON that is kept; else None."""
     if not request.model_fields_set <= KEPT_FIELDS or request.validate_only:
         return None
@@ -165,17 +171,22 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
     if champions.live is not None and champions.live.has_any(one_id, request.user_id):
         return None
     key = _key(champion, one_id, request)
-    list_json = champions.kept_lists.json(key, request.num_results)
-    if list_json is None:
+    shown = champions.kept_lists.shown(key, request.num_results)
+    if shown is None:
         resolved = resolve(champions, request)
         if resolved.plan.kept is None or resolved.user.one_id != one_id:  # somebody has logged in from the id meanwhile
             return None
         slate = make_slate(resolved.plan, request.num_results)
         rows = make_rows(resolved.plan, slate)
         # without braces: a slice is as long as its text, while orjson's buffers of 4 KB stay as long as they were
-        list_json = orjson.dumps(list_fields(request, resolved, slate, rows), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        version = resolved.plan.catalogue.version
-        champions.kept_lists.keep_json(key, request.num_results, list_json, version)
+        fields = list_fields(request, resolved, slate, rows)
+        counts = list_counts(ROUTE, scene.name, fields, champion.name, champion.version)
+        shown = ShownList(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1], *counts)
+        champions.kept_lists.keep_shown(key, request.num_results, shown, resolved.plan.catalogue.version)
+    else:
+        count(HIT)
+    stale = is_stale(champions, champion.bundle.as_of, now)
+    count(shown.stale_counts if stale else shown.counts)
     identity = orjson.dumps(
         {
             "recommendation_id": new_recommendation_id(),
@@ -184,11 +195,11 @@ def ready_json(champions: Champions, request: RecommendationsRequest, now: datet
             "one_id": one_id,
         }
     )
-    return b",".join((identity[:-1], list_json, metadata_json(champions, champion, now)[1:]))
+    return b",".join((identity[:-1], shown.json, metadata_json(champion, stale)[1:]))
 
 
 ENDPOINT = Endpoint(
-    "/recommendations",
+    ROUTE,
     "Items to show one customer",
     RecommendationsRequest,
     RecommendationsResponse,
@@ -198,4 +209,5 @@ ENDPOINT = Endpoint(
     check=resolve,
     is_kept=is_kept,
     ready_json=ready_json,
+    counted=partial(counted_list, ROUTE),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
 from serving import costs
 from serving.champions import Champions
+from serving.counting import counted_list
 from serving.endpoints.base import Endpoint
 from serving.recommending.pipeline import explain_short_list, make_slate
 from serving.recommending.plan import JOB, RecommendationPlan
@@ -88,5 +90,6 @@ ENDPOINT = Endpoint(
     model_metadata(JOB),
     estimated_ms,
     check=make_plan,
+    counted=partial(counted_list, "/similar-items"),
     errors={404: "the model does not know the item, and no attributes describe it"},
 )

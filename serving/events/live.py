@@ -91,6 +91,7 @@ class LiveEvents:
         self._read: OrderedDict[tuple[User, ...], ReadRows] = OrderedDict()  # the one used least recently comes first
         self._read_size = 0
         self._read_lock = threading.Lock()
+        self._complete_at = time.monotonic()  # when all events of the log were known last
         self._caught_up, self._closed = threading.Event(), threading.Event()
         self._know_erased(tombstones)
         self._thread = threading.Thread(target=self._run, name="qianmian-live-events", daemon=True)
@@ -104,6 +105,11 @@ class LiveEvents:
         if not self._caught_up.wait(seconds):
             logger.warning("live_events=behind seconds=%g", seconds)
             self._set_lost()
+
+    @property
+    def behind_seconds(self) -> float:
+        """Time since all events of the log were known; at most a fraction of a second unless it is `lost`."""
+        return time.monotonic() - self._complete_at
 
     def close(self) -> None:
         """End the thread; what is known stays."""
@@ -183,6 +189,7 @@ class LiveEvents:
                     logger.exception("live_events=failed")
                 self._set_lost()
             else:
+                self._complete_at = time.monotonic()
                 if self.lost:
                     self.lost = False
                     logger.info("live_events=recovered last=%d", self._tail.after if self._tail else 0)

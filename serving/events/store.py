@@ -65,6 +65,11 @@ class OnlineStore:
         """The tombstones of the workspace, which it has beside those in the log."""
         return read_tombstones(self.workspace) if self.workspace is not None else frozenset()
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait for being stored; 0 while the log is not open."""
+        return self._log.waiting if self._log is not None else 0
+
     async def opened(self) -> EventLog:
         """Return the log, as `open` does, without blocking the event loop."""
         return self._log if self._log is not None else await asyncio.to_thread(self.open)

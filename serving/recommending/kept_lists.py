@@ -6,19 +6,30 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.ranked import Ranked
+from serving.metrics import KEPT, Increments, count, one_more
 
+HIT, MISS = one_more(KEPT, "hit"), one_more(KEPT, "miss")
 LENGTH = 50  # items of a kept list; a longer one is computed for each request
 Key = tuple[str, int, str]  # scene, row of the customer, purchased option
 
 
+class ShownList(NamedTuple):
+    """The JSON (without braces) of a list, and what the metrics count whenever it is shown, fresh or stale."""
+
+    json: bytes
+    counts: Increments
+    stale_counts: Increments
+
+
 @dataclass(slots=True)
 class KeptList:
-    """One list, and the JSON (without braces) of its first `k` items as they were shown last.
+    """One list, and its first `k` items as they were shown last.
 
     `version` is that of the catalogue that it was made from (`Catalogue.version`).
     """
@@ -26,7 +37,7 @@ class KeptList:
     ranked: Ranked
     version: int | None = None
     k: int = 0
-    json: bytes = b""
+    shown: ShownList | None = None
 
 
 class KeptLists:
@@ -75,6 +86,7 @@ class KeptLists:
         if k > LENGTH or not self.most:
             return rank(k)
         found = self._found(key) if version is None or version == self._version else None
+        count(HIT if found is not None else MISS)
         if found is None:
             found = KeptList(rank(LENGTH), version)
             with self._lock:
@@ -136,22 +148,22 @@ class KeptLists:
             self._lists.move_to_end(key, last=False)
             return True
 
-    def json(self, key: Key, k: int) -> bytes | None:
-        """Return the JSON of the first k items of a kept list, None if it is not kept."""
+    def shown(self, key: Key, k: int) -> ShownList | None:
+        """Return the first k items of a kept list as they were shown last, None if they are not kept."""
         found = self._found(key) if k <= LENGTH else None
-        return found.json if found is not None and found.k == k else None
+        return found.shown if found is not None and found.k == k else None
 
-    def keep_json(self, key: Key, k: int, json: bytes, version: int | None = None) -> None:
-        """Keep the JSON of the first k items of a list, at most `LENGTH`, beside the list, if that is kept.
+    def keep_shown(self, key: Key, k: int, shown: ShownList, version: int | None = None) -> None:
+        """Keep how the first k items of a list, at most `LENGTH`, are shown, beside the list, if that is kept.
 
-        It replaces the JSON of another length.
+        It replaces what is kept of another length.
         """
         if k > LENGTH:
             return
         with self._lock:
             kept = self._lists.get(key)
             if kept is not None and self._may_keep(version):
-                self._lists[key] = KeptList(kept.ranked, kept.version, k, json)
+                self._lists[key] = KeptList(kept.ranked, kept.version, k, shown)
 
     def _found(self, key: Key) -> KeptList | None:
         with self._lock:

@@ -77,7 +77,12 @@ def server_environment(tmp_path_factory) -> Callable[..., dict[str, str]]:
 
     def make(workspace: Workspace | None, workers: int = 1) -> dict[str, str]:
         found = {**environment(workspace, workers), "BENTOML_HOME": str(tmp_path_factory.mktemp("bentoml"))}
-        for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH", *(() if workspace else ("QIANMIAN_WORKSPACE",))):
+        for name in (
+            "MLFLOW_TRACKING_URI",
+            "PYTHONPATH",
+            "QIANMIAN_API_KEYS",
+            *(() if workspace else ("QIANMIAN_WORKSPACE",)),
+        ):
             found.pop(name, None)
         return found
 

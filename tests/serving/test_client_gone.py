@@ -29,7 +29,7 @@ def hang_up(serve, route: str, head: str, sent: bytes, *, reset: bool) -> None:
     """Send the start of a request and close the connection without reading the answer."""
     address = urlparse(serve.url)
     with socket.create_connection((address.hostname, address.port)) as client:
-        client.sendall(f"POST {route} HTTP/1.1\r\nHost: shop\r\n{head}\r\n\r\n".encode() + sent)
+        client.sendall(f"POST {route} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n".encode() + sent)
         time.sleep(0.1)  # the server has begun to read the body
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from qianmian.settings import ServingSettings
 from qianmian.workspace import Workspace
-from serving.connections import HEAD_BYTES, HEAD_SECONDS, UNREAD_SECONDS
 from serving.server import running
 
+BOUNDS = ServingSettings()
 ERROR = {"code", "message", "field", "hint"}
 
 
@@ -51,7 +52,7 @@ def error_on(client: socket.socket) -> tuple[int, str]:
 @pytest.mark.slow
 def test_connections_without_a_complete_head_are_closed_while_others_are_answered(serve, buyers):
     body = json.dumps({"user_id": buyers[0]}).encode()
-    request = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    request = b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(serve.url)) for _ in range(220)]
@@ -59,19 +60,19 @@ def test_connections_without_a_complete_head_are_closed_while_others_are_answere
         for client in again:  # a connection that has had a response is no exception
             client.sendall(request)
             assert answer_to(client)[0] == 200
-        head = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nX-Begun: "
+        head = b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nX-Begun: "
         for number, client in enumerate(begins):
             client.sendall(head if number < 50 else head[: number % len(head) + 1])
         with ThreadPoolExecutor(len(clients)) as pool:
             ended = [pool.submit(client.recv, 1, socket.MSG_PEEK) for client in clients]
-            while not all(end.done() for end in ended) and time.monotonic() < begun + HEAD_SECONDS + 5:
+            while not all(end.done() for end in ended) and time.monotonic() < begun + BOUNDS.head_seconds + 5:
                 for client in begins[:50]:  # a byte now and then does not help
                     with contextlib.suppress(OSError):
                         client.sendall(b"x")
                 assert serve("/v1/profile", {"user_id": buyers[0]})[0] == 200
                 time.sleep(0.2)
             assert all(end.done() for end in ended)
-            assert time.monotonic() - begun > HEAD_SECONDS - 1
+            assert time.monotonic() - begun > BOUNDS.head_seconds - 1
         assert {error_on(client) for client in begins} == {(408, "timeout")}
         assert {client.recv(1) for client in silent} == {b""}
 
@@ -83,7 +84,7 @@ def test_connections_without_a_complete_head_are_closed_while_others_are_answere
 )
 def test_a_head_that_is_too_large_is_refused(serve, head):
     with connect(serve.url) as client:
-        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: shop\r\n" + head + b"\r\n\r\n")
+        client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n")
         assert error_on(client) == (431, "head_too_large")
     with connect(serve.url) as client:
         client.sendall(b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n")
@@ -93,13 +94,17 @@ def test_a_head_that_is_too_large_is_refused(serve, head):
 def test_a_large_head_is_answered_and_does_not_count_for_the_next_one(serve):
     with connect(serve.url) as client:
         for _ in range(3):
-            for part in (b"GET /readyz HTTP/1.1\r\nHost: shop\r\nx: ", b"y" * (HEAD_BYTES - 100), b"\r\n\r\n"):
+            for part in (
+                b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nx: ",
+                b"y" * (BOUNDS.max_head_bytes - 100),
+                b"\r\n\r\n",
+            ):
                 client.sendall(part)
                 time.sleep(0.02)
             assert answer_to(client)[0] == 200
 
 
-CHUNKED = b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+CHUNKED = b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
 @pytest.mark.parametrize("trailers", [b"x: y\r\n" * 50_000, b"x: " + b"y" * 1_000_000], ids=["many", "a long one"])
@@ -122,7 +127,9 @@ def test_a_large_body_is_no_head(serve):
     body = b'{"user_id": "' + b"x" * 900_000 + b'"}'
     with connect(serve.url) as client:
         for _ in range(2):
-            client.sendall(b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            client.sendall(
+                b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
             status, _, text = answer_to(client)
             assert status == 422
             assert json.loads(text)["error"]["field"] == "user_id"
@@ -150,15 +157,15 @@ def test_connections_whose_responses_are_not_read_are_aborted_while_slow_readers
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
             client.connect((urlsplit(serve.url).hostname, urlsplit(serve.url).port))
-            client.sendall(b"GET /docs.json HTTP/1.1\r\nHost: shop\r\n\r\n" * 500)  # more than any buffer takes
+            client.sendall(b"GET /docs.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)  # more than any buffer takes
             clients.append(client)
         ports = [client.getsockname()[1] for client in clients]
         time.sleep(1)
         assert set(ports) <= open_ports()
         filled = time.monotonic()
         slow = clients[0]
-        while time.monotonic() < filled + UNREAD_SECONDS + 6 or open_ports() & set(ports[1:]):
-            assert time.monotonic() < filled + UNREAD_SECONDS + 30
+        while time.monotonic() < filled + BOUNDS.unread_seconds + 6 or open_ports() & set(ports[1:]):
+            assert time.monotonic() < filled + BOUNDS.unread_seconds + 30
             assert slow.recv(20_000)
             time.sleep(0.3)
         assert ports[0] in open_ports()
@@ -257,7 +264,7 @@ def test_sigterm_cuts_no_request(workspace, buyers, workers, tmp_path, request_)
         with contextlib.suppress(OSError):
             while True:
                 with connect(url) as client:
-                    client.sendall(b"GET /readyz HTTP/1.1\r\nHost: shop\r\n\r\n")
+                    client.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     status, headers, body = answer_to(client)
                     seen.add((status, headers.get("connection"), b"shutting down" in body))
                 time.sleep(0.02)
@@ -279,7 +286,9 @@ def test_a_request_that_outlasts_the_shutdown_is_cut_and_logged(workspace, buyer
     body = json.dumps({"user_id": buyers[0]}).encode()
     with log.open("wb") as handle, running(shop, log=handle) as url:
         with connect(url) as client, connect(url) as begins:
-            client.sendall(b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: %d\r\n\r\n" % (len(body) + 1))
+            client.sendall(
+                b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (len(body) + 1)
+            )
             client.sendall(body)  # the last byte never comes
             begins.sendall(b"POST /v1/profile HTTP/1.1\r\n")
             time.sleep(0.2)

@@ -177,7 +177,8 @@ def post(loader: BackgroundLoader, *bodies: Any) -> list[tuple[int, dict[str, An
     """Send bodies at once to the fast path of a server, in this process; statuses, bodies and headers."""
     app = FastPath(None, loader)  # type: ignore[arg-type]
     app.metrics = SimpleNamespace(count=lambda *_: None)  # type: ignore[assignment]
-    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode()}
+    here = {"server": ("127.0.0.1", 3000), "headers": []}
+    scope = {"type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), **here}
 
     async def one(body: Any) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
         sent: list[Any] = []

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from qianmian.errors import NotReady
-from serving import fast_path
+from qianmian.settings import ServingSettings
 from serving.endpoints import ENDPOINTS
 from serving.fast_path import SMALL_BODY, FastPath
 from serving.requests import parse_request
@@ -167,10 +167,19 @@ def test_what_is_passed_on(first, passed_on):
         assert orjson.loads(sent[1]["body"])["error"]["code"] == "not_ready"
 
 
-CALL = {"type": "http", "method": "POST", "path": "/v1/profile", "raw_path": b"/v1/profile"}
+CALL = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/profile",
+    "raw_path": b"/v1/profile",
+    "server": ("127.0.0.1", 3000),
+    "headers": [],
+}
 
 
 class Loading:
+    serving_settings = ServingSettings(body_seconds=0.05)
+
     def get(self):
         raise NotReady("loading")
 
@@ -207,8 +216,7 @@ def sending(sent):
     return send
 
 
-def test_a_client_that_sends_no_body_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(fast_path, "BODY_SECONDS", 0.05)
+def test_a_client_that_sends_no_body_is_not_waited_for():
     app, counted = path_of(None)
     sent = []
     asyncio.run(app(CALL, receiving(), sending(sent)))
@@ -246,6 +254,8 @@ def test_where_bentoml_has_to_see_every_request_only_unknown_paths_are_kept_from
 
 def test_a_slow_request_that_would_be_refused_is_refused_here(champions, buyers):
     class Models:
+        serving_settings = ServingSettings()
+
         def get(self):
             return champions
 

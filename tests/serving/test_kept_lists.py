@@ -108,8 +108,8 @@ def test_only_the_json_of_short_lists_is_kept(champions, buyers):
     row = champions.models["recommend"].catalogue.user_row(champions.customers.resolve(buyers[0]))
     for k, is_kept in ((LENGTH, True), (LENGTH + 1, False), (500, False)):
         answer(kept, user_id=buyers[0], num_results=k)
-        assert bool(kept.kept_lists.json(("home", row, "any"), k)) is is_kept
-    assert kept.kept_lists.json(("home", row, "any"), LENGTH), "longer lists leave it"
+        assert bool(kept.kept_lists.shown(("home", row, "any"), k)) is is_kept
+    assert kept.kept_lists.shown(("home", row, "any"), LENGTH), "longer lists leave it"
 
 
 def test_a_list_that_is_kept_already_is_not_replaced_and_those_filled_go_first():

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 import venv
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from serving.server import running
+from serving.security.key_file import FILE_VARIABLE, KeyFile
+from serving.security.keys import new_key
+from serving.server import command, free_port, running
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -65,6 +68,22 @@ def test_the_bento_contains_its_champions(workspace, bento, buyers, request_, tm
             # only the code inside the Bento reads its champions; the installed project would look for ./workspace
     finally:
         away.rename(workspace.root)
+
+
+def test_a_bento_is_not_open_on_a_public_address(bento, request_, tmp_path):
+    env, _ = bento
+    arguments = command("0.0.0.0", free_port(), "qianmian:latest")
+    done = subprocess.run(arguments, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "qianmian keys create" in done.stderr
+    file = KeyFile(tmp_path / "keys.json")
+    text, key = new_key("shop", ("read",), datetime(2026, 5, 1))
+    file.add(key)
+    with_keys = {**env, FILE_VARIABLE: str(file.path)}
+    with running(None, host="0.0.0.0", target="qianmian:latest", env=with_keys, cwd=tmp_path) as url:
+        url = url.replace("0.0.0.0", "127.0.0.1")
+        assert request_(f"{url}/docs.json")[0] == 401
+        assert request_(f"{url}/docs.json", headers={"X-API-Key": text})[0] == 200
 
 
 @pytest.mark.timeout(1_200)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from deploy.local_servers import RedisServer
 from features.event_log.redis_log import GET_SECONDS, RedisLog
 from features.event_log.rows import encode, make_row
 from features.profiles.building import ensure_snapshot
@@ -23,7 +24,7 @@ from serving.champions import load_from_workspace
 from serving.endpoints import ENDPOINTS
 from serving.events.live import LiveEvents
 from serving.server import running
-from tests.redis_server import RedisServer
+from tests.redis_server import start_redis
 
 AS_OF = datetime(2024, 8, 1)
 NOW = datetime(2024, 8, 3)
@@ -32,10 +33,7 @@ SECONDS = 30.0  # that a machine under load may take for what takes milliseconds
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("Redis is not installed (Debian package redis-server)")
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis")
+    server = start_redis(tmp_path / "redis")
     yield server
     server.kill()
 

@@ -115,7 +115,7 @@ def test_a_second_ctrl_c_ends_the_server_at_once(workspace, tmp_path, who):
         processes = [supervisor, *supervisor.children()]
         first = started if who == "qianmian serve" else supervisor
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"POST /v1/profile HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{")
+            client.sendall(b"POST /v1/profile HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
             first.send_signal(signal.SIGINT)
             gone, _ = psutil.wait_procs(processes, timeout=1.5)
             assert not gone, "it waits for the request"

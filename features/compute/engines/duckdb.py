@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import duckdb
 import ibis
+import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -54,15 +55,25 @@ REQUIRED_COLUMNS = {
     "touches": ("source", "source_user_id", "touch_id", "ts"),
 }
 DERIVED_FROM = {"units": ("quantity",), "full_amount": ("amount", "discount", "coupon_discount")}
-VARIABLE = "as_of"
+CUTOFF = "as_of"  # variable
 # generated queries, shared by all lakes of this process with the same tables; the oldest entry is evicted first
 _SQL_CACHE: dict[tuple[Any, ...], str] = {}
 SQL_CACHE_SIZE = 32
 
 
 @ibis.udf.scalar.builtin(signature=((str,), "timestamp"))
-def getvariable(variable):  # type: ignore[no-untyped-def]
+def getvariable(called):  # type: ignore[no-untyped-def]
     """The DuckDB function `getvariable`."""
+
+
+def variable(name: str) -> ir.TimestampScalar:
+    """A moment that `DuckDBEngine.set_variables` sets."""
+    return cast("ir.TimestampScalar", getvariable(name))
+
+
+def cutoff_variable() -> ir.TimestampScalar:
+    """The cutoff, as a variable."""
+    return variable(CUTOFF)
 
 
 class DuckDBEngine:
@@ -108,9 +119,14 @@ class DuckDBEngine:
     def connection(self) -> duckdb.DuckDBPyConnection:
         return cast(duckdb.DuckDBPyConnection, self.backend.con)
 
+    def set_variables(self, **moments: datetime) -> None:
+        """Set the moments that generated queries name."""
+        for name, moment in moments.items():
+            self.connection.execute(f"SET VARIABLE {name} = TIMESTAMP {literal(moment.isoformat(sep=' '))}")
+
     def table(self, features: Sequence[Feature], as_of: datetime) -> pa.Table:
         """See `features.compute.engines.base.Engine`."""
-        self.connection.execute(f"SET VARIABLE {VARIABLE} = TIMESTAMP {literal(as_of.isoformat(sep=' '))}")
+        self.set_variables(as_of=as_of)
         if self._is_large and len(features) > FEW_FEATURES:
             return self._by_bucket(features, as_of)
         if len(features) <= FEW_FEATURES and not self._built_few:
@@ -134,7 +150,7 @@ class DuckDBEngine:
         reads_past = rows.is_past(as_of) and any(feature.view == "profiles" for feature in features)
         key = (tuple(features), rows.schema_key, reads_past)
         if key not in _SQL_CACHE:
-            views = Views(rows, as_of, getvariable(VARIABLE))
+            views = Views(rows, as_of, cutoff_variable())
             while len(_SQL_CACHE) >= SQL_CACHE_SIZE:
                 _SQL_CACHE.pop(next(iter(_SQL_CACHE)))
             _SQL_CACHE[key] = str(ibis.to_sql(compile_profiles(features, views), dialect="duckdb"))
@@ -158,7 +174,7 @@ class DuckDBEngine:
     def _bucket_tables(self, features: Sequence[Feature], as_of: datetime, scratch: Path) -> Iterator[pa.Table]:
         count = self._write_buckets(features, as_of, scratch)
         if any(PRICE_LEVEL in feature.columns for feature in features):
-            levels = ibis.to_sql(Views(self.rows, as_of, getvariable(VARIABLE)).price_levels, dialect="duckdb")
+            levels = ibis.to_sql(Views(self.rows, as_of, cutoff_variable()).price_levels, dialect="duckdb")
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE bucket_price_levels AS {levels}")
         for bucket in range(count):
             self._open_bucket(features, bucket, scratch)
@@ -184,7 +200,7 @@ class DuckDBEngine:
             if name not in self.states:
                 continue
             columns = ", ".join(f"t.{quote(column)}" for column in self._columns(name, features))
-            before = f" WHERE t.ts < getvariable('{VARIABLE}')" if "ts" in self.states[name].filled else ""
+            before = f" WHERE t.ts < getvariable('{CUTOFF}')" if "ts" in self.states[name].filled else ""
             self.connection.execute(
                 f"COPY (SELECT {columns}, b.bucket "
                 f"FROM {name} AS t JOIN bucket_of AS b USING (source, source_user_id){before}) "

@@ -9,8 +9,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from features.data.identity.components import NO_RECORD, UNMERGED, CandidateLinks, Ints, RecordClusters
+from features.data.identity.components import UNMERGED, RecordClusters
 from features.data.identity.ledger import CONFLICT, MERGE, SHARED, WITHDRAW, Ledger
+from features.data.identity.links import NO_RECORD, CandidateLinks, Ints
 from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, register, row_count, timestamps
 from features.data.lake import literal
 from qianmian.settings import IdType

@@ -10,9 +10,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from features.data.identity.components import UNDATED, UNMERGED, RecordClusters
+from features.data.identity.components import UNMERGED, RecordClusters
 from features.data.identity.graph import GraphResolver
 from features.data.identity.ledger import Ledger, RecordKey
+from features.data.identity.links import UNDATED
 from features.data.identity.resolve import lake_connection
 from features.data.lake import Lake, literal
 from features.data.privacy import hash_value

@@ -19,18 +19,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.data.identity.components import (
+from features.data.identity.components import RecordClusters, cluster_records
+from features.data.identity.decisions import pending_entries, record_decisions
+from features.data.identity.ledger import Ledger
+from features.data.identity.links import (
     NO_RECORD,
     NO_VALUE,
     UNDATED,
     CandidateLinks,
     IdentifierSightings,
     IdTypeRule,
-    RecordClusters,
-    cluster_records,
 )
-from features.data.identity.decisions import pending_entries, record_decisions
-from features.data.identity.ledger import Ledger
 from features.data.identity.one_id import CUSTOMER_COLUMNS, FIRST_SEEN_SQL, ONE_ID_SQL, Resolution
 from features.data.identity.periods import periods
 from features.data.identity.tables import PROBABILISTIC, RECORD_COLUMNS, links_path, register, row_count, timestamps
@@ -39,7 +38,6 @@ from qianmian.errors import DataError
 from qianmian.paths import exact_pattern
 from qianmian.schema import ANONYMOUS_ID
 from qianmian.settings import IdType, Settings
-from qianmian.times import MICROSECONDS_PER_DAY
 from qianmian.workspace import Workspace
 
 LINK_COLUMNS = (
@@ -366,7 +364,7 @@ class GraphResolver:
                 np.int64,
             )
             strong_values[position, record] = strong_value
-        levels = [IdTypeRule(kind.max_customers, _microseconds(kind.expires_days)) for kind in self.id_types]
+        levels = [IdTypeRule.of(kind) for kind in self.id_types]
         clusters = cluster_records(
             len(first),
             levels,
@@ -399,7 +397,3 @@ def _rule(kind: IdType) -> str:
     parts += [] if kind.expires_days is None else [f"within {kind.expires_days:g} days"]
     parts += ["strong"] * kind.strong
     return f"{kind.type}: {', '.join(parts)}"
-
-
-def _microseconds(days: float | None) -> int | None:
-    return None if days is None else round(days * MICROSECONDS_PER_DAY)

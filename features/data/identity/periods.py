@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from features.data.identity.components import NO_RECORD, Codes, Ints, RecordClusters
+from features.data.identity.components import RecordClusters
+from features.data.identity.links import NO_RECORD, Codes, Ints
 
 
 def periods(clusters: RecordClusters, first_seen: Ints) -> tuple[Codes, Codes, Ints, Codes]:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from features.data.identity.components import UNDATED, Ints
+from features.data.identity.links import UNDATED, Ints
 from qianmian.workspace import Workspace
 
 PROBABILISTIC = "probabilistic"

@@ -23,7 +23,7 @@ class TableReport:
     Attributes
     ----------
     read : int
-        Rows of the input; always kept + duplicates + quarantined.
+        Rows of the input; always kept + duplicates + quarantined + erased.
     kept : int
         Rows that are new, or newer than those of the lake.
     duplicates : int
@@ -36,6 +36,8 @@ class TableReport:
         Kept rows with an unusual property, by the name of the flag.
     reasons : mapping of str to int
         Quarantined rows by reason.
+    erased : int
+        Rows of users who were erased, which were dropped.
     quarantine_file : str or None
         File with the quarantined rows.
     hashed, readable : tuple of str
@@ -49,16 +51,19 @@ class TableReport:
     updated: int = 0
     flags: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, int] = field(default_factory=dict)
+    erased: int = 0
     quarantine_file: str | None = None
     hashed: tuple[str, ...] = ()
     readable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (
-            self.read != self.kept + self.duplicates + self.quarantined
-            or sum(self.reasons.values()) != self.quarantined
-        ):
+        if self.read != self.accepted + self.quarantined or sum(self.reasons.values()) != self.quarantined:
             raise AssertionError(f"rows do not add up: {self}")  # a bug in this package, not a user error
+
+    @property
+    def accepted(self) -> int:
+        """Rows that were read as they should be, whether or not they are new."""
+        return self.kept + self.duplicates + self.erased
 
     def as_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "flags": dict(self.flags), "reasons": dict(self.reasons)}
@@ -117,6 +122,10 @@ class IngestReport:
     def quarantined(self) -> int:
         return sum(table.quarantined for table in self.tables.values())
 
+    @property
+    def erased(self) -> int:
+        return sum(table.erased for table in self.tables.values())
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
         return {
@@ -127,6 +136,7 @@ class IngestReport:
             "kept": self.kept,
             "duplicates": self.duplicates,
             "quarantined": self.quarantined,
+            "erased": self.erased,
             "tables": {name: table.as_dict() for name, table in self.tables.items()},
             "warnings": [warning.as_dict() for warning in self.warnings],
         }

@@ -21,6 +21,7 @@ from features.data.ingest.catalogue import CatalogueChange, compare_catalogue
 from features.data.ingest.checks import CheckInput, IngestWarning, run_checks
 from features.data.ingest.checks.input_files import odd_input
 from features.data.ingest.contract import StagedTable, stage
+from features.data.ingest.erased import drop_erased_rejects, drop_erased_rows, load_tombstones
 from features.data.ingest.flags import flags as count_flags
 from features.data.ingest.merge import MergedTable, merge
 from features.data.ingest.own_items import with_own_items
@@ -91,7 +92,7 @@ def ingest(
     Returns
     -------
     IngestReport
-        Number of rows per table: read = kept + duplicates + quarantined; and what looks wrong in the rows.
+        Number of rows per table: read = kept + duplicates + quarantined + erased; and what looks wrong in the rows.
 
     Raises
     ------
@@ -116,8 +117,9 @@ def ingest(
         source.watermarks = _last_watermarks(lake, source)
         personal = PersonalDataHasher.of(workspace, settings)
         personal.set_key_variables(connection)
+        has_erased = load_tombstones(connection, workspace)
         outcomes = [
-            _ingest_table(connection, source, raw, personal, now, report_progress, None, workspace)
+            _ingest_table(connection, source, raw, personal, now, report_progress, None, workspace, has_erased)
             for raw in with_own_items(connection, source.name, source.tables(connection))
         ]
         if source.correctable:
@@ -192,6 +194,7 @@ def preview(
         source.watermarks = _last_watermarks(lake, source)
         personal = PersonalDataHasher.for_preview(workspace, settings)
         personal.set_key_variables(connection)
+        has_erased = load_tombstones(connection, workspace)
         try:
             raw_tables = with_own_items(connection, source.name, source.tables(connection))
         except DataError as error:
@@ -199,7 +202,7 @@ def preview(
             errors.append(str(error))
         for raw in raw_tables:
             try:
-                found = _ingest_table(connection, source, raw, personal, now, report_progress, rows, None)
+                found = _ingest_table(connection, source, raw, personal, now, report_progress, rows, None, has_erased)
                 outcomes.append(found)
                 examples[raw.table] = mapped_examples(connection, found.staged)
                 if source.correctable:
@@ -281,16 +284,21 @@ def _ingest_table(
     report_progress: Callable[[str], None],
     limit: int | None,
     workspace: Workspace | None,
+    has_erased: bool,
 ) -> _Outcome:
     """Stage, check and merge one table; without `workspace` the rejected rows are counted and not written."""
     report_progress(f"{raw.table}: reading {_file_names(raw.files)}")
     staged = stage(connection, raw, source.name, source.timezone, personal, now, limit)
+    erased = drop_erased_rows(connection, staged) if has_erased else 0
     described = connection.execute(f"DESCRIBE lake_{raw.table}").fetchall()
     merged = merge(connection, staged, {row[0]: str(row[1]) for row in described}, now)
     catalogue = CatalogueChange()
     if raw.table == "items" and not (limit and staged.read >= limit):  # a sample says nothing about what is missing
         merged, catalogue = compare_catalogue(connection, raw, source.name, staged, merged)
     rejected = rejected_rows(connection, raw, staged, merged, personal)
+    erased_rejects, erased_lines = (
+        drop_erased_rejects(connection, rejected, staged, source.name) if has_erased else (0, 0)
+    )
     reasons = {
         str(reason): int(count)
         for reason, count in connection.execute(
@@ -310,10 +318,11 @@ def _ingest_table(
     unreadable = _count(connection, f"SELECT count(*) FROM {rejected} WHERE position IS NULL")
     attributes = [name for name in staged.mapped if staged.table.name == "profiles" and not staged.table.column(name)]
     report = TableReport(
-        read=staged.read + unreadable,
+        read=staged.read + unreadable + erased_lines,
         kept=merged.kept,
         duplicates=merged.duplicates + merged.superseded,
         quarantined=quarantined,
+        erased=erased + erased_rejects,
         updated=merged.updated,
         flags={name: count for name, count in flags.items() if count},
         reasons=reasons,
@@ -323,7 +332,7 @@ def _ingest_table(
     )
     report_progress(
         f"{raw.table}: read {report.read:,} = kept {report.kept:,} + duplicates {report.duplicates:,} "
-        f"+ quarantined {report.quarantined:,}"
+        f"+ quarantined {report.quarantined:,}" + (f" + erased {report.erased:,}" if report.erased else "")
     )
     return _Outcome(staged, merged, report, raw, catalogue)
 
@@ -333,7 +342,7 @@ def _refuse_rejected_tables(outcomes: list[_Outcome]) -> None:
 
     Mapping or file must be wrong then, and keeping the rest would hide it.
     """
-    refused = [found for found in outcomes if not found.report.kept + found.report.duplicates or found.mostly_rejected]
+    refused = [found for found in outcomes if not found.report.accepted or found.mostly_rejected]
     if not refused and outcomes:
         return
     parts = []
@@ -356,7 +365,7 @@ def _refuse_rejected_tables(outcomes: list[_Outcome]) -> None:
         fix += "; " + "; ".join(known)
     elif any("not a time" in reason for found in refused for reason in found.report.reasons):
         fix += " (times are parsed as ISO 8601; for other formats use e.g. strptime(column, '%d/%m/%Y %H:%M'))"
-    partly = any(found.report.kept + found.report.duplicates for found in refused)
+    partly = any(found.report.accepted for found in refused)
     if partly:
         fix += ", or allow a larger share with `max_rejected: 1` beside `path`"
     raise DataError(

@@ -24,6 +24,7 @@ from features.data.sources.watermarks import Watermark
 from features.event_log import LoggedEvent, Tail, open_log
 from features.event_log.base import LogHeader, LogPosition
 from features.event_log.rows import EventRow, decode
+from qianmian.redaction import redact
 from qianmian.schema import ANONYMOUS_ID, CONSENTS, TABLES
 
 NAME = "events"
@@ -72,10 +73,13 @@ class EventLogSource(Source):
     @property
     def label(self) -> str:
         """The place of the log, without a password."""
-        url = urlsplit(self.online_store)
-        if not url.hostname:
+        if "://" not in self.online_store:
             return self.online_store
-        return f"{url.scheme}://{url.hostname}:{url.port or 6379}{url.path}"
+        try:
+            url = urlsplit(self.online_store)
+            return f"{url.scheme}://{url.hostname}:{url.port or 6379}{url.path}"
+        except ValueError:  # no number where the port should be
+            return redact(self.online_store)
 
     def tables(self, connection: duckdb.DuckDBPyConnection) -> Sequence[RawTable]:
         """Copy the new events to files in the scratch folder, in their order; one table for each kind of rows."""

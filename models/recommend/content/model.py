@@ -17,6 +17,7 @@ from models.recommend.choice_models import fit_multinomial_logit
 from models.recommend.content.features import FEATURES, NON_NEGATIVE, ContentStatistics, unit_rows
 from models.recommend.content.words import TopicMatrices
 from models.recommend.hybrid import user_attributes
+from models.user_arrays import UserMatrix
 
 MIN_CHOICES = 200  # with fewer choices, the default weights are used
 MAX_CHOICES = 3_000  # choices that are sampled
@@ -79,6 +80,7 @@ class ContentRecommender(Recommender):
     """
 
     name: ClassVar[str] = "content"
+    user_arrays = (*Recommender.user_arrays, *map(UserMatrix, ("read", "counts", "bought", "shows", "traits")))
     supports_cold: ClassVar[bool] = True
     supports_similar: ClassVar[bool] = True
     supports_fold_in: ClassVar[bool] = True

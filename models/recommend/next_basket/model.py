@@ -27,6 +27,7 @@ from models.recommend.next_basket.rates import fit_rates, shares_before
 from models.recommend.sampling import learning_sample
 from models.recommend.sparse_scores import SparseScoresRecommender
 from models.topk import top_k
+from models.user_arrays import UserLines, UserRows
 from qianmian.errors import UsageError
 
 Floats = NDArray[np.float32]
@@ -95,6 +96,11 @@ class NextBasketRecommender(SparseScoresRecommender):
     """
 
     name: ClassVar[str] = "next_basket"
+    user_arrays = (
+        *SparseScoresRecommender.user_arrays,
+        UserRows("customer"),
+        UserLines("owners", ("ages",), starts="starts", matrix="baskets", places="next_orders", columns_of="states"),
+    )
     cpu_seconds_per_learnt_line: ClassVar[float] = 2.1e-6
     bytes_per_learnt_line: ClassVar[float] = 170.0
     supports_fold_in: ClassVar[bool] = True

@@ -37,6 +37,7 @@ from models.recommend.ranking.type_features import TypedInteractions, type_colum
 from models.recommend.repeat import OwnEventsRecommender, RepeatPurchaseRecommender
 from models.recommend.single_stage import SINGLE_STAGE
 from models.recommend.submodels import load_submodels, save_submodels
+from models.user_arrays import UserLines, UserRows
 from qianmian.errors import UsageError
 
 Stages = Sequence[tuple[str, Mapping[str, Any], int]]
@@ -128,6 +129,12 @@ class TwoStageRecommender(CandidateRecommender):
     """
 
     name: ClassVar[str] = "two_stage"
+    user_arrays = (
+        *CandidateRecommender.user_arrays,
+        UserLines("lines_users", tuple(f"lines_{name}" for name in INTERACTION_FIELDS if name != "users")),
+        UserLines("typed_users", tuple(f"typed_{name}" for name in ("items", "age_days", "types", "visits"))),
+        UserRows("promotions_response"),
+    )
     supports_fold_in: ClassVar[bool] = True
     search_space: ClassVar[Mapping[str, Range | Choice]] = {
         "rounds": Range(50, 300),

@@ -29,6 +29,7 @@ from models.recommend.replenish.calibration import calibrate, fit_calibration
 from models.recommend.replenish.history import Floats, PurchaseDays, PurchaseHistory, PurchaseIntervals
 from models.recommend.replenish.repurchase import PopulationPriors, RepurchaseModel
 from models.recommend.sampling import customer_blocks, learning_sample
+from models.user_arrays import UserLines, UserMatrix
 from qianmian.errors import DataError
 
 MAX_CALIBRATION_NEGATIVES = 60_000  # pairs without a purchase per snapshot that the calibration is fitted on
@@ -96,6 +97,11 @@ class ReplenishRecommender(Recommender):
     """
 
     name: ClassVar[str] = "replenish"
+    user_arrays = (
+        *Recommender.user_arrays,
+        UserMatrix("chances", ("times", "quiet_days", "cycle", "spread", "own", "last_days")),
+        UserLines("day_users", ("day_items", "days", "units")),
+    )
     cpu_seconds_per_line: ClassVar[float] = 1.1e-6
     cpu_seconds_per_learnt_line: ClassVar[float] = 1.1e-6
     bytes_per_learnt_line: ClassVar[float] = 450.0

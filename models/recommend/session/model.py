@@ -15,7 +15,7 @@ from models.recommend.base import Query, entry_positions
 from models.recommend.choice_models import fit_conditional_logit
 from models.recommend.session.examples import MOST_EXAMPLES, SessionExamples, period_examples, visit_examples
 from models.recommend.session.features import MOST_ENTRIES, SessionStatistics
-from models.recommend.session.trails import Trails, auxiliary_kinds, untyped_kind
+from models.recommend.session.trails import TRAIL_ARRAYS, Trails, auxiliary_kinds, untyped_kind
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import DataError, UsageError
 
@@ -52,6 +52,7 @@ class SessionRecommender(SparseScoresRecommender):
     """
 
     name: ClassVar[str] = "session"
+    user_arrays = (*SparseScoresRecommender.user_arrays, TRAIL_ARRAYS)
     supports_fold_in: ClassVar[bool] = True
     supports_cold: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True

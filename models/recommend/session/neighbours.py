@@ -13,7 +13,7 @@ from features.interactions import INTERACTION_TYPES, TrainingSet
 from models.persist import Arrays, pack_csr, unpack_csr
 from models.recommend.base import Choice, Query, Range
 from models.recommend.session.links import MOST_DAYS, decayed_rows, transitions, visit_links
-from models.recommend.session.trails import Trails, auxiliary_kinds, has_visits, untyped_kind
+from models.recommend.session.trails import TRAIL_ARRAYS, Trails, auxiliary_kinds, has_visits, untyped_kind
 from models.recommend.sparse_scores import SparseScoresRecommender
 from qianmian.errors import DataError
 
@@ -27,6 +27,7 @@ class _SessionLinksRecommender(SparseScoresRecommender):
     are any. L is `links_`. Items without a link to the visit are no candidates.
     """
 
+    user_arrays = (*SparseScoresRecommender.user_arrays, TRAIL_ARRAYS)
     supports_fold_in: ClassVar[bool] = True
     returns_partial_lists: ClassVar[bool] = True
 

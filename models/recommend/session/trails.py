@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from features.interactions import INTERACTION_TYPES, Interactions, TrainingSet
 from models.persist import Arrays
 from models.recommend.query import Query
+from models.user_arrays import UserLines
 
 # a user who does nothing for this long has left; the usual definition of web analytics
 VISIT_GAP_DAYS = 30.0 / 1440.0
 TRAIL_LENGTH = 300  # newest entries of each user that are kept with a model
 VIEW = INTERACTION_TYPES.index("view")
+
+
+TRAIL_ARRAYS = UserLines(starts="trail_starts", columns=("trail_items", "trail_ages", "trail_kinds"))  # of `state`
 
 
 @dataclass(frozen=True)

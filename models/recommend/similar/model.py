@@ -28,6 +28,7 @@ from models.recommend.similar.item_features import (
     shared_levels,
     similarity_features,
 )
+from models.user_arrays import UserMatrix
 from qianmian.errors import InvalidRequest, UsageError
 from qianmian.times import days_between
 
@@ -85,6 +86,7 @@ class SimilarRecommender(Recommender):
     """
 
     name: ClassVar[str] = "similar"
+    user_arrays = (*Recommender.user_arrays, UserMatrix("last"))
     cpu_seconds_per_learnt_line: ClassVar[float] = 1.6e-6
     bytes_per_learnt_line: ClassVar[float] = 200.0
     supports_similar: ClassVar[bool] = True

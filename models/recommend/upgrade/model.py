@@ -35,6 +35,7 @@ from models.recommend.upgrade.item_attributes import (
     price_limits,
     usual_items,
 )
+from models.user_arrays import UserMatrix
 
 LARGER = 1.1  # smallest size ratio of a larger item, and its largest ratio of the price per unit of size
 BLOCK = 200_000  # candidates whose factors are compared at a time
@@ -112,6 +113,7 @@ class UpgradeRecommender(Recommender):
     """
 
     name: ClassVar[str] = "upgrade"
+    user_arrays = (*Recommender.user_arrays, UserMatrix("counts"))
     cpu_seconds_per_learnt_line: ClassVar[float] = 4.1e-6
     bytes_per_learnt_line: ClassVar[float] = 500.0
     supports_fold_in: ClassVar[bool] = True

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,56 +10,25 @@ from typing import Any
 import pytest
 import sqlalchemy
 
+from deploy.local_servers import PostgresServer
 from features.data.ingest import IngestReport, ingest, preview
 from features.data.lake import Lake
-from features.data.sources.databases import DRIVERS
 from features.data.sources.files import FileSource
 from qianmian.errors import ConfigError, DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.postgres_server import PASSWORD
 
-PASSWORD = "only-in-the-environment"
 COLUMNS = "{order_id: id, line_no: line, source_user_id: customer, item_id: sku, ts: at, quantity: qty, amount: paid, status: state}"
 LINES = """CREATE TABLE lines (id NUMERIC(20), line INT, customer BIGINT, sku TEXT, at TIMESTAMPTZ, qty NUMERIC(10, 3),
     paid NUMERIC(12, 2), state TEXT DEFAULT 'paid', changed TIMESTAMPTZ, note JSONB, PRIMARY KEY (id, line))"""
 
 
-def postgres_program(name: str) -> str | None:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
-
-
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlalchemy.Engine]:
-    """A PostgreSQL server of its own; root must not run it, so it then runs as the user of the Debian package."""
-    initdb, pg_ctl = postgres_program("initdb"), postgres_program("pg_ctl")
-    if initdb is None or pg_ctl is None:
-        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
-    folder = Path(subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip())
-    (folder / "password").write_text(PASSWORD)
-    prefix: list[str] = []
-    if os.geteuid() == 0:
-        subprocess.run(["chown", "-R", "postgres", str(folder)], check=True)
-        prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run = {"check": True, "capture_output": True, "cwd": str(folder)}
-    data = str(folder / "data")
-    subprocess.run(
-        [*prefix, initdb, "-D", data, "-U", "shop", "-A", "scram-sha-256", "--pwfile", str(folder / "password"), "-N"],
-        **run,
-    )  # type: ignore[call-overload]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    subprocess.run([*prefix, pg_ctl, "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start"], **run)  # type: ignore[call-overload]
-    url = sqlalchemy.URL.create(DRIVERS["postgresql"], "shop", PASSWORD, "127.0.0.1", port, "postgres")
-    engine = sqlalchemy.create_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-        subprocess.run([*prefix, pg_ctl, "-D", data, "-m", "immediate", "stop"], **run)  # type: ignore[call-overload]
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres(postgres_server: PostgresServer) -> Iterator[sqlalchemy.Engine]:
+    engine = sqlalchemy.create_engine(postgres_server.url())
+    yield engine
+    engine.dispose()
 
 
 class Shop:
@@ -90,7 +55,9 @@ def shop(tmp_path: Path, postgres: sqlalchemy.Engine, monkeypatch: pytest.Monkey
     with postgres.begin() as connection:
         connection.execute(sqlalchemy.text("DROP TABLE IF EXISTS lines"))
         connection.execute(sqlalchemy.text(LINES))
-    return Shop(tmp_path, f"postgresql://shop:${{SHOP_PASSWORD}}@127.0.0.1:{postgres.url.port}/postgres")
+    return Shop(
+        tmp_path, f"postgresql://{postgres.url.username}:${{SHOP_PASSWORD}}@127.0.0.1:{postgres.url.port}/postgres"
+    )
 
 
 def insert(postgres: sqlalchemy.Engine, values: str) -> None:

@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.data.identity import components
-from features.data.identity.components import (
+from features.data.identity.components import UNMERGED, cluster_records
+from features.data.identity.links import (
     NO_RECORD,
     NO_VALUE,
     UNDATED,
-    UNMERGED,
     CandidateLinks,
     IdentifierSightings,
     IdTypeRule,
-    cluster_records,
 )
 from features.data.identity.periods import periods
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.local_servers import RedisServer
 from features.event_log import AcceptedEvent, EventLog, open_log
-from tests.redis_server import RedisServer
+from tests.redis_server import start_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("Redis is not installed (Debian package redis-server)")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server = start_redis(tmp_path_factory.mktemp("servers") / "redis")
     yield server
     server.kill()
 

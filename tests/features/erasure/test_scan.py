@@ -1,0 +1,60 @@
+"""The scan finds ids in every kind of file, and takes no part of another id for one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zipfile
+from contextlib import closing
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.erasure.customer import ErasedCustomer
+from features.erasure.scan import scan_workspace
+from qianmian.workspace import Workspace
+
+USER = "user-20240131-é"
+CUSTOMER = ErasedCustomer((("shop", USER), ("shop", "17")), ("u0123456789abcdef",), ("h1:" + "ab" * 16,))
+
+
+def write_sqlite(file, text):
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE t (a TEXT)")
+        connection.execute("INSERT INTO t VALUES (?)", ("x" * 4060 + " " + text + " " + "y" * 9000,))
+        connection.commit()
+
+
+WRITERS = {
+    "text.txt": lambda file, text: file.write_text(f"see {text}.", encoding="utf-8"),
+    "ascii.json": lambda file, text: file.write_text(json.dumps({"id": text})),
+    "table.parquet": lambda file, text: pq.write_table(pa.table({"x": ["a", text]}), file, compression="zstd"),
+    "nested.parquet": lambda file, text: pq.write_table(pa.table({"x": [["a", text], None]}), file, compression="zstd"),
+    "array.npy": lambda file, text: np.save(file, np.array([text, "z" * len(text), text])),
+    "arrays.npz": lambda file, text: np.savez_compressed(file, a=np.arange(3), ids=np.array(["b" * len(text), text])),
+    "bytes.npz": lambda file, text: np.savez_compressed(file, ids=np.array([b"c" * 40, text.encode()])),
+    "page.db": write_sqlite,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_id_is_found_in_a_file(tmp_path, name):
+    for text, kind in ((USER, "user id"), (CUSTOMER.one_ids[0], "one_id"), (CUSTOMER.identifiers[0], "identifier")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        WRITERS[name](folder / name, text)
+        assert scan_workspace(Workspace(folder), CUSTOMER) == [(name, kind)]
+
+
+def test_other_ids_and_short_ones_are_not_found(tmp_path):
+    for name, write in WRITERS.items():
+        write(tmp_path / name, f"a{CUSTOMER.one_ids[0]}")
+    (tmp_path / "prices.txt").write_text("17, 17.50")
+    pq.write_table(pa.table({"source": ["till"], "source_user_id": ["17"], "item": ["17"]}), tmp_path / "other.parquet")
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("a.txt", "17")
+    assert scan_workspace(Workspace(tmp_path), CUSTOMER) == []
+    pq.write_table(pa.table({"user_source": ["shop"], "user_id": ["17"]}), tmp_path / "scores.parquet")
+    assert scan_workspace(Workspace(tmp_path), CUSTOMER) == [("scores.parquet", "row of the customer")]
