@@ -134,13 +134,7 @@ class Champions:
         return self.snapshot
 
     def resolve(self, user_id: str, user_source: str | None) -> str | None:
-        """The one_id of a user id as the profiles say; see `Snapshot.resolve`. An erased customer is unknown.
-
-        Raises
-        ------
-        InvalidRequest
-            The user id belongs to different customers in several sources, and `user_source` is missing.
-        """
+        """The one_id of a user id as the profiles say (`Snapshot.resolve`); an erased customer is unknown."""
         is_erased = self.events.erased.test if self.events is not None else None
         return self.customers.resolve(user_id, user_source, is_erased)
 

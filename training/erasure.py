@@ -62,11 +62,11 @@ def erase_leftovers(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     return Erased(len(found))
 
 
-# in this order: what others are made from comes first
+# in this order: servers are told first, by the log; then what others are made from
 PLACES: Registry[Eraser] = Registry(
     "place",
     {
-        "events": erase_events,  # first, so that no server and no ingest takes the customer in again
+        "event_log": erase_events,  # first, so that no server and no ingest takes the customer in again
         "lake": erase_lake,
         "identity": erase_identity,
         "quarantine": erase_quarantine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.erasure.customer import ErasedCustomer
+from features.erasure.matching import REPLACEMENT, pattern, words
 from qianmian.workspace import atomic_path
 
 SUFFIXES = (".parquet", ".csv")
@@ -18,12 +20,13 @@ USER_ID, SOURCE = "user_id", "source"
 
 
 def erase_rows(path: Path, customer: ErasedCustomer) -> int:
-    """Remove the rows of a customer from a Parquet or CSV file; returns their number.
+    """Remove the rows of a customer from a Parquet or CSV file; returns how many were removed or edited.
 
     A row is the customer's if a cell is one of the `one_id` or identifiers of the customer, or if it has a user id of
     the customer in a column of user ids (``user_id``, ``source_user_id``, ``left_source_user_id``) and the source that
     goes with it, where the file has a column of sources. All other rows keep their order; a Parquet file keeps its
-    schema, row groups and compression, and a CSV file its bytes.
+    schema, row groups and compression, and a CSV file its bytes, but for mentions of the customer in their texts, which
+    are replaced and count too.
     """
     return _erase_csv(path, customer) if path.suffix == ".csv" else _erase_parquet(path, customer)
 
@@ -46,9 +49,10 @@ def user_columns(names: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _erase_parquet(path: Path, customer: ErasedCustomer) -> int:
+    mention = pattern(words(customer))
     with pq.ParquetFile(path) as file:
         tables = (file.read_row_group(group) for group in range(file.num_row_groups))
-        if not any(pc.any(_of_customer(table, customer)).as_py() for table in tables):
+        if not any(pc.any(_of_customer(table, customer)).as_py() or _mentions(table, mention) for table in tables):
             return 0
         removed, compression = 0, file.metadata.row_group(0).column(0).compression
         with (
@@ -59,6 +63,9 @@ def _erase_parquet(path: Path, customer: ErasedCustomer) -> int:
                 table = file.read_row_group(group)
                 left = table.filter(pc.invert(_of_customer(table, customer)))
                 removed += len(table) - len(left)
+                if found := _mentions(left, mention):
+                    removed += found
+                    left = _without_mentions(left, mention)
                 if len(left):
                     writer.write_table(_without_unused_texts(left))
             temporary.chmod(path.stat().st_mode & 0o777)
@@ -82,6 +89,24 @@ def _of_customer(table: pa.Table, customer: ErasedCustomer) -> pa.ChunkedArray |
     return found
 
 
+def _mentions(table: pa.Table, mention: str | None) -> int:
+    """How many texts mention the customer."""
+    if mention is None:
+        return 0
+    columns = [table[field.name].cast(pa.string()) for field in table.schema if _is_text(field.type)]
+    return sum(pc.sum(pc.match_substring_regex(column, mention)).as_py() or 0 for column in columns)
+
+
+def _without_mentions(table: pa.Table, mention: str | None) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if _is_text(field.type):
+            texts = table.column(place).cast(pa.string())
+            edited = pc.replace_substring_regex(texts, pattern=mention, replacement=REPLACEMENT)
+            made = edited.dictionary_encode() if pa.types.is_dictionary(field.type) else edited
+            table = table.set_column(place, field, made.cast(field.type))
+    return table
+
+
 def _is_text(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
@@ -99,6 +124,8 @@ def _without_unused_texts(table: pa.Table) -> pa.Table:
 def _erase_csv(path: Path, customer: ErasedCustomer) -> int:
     known, users = {*customer.one_ids, *customer.identifiers}, set(customer.users)
     ids = {user for _, user in customer.users}
+    found = pattern(words(customer))
+    mention = re.compile(found) if found is not None else None
     removed = 0
     with atomic_path(path) as temporary:
         with path.open(encoding="utf-8", newline="") as read, temporary.open("w", encoding="utf-8", newline="") as kept:
@@ -116,7 +143,9 @@ def _erase_csv(path: Path, customer: ErasedCustomer) -> int:
                 )
                 removed += mine
                 if not mine:
-                    kept.write(raw)
+                    text, times = mention.subn(REPLACEMENT, raw) if mention is not None else (raw, 0)
+                    removed += times
+                    kept.write(text)
         temporary.chmod(path.stat().st_mode & 0o777)
         if not removed:
             temporary.unlink()

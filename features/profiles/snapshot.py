@@ -42,6 +42,7 @@ ONLINE_STATE_FOLDER = "state"  # subfolder with the online state
 UNFINISHED = ".tmp"  # suffix of a folder that is being written (`qianmian.workspace.atomic_path`)
 ROWS_PER_GROUP = 65_536  # customers that are read at a time where only some are needed
 logger = logging.getLogger(__name__)
+IsErased = Callable[[str, str], bool]  # source, user id → whether the user was erased
 REBUILD_HINT = "run `qianmian features` to build it again"
 
 
@@ -150,17 +151,8 @@ class Snapshot:
         """The source of all user ids, None if there are several or none."""
         return self._user_ids.only_source
 
-    @property
-    def sources(self) -> list[str]:
-        """The sources of the user ids."""
-        return sorted(pc.unique(self.customers["source"]).to_pylist())
-
-    def resolve(
-        self, user_id: str, user_source: str | None = None, is_erased: Callable[[str, str], bool] | None = None
-    ) -> str | None:
-        """The one_id of a user id, or None if the user id is unknown.
-
-        `is_erased` says of a source and a user id whether it is that of an erased customer, and so unknown.
+    def resolve(self, user_id: str, user_source: str | None = None, is_erased: IsErased | None = None) -> str | None:
+        """The one_id of a user id; None if it is unknown or was erased.
 
         Raises
         ------

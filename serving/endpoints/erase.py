@@ -66,7 +66,7 @@ def _sources(accepting: Accepting, request: EraseRequest) -> list[str]:
     if request.user_source is not None:
         return [request.user_source]
     try:
-        return accepting.get().customers.sources
+        return list(accepting.get().customers.customers["source"].unique().to_pylist())
     except QianmianError:
         return []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from features.erasure.customer import User
 from features.event_log.erased_users import Hasher
+from features.profiles.snapshot import IsErased
 from qianmian.errors import NotReady
 
 
@@ -32,7 +33,7 @@ class ErasedUsers:
     def __init__(self, hasher: Hasher | None = None) -> None:
         self._hasher: Hasher = hasher if hasher is not None else _no_hasher
         self.tombstones: frozenset[str] = frozenset()
-        self.test: Callable[[str, str], bool] | None = None
+        self.test: IsErased | None = None
 
     def add(self, tombstones: frozenset[str]) -> None:
         """Know some tombstones from now on."""

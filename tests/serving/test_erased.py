@@ -259,7 +259,7 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
             try:
                 until(lambda: everywhere(lambda: "recent_events" in call("/recommendations", {"user_id": gone})))
                 add_tombstones(shop, load_key(shop), customer.users)
-                assert erase_events(shop, customer) > 0
+                assert erase_events(shop, customer).removed > 0
                 left = bytes_in(folder)
                 until(lambda: everywhere(lambda: not call("/profile", {"user_id": gone})["known"]))
                 unknown = answers(call, "nobody we know", item, buyers[1:SEED])
@@ -283,3 +283,36 @@ def test_two_workers_forget_a_customer_of_whom_four_clients_send_events(
 
 def bytes_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_server_erases_a_customer_with_the_real_command(
+    shop, buyers, sources, server_environment, request_, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("QIANMIAN_PII_KEY")
+    gone, log = buyers[0], tmp_path / "server.log"
+    with log.open("wb") as handle, running(shop, env=server_environment(shop), log=handle) as url:
+
+        def call(route: str, body: dict[str, Any]) -> tuple[int, Any]:
+            return request_(f"{url}/v1{route}", body)
+
+        event = {"event_id": "e1", "user_id": gone, "user_source": sources[gone], "ts": NOW.isoformat()}
+        assert call("/events", {"events": [{**event, "event_type": "view"}]})[1]["accepted"] == 1
+        assert call("/profile", {"user_id": gone})[1]["known"]
+        status, body = call("/erase", {"user_id": "nobody we know", "user_source": sources[gone]})
+        assert (status, body["error"]["code"]) == (404, "not_found")
+        body = {"user_id": gone, "reason": "ticket 4711"}
+        deadline = time.monotonic() + 120
+        while (answer := call("/erase", body))[0] == 202:
+            assert time.monotonic() < deadline
+        status, found = answer
+        assert (status, found["status"]) == (200, "done"), found
+        assert found["receipt"]["removed"]["event_log"] == 1
+        assert not call("/profile", {"user_id": gone})[1]["known"]
+        refused = call("/events", {"events": [{**event, "event_type": "view"}]})[1]["rejected"]
+        assert refused[0]["error"]["code"] == "erased"
+        again = call("/erase", {**body, "user_source": sources[gone]})
+        assert (again[0], again[1]["erasure_id"]) == (200, found["erasure_id"])
+        until(lambda: "after erasure" in log.read_text())
+        assert not call("/profile", {"user_id": gone})[1]["known"]
+    assert gone not in log.read_text()

@@ -20,7 +20,7 @@ from qianmian.schema import EVENT_TYPES, REQUEST_TYPES, TABLES
 from qianmian.settings import ServingSettings
 from serving.endpoints.events import ENDPOINT, EventsResponse
 from serving.events.validation import FIELDS, CustomerEvent, check_events
-from serving.http import accept_json
+from serving.http import accept_answer
 from serving.requests import parse_request
 
 NOW = datetime(2026, 6, 1)
@@ -220,7 +220,7 @@ def server(tmp_path):
 
 
 def send(server: Server, events: Any, **options: Any) -> dict[str, Any]:
-    answer = orjson.loads(asyncio.run(accept_json(server, ENDPOINT, orjson.dumps({"events": events, **options}))))
+    answer = orjson.loads(asyncio.run(accept_answer(server, ENDPOINT, orjson.dumps({"events": events, **options})))[1])
     if not options:
         EventsResponse.model_validate(answer)
     return answer
@@ -287,7 +287,7 @@ def as_json(value: Any) -> bytes:
 def test_every_event_is_accepted_or_rejected_and_the_accepted_ones_are_stored(tmp_path_factory, events):
     server = Server(open_log(tmp_path_factory.mktemp("log") / "events.db"))
     first, second = (
-        orjson.loads(asyncio.run(accept_json(server, ENDPOINT, as_json({"events": events})))) for _ in range(2)
+        orjson.loads(asyncio.run(accept_answer(server, ENDPOINT, as_json({"events": events})))[1]) for _ in range(2)
     )
     stored = [logged.event for logged in server.log.tail(0, 100).events]
     server.log.close()
