@@ -29,7 +29,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cli.main import VERBS  # noqa: E402
 from deploy.local_servers import PostgresServer, RedisServer  # noqa: E402
 from deploy.replicas import Balancer, Load, Replica, same_answers, until  # noqa: E402
 from features.profiles.snapshot import load_current  # noqa: E402
@@ -102,10 +101,8 @@ def set_up(name: str, root: Path | None) -> Iterator[Setup]:
         yield setup
 
 
-def make_key(setup: Setup) -> str | None:
-    """Make an API key that may read and send events; None in a version whose server asks for none."""
-    if "keys" not in VERBS:
-        return None
+def make_key(setup: Setup) -> str:
+    """Make an API key that may read and send events."""
     made = setup.qianmian("keys", "create", "--name", "two-replicas", "--scope", "read", "--scope", "events")
     return str(made["key"])
 

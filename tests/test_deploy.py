@@ -29,13 +29,14 @@ from features.data.pii_key import KEY_VARIABLE
 from features.event_log.location import ENVIRONMENT_VARIABLE as STORE_VARIABLE
 from qianmian.settings import ServingSettings, Settings
 from qianmian.workspace import ENVIRONMENT_VARIABLE
+from serving.security.key_file import FILE_VARIABLE
 from serving.server import STOP_SECONDS, environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 PAGES = ("docs/deploy.md", "docs/operations.md")
 UNITS = sorted((DEPLOY / "systemd").iterdir())
-OURS = {KEY_VARIABLE, STORE_VARIABLE, ENVIRONMENT_VARIABLE, "MLFLOW_TRACKING_URI"}
+OURS = {KEY_VARIABLE, FILE_VARIABLE, STORE_VARIABLE, ENVIRONMENT_VARIABLE, "MLFLOW_TRACKING_URI"}
 OF_BENTOML = {name for name in environment(None) if name.startswith("BENTOML_")}
 SERVING = ServingSettings()
 ENDS_AFTER = SERVING.shutdown_seconds + STOP_SECONDS  # a server that was told to stop
@@ -120,6 +121,7 @@ def test_the_compose_file_names_what_exists() -> None:
     services = yaml.safe_load(text("deploy/compose.yaml"))["services"]
     assert services["replica-1"] == services["replica-2"]
     replica = services["replica-1"]
+    assert FILE_VARIABLE in replica["environment"]
     assert set(replica["environment"]) <= OURS | OF_BENTOML
     assert "services.qianmian.workers=" in replica["environment"]["BENTOML_CONFIG_OPTIONS"]
     assert replica["image"].startswith("qianmian:")
@@ -146,7 +148,7 @@ def test_the_kubernetes_manifests_name_what_exists() -> None:
     assert len(set(kinds)) == len(kinds)
     (pod, server), (_, redis_server) = containers()
     names = {variable["name"] for variable in server["env"]}
-    assert STORE_VARIABLE in names
+    assert {STORE_VARIABLE, FILE_VARIABLE} <= names
     assert names <= OURS | OF_BENTOML
     assert server["args"] == ["serve", "--host", "0.0.0.0", "--port", str(server["ports"][0]["containerPort"])]
     assert pod["terminationGracePeriodSeconds"] > ENDS_AFTER
