@@ -114,6 +114,10 @@ class BoundedHttp(HttpToolsProtocol):
             if self.head_bytes > most:
                 self.refuse(431)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.headers = []  # trailers of a body in chunks come later, and are no headers: neither a host nor a key
+
     def on_body(self, body: bytes) -> None:
         self.has_body = True
         super().on_body(body)

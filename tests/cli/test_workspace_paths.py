@@ -67,8 +67,8 @@ def test_everything_is_inside_and_is_scored_and_served(trained, tmp_path):
 
 def test_a_copy_trains_into_itself_and_does_not_need_the_original(trained, tmp_path):
     copy, hidden = tmp_path / "copy", trained.with_name("hidden")
-    before = content(trained)
     expected = scores(trained, tmp_path / "expected.parquet")
+    before = content(trained)
     shutil.copytree(trained, copy)
     artifacts = set(content(copy / "mlartifacts"))
     call(copy, "train", "churn")

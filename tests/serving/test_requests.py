@@ -148,6 +148,7 @@ FULL: dict[str, dict[str, Any]] = {
     "/profile": {"user_id": "a", "user_source": "s"},
     "/lookalike": {"seed_user_ids": ["a"], "user_source": "s", "size": 1, "exclude": ["a"]},
     "/events": {"events": [{**EVENT, "event_id": "e", "user_id": "u", "user_source": "s"}]},
+    "/erase": {"user_id": "a", "user_source": "s", "reason": "ticket"},
 }
 
 
