@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -17,10 +19,11 @@ import orjson
 import pytest
 import yaml
 
+from qianmian.redaction import redact_logs
 from qianmian.workspace import Workspace
 from serving import metrics
 from serving.endpoints import ENDPOINTS
-from serving.logs import exception_text
+from serving.logs import JsonFormatter, TextFormatter, exception_text
 from serving.metrics import METRICS, Publisher, count, ignore, one_more, take_counted
 from serving.server import running
 
@@ -265,6 +268,28 @@ def test_the_text_of_an_exception_is_logged_only_where_it_cannot_be_that_of_a_re
     assert "customer 7" not in said
     assert "ImportError: no module" in said
     assert "TimeoutError: late" in said
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_both_formats_hide_the_texts_of_exceptions_and_passwords(formatter):
+    """Also where `redact_logs`, which a server calls first, has put the texts of all errors into the record."""
+    make = logging.getLogRecordFactory()
+    redact_logs()
+    stream, logger = io.StringIO(), logging.Logger("shop")
+    logger.addHandler(logging.StreamHandler(stream))
+    logger.handlers[0].setFormatter(formatter("worker"))
+    try:
+        for error in (KeyError("customer 7"), OSError("no answer from redis://shop:hunter2@cache")):
+            try:
+                raise error
+            except Exception:
+                logger.exception("it=failed")
+    finally:
+        logging.setLogRecordFactory(make)
+    assert "customer 7" not in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+    assert "KeyError" in stream.getvalue()
+    assert "OSError: no answer from redis://shop:***@cache" in stream.getvalue()
 
 
 def test_checks_of_a_reload_count_nothing(champions, buyers):
