@@ -27,7 +27,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # environment variable of prometheus_client
 # why requests are refused before their route is called
 REFUSALS = (
     *("no_key", "wrong_key", "several_keys", "needs_read", "needs_events", "needs_admin", "rate_limited"),
-    *("public_address", "foreign_host", "unknown_host", "several_hosts"),
+    *("public_address", "foreign_host", "foreign_origin", "unknown_host", "several_hosts"),
 )
 
 Increment = tuple[str, tuple[str, ...], int]  # name of a counter, values of its labels, by how much
