@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from qianmian.errors import QianmianError
+from qianmian.errors import NotFound, QianmianError, WorkspaceError
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Accepting, Endpoint
-from serving.erasures import NoWorkspace
+from serving.erasures import NoWorkspace, Receipt
 from serving.requests import Text, UserRequest
 from serving.responses import Response, ResponseBody, metadata_of
 
@@ -50,15 +50,32 @@ async def accept(accepting: Accepting, request: EraseRequest, now: datetime) -> 
     erasures.require()
     if request.validate_only:
         return {"valid": True, **_metadata(now)}
-    users = [(source, request.user_id) for source in _sources(accepting, request)]
-    receipt = await asyncio.to_thread(erasures.receipt, users)
+    # without a source, the receipt may be that of another customer, who had the same id in another system
+    named = [] if request.user_source is None else [(request.user_source, request.user_id)]
+    receipt = await asyncio.to_thread(erasures.receipt, named)
     if receipt is None:
-        receipt = await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+        receipt = await _erase(accepting, request)
     if receipt is None:
         erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id)
         return {"status": RUNNING, "erasure_id": erasure_id, "receipt": None, **_metadata(now)}
     status = "done" if receipt["complete"] else "incomplete"
     return {"status": status, "erasure_id": receipt["erasure_id"], "receipt": receipt, **_metadata(now)}
+
+
+async def _erase(accepting: Accepting, request: EraseRequest) -> Receipt | None:
+    """Erase a customer, also if another worker or the command line does or has done it; None while it runs."""
+    erasures = accepting.erasures
+    try:
+        return await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+    except NotFound:  # no customer has the id any more
+        users = [(source, request.user_id) for source in _sources(accepting, request)]
+        if (receipt := await asyncio.to_thread(erasures.receipt, users)) is None:
+            raise
+        return receipt
+    except WorkspaceError:
+        if not await asyncio.to_thread(erasures.runs_elsewhere, request.user_id):
+            raise
+        return None
 
 
 def _sources(accepting: Accepting, request: EraseRequest) -> list[str]:

@@ -10,13 +10,22 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
+from features.data.locking import workspace_lock
 from features.data.pii_key import PiiKey
 from features.erasure.hasher import TombstoneHasher
 from features.erasure.tombstones import tombstone
-from qianmian.errors import InvalidRequest, NotFound, NotReady, Overloaded, QianmianError, StorageError
+from qianmian.errors import (
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+    QianmianError,
+    StorageError,
+    WorkspaceError,
+)
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS, erase
-from serving.erasures import COMMAND, ErasureFailed, Erasures, NoWorkspace
+from serving.erasures import COMMAND, ROOT, ErasureFailed, Erasures, NoWorkspace
 from serving.http import accept_answer, error_answer
 
 KEY = "a key of the workspace"
@@ -30,7 +39,9 @@ folder = pathlib.Path(os.environ["QIANMIAN_WORKSPACE"]) / "erasures"
 with (folder / "calls").open("a") as calls:
     calls.write(json.dumps([user, options]) + "\n")
 kind = user.partition("-")[0]
-errors = {"unknown": "data", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
+if kind == "elsewhere":
+    (folder / "pending" / "abc.json").write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["s", user]]}}))
+errors = {"unknown": "data", "elsewhere": "workspace", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
 if kind in errors:
     print(json.dumps({"error": {"code": errors[kind], "message": f"no {user}", "field": None, "hint": f"not {user}"}}))
     sys.exit(3)
@@ -40,7 +51,6 @@ pending = folder / "pending" / "abc.json"
 pending.write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 if kind == "slow":
     time.sleep(1)
-sys.path.insert(0, os.getcwd())
 from features.erasure.hasher import TombstoneHasher
 tombstones = [TombstoneHasher()("shop", user)]
 receipt = {"erasure_id": "abc", "complete": kind != "left", "tombstones": tombstones, "left": [], "reason": None}
@@ -64,7 +74,7 @@ def server(shop):
     def no_champions():
         raise NotReady("no model")
 
-    command = (sys.executable, "-c", COMMAND_OF_TESTS, *COMMAND[3:])
+    command = (sys.executable, "-c", COMMAND_OF_TESTS, *COMMAND[4:])
     return SimpleNamespace(erasures=Erasures(shop, TombstoneHasher(shop), command), get=no_champions)
 
 
@@ -111,6 +121,45 @@ def test_what_takes_longer_is_asked_for_again(server, shop, monkeypatch):
     assert (first[1]["status"], first[1]["receipt"]) == ("running", None)
     assert (last[0], last[1]["status"], last[1]["erasure_id"]) == (200, "done", "abc")
     assert len(calls(shop)) == 1
+
+
+def test_a_receipt_of_the_same_id_in_another_system_is_not_that_of_the_customer(server, shop):
+    """Without a source the command decides who is meant; a receipt counts only if nobody has the id any more."""
+    assert call(server, {"user_id": "u-1", "user_source": "shop"})[0] == 200
+    customers = {"source": SimpleNamespace(unique=lambda: SimpleNamespace(to_pylist=lambda: ["shop", "till"]))}
+    server.get = lambda: SimpleNamespace(customers=SimpleNamespace(customers=customers))
+    assert call(server, {"user_id": "u-1"})[0] == 200
+    assert [user for user, _ in calls(shop)] == ["u-1", "u-1"], "that of the till was erased"
+    receipt = shop.root / "erasures" / "receipts" / "abc.json"
+    found = {**json.loads(receipt.read_text()), "tombstones": [tombstone(PiiKey.of(KEY), "shop", "unknown-1")]}
+    receipt.write_text(json.dumps(found))
+    (receipt.parent / "aaa.json").write_text("{")  # a damaged one stops no other
+    assert call(server, {"user_id": "unknown-1"})[1]["receipt"] == found
+    with pytest.raises(NotFound):
+        call(server, {"user_id": "unknown-2"})
+
+
+def test_what_another_worker_is_erasing_is_asked_for_again(server, shop):
+    body = {"user_id": "elsewhere-1", "user_source": "shop"}
+    with workspace_lock(shop, exclusive=True):
+        status, found = call(server, body)
+    assert (status, found["status"], found["erasure_id"]) == (202, "running", "abc")
+    with pytest.raises(WorkspaceError):
+        call(server, body)
+
+
+def test_the_command_runs_where_the_server_does(server, tmp_path, monkeypatch):
+    """Relative paths in its environment, such as that of the event log, would be others elsewhere."""
+    folder = tmp_path / "elsewhere"
+    (folder / "cli").mkdir(parents=True)
+    (folder / "cli" / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    text = "import json, os, sys, cli; print(json.dumps({'seen': [os.getcwd(), cli.__file__, sys.stdin.readline()]}))"
+    erasures = Erasures(server.erasures.workspace, TombstoneHasher(), (*COMMAND[:2], "-c", text))
+    seen = asyncio.run(erasures.erase("ünïque", None, None, 60))["seen"]
+    assert seen == [str(folder), str(ROOT / "cli" / "__init__.py"), "ünïque\n"]
 
 
 def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
