@@ -21,7 +21,7 @@ import yaml
 
 from qianmian.redaction import redact_logs
 from qianmian.workspace import Workspace
-from serving import metrics
+from serving import metrics, request_ids
 from serving.endpoints import ENDPOINTS
 from serving.logs import JsonFormatter, TextFormatter, exception_text
 from serving.metrics import METRICS, Publisher, count, ignore, one_more, take_counted
@@ -301,6 +301,25 @@ def test_checks_of_a_reload_count_nothing(champions, buyers):
 
 
 # ---- request ids and the log -----------------------------------------------------------------------------------------
+
+
+def test_new_ids_are_no_others_also_after_a_fork():
+    def some() -> list[bytes]:
+        return [request_ids.header_of(())[1] for _ in range(2 * request_ids.AT_ONCE)]
+
+    found = some()
+    read, write = os.pipe()
+    if (process := os.fork()) == 0:
+        try:
+            os.write(write, b" ".join(some()))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as handle:
+        forked = handle.read().split()
+    os.waitpid(process, 0)
+    assert len({*found, *forked, *some()}) == 6 * request_ids.AT_ONCE
+    assert all(re.fullmatch(b"[0-9a-f]{16}", one) for one in found)
 
 
 @pytest.fixture(scope="module")
