@@ -35,6 +35,7 @@ class TextFormatter(logging.Formatter):
         super().__init__(line, "%Y-%m-%dT%H:%M:%S%z", defaults={"trace_msg": ""})  # which BentoML sets
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a method of `logging.Formatter`
+        record.message = message_of(record)
         line, request_id = super().formatMessage(record), current()
         return f"{line} request_id={request_id}" if request_id else line
 
@@ -61,7 +62,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "worker": self._worker,
-            "message": record.getMessage(),
+            "message": message_of(record),
         }
         if request_id := current():
             line["request_id"] = request_id
@@ -73,6 +74,12 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = exception_text(record.exc_info[1])
         return orjson.dumps(line, default=str).decode()
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The text of a record; of asyncio's its first line, as the others show tasks with the texts of exceptions."""
+    text = record.getMessage()
+    return text.partition("\n")[0] if record.name == "asyncio" else text
 
 
 def exception_text(error: BaseException | None) -> str:

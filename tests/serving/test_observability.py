@@ -234,6 +234,15 @@ def test_a_failure_of_the_metrics_stops_no_server_and_is_logged_once(monkeypatch
     assert caplog.text.count("metrics=failed") == 1
 
 
+def test_gauges_of_ended_workers_are_looked_for_again_and_again(monkeypatch):
+    done: list[str] = []
+    monkeypatch.setattr(metrics, "forget_ended_workers", lambda: done.append("looked"))
+    publish = Publisher(lambda: done.append("published") or {})
+    for _ in range(metrics.FORGET_EVERY + 1):
+        publish()
+    assert done == ["looked", *["published"] * metrics.FORGET_EVERY, "looked", "published"]
+
+
 def test_gauges_of_workers_that_have_ended_are_removed(tmp_path, monkeypatch):
     from prometheus_client import multiprocess  # noqa: F401 - which would read the variable at its import
 
@@ -275,7 +284,7 @@ def test_both_formats_hide_the_texts_of_exceptions_and_passwords(formatter):
     """Also where `redact_logs`, which a server calls first, has put the texts of all errors into the record."""
     make = logging.getLogRecordFactory()
     redact_logs()
-    stream, logger = io.StringIO(), logging.Logger("shop")
+    stream, logger = io.StringIO(), logging.Logger("asyncio")
     logger.addHandler(logging.StreamHandler(stream))
     logger.handlers[0].setFormatter(formatter("worker"))
     try:
@@ -283,7 +292,7 @@ def test_both_formats_hide_the_texts_of_exceptions_and_passwords(formatter):
             try:
                 raise error
             except Exception:
-                logger.exception("it=failed")
+                logger.exception("Task exception was never retrieved\nfuture: <Task exception=%r>", error)
     finally:
         logging.setLogRecordFactory(make)
     assert "customer 7" not in stream.getvalue()
