@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from qianmian.errors import NotFound, QianmianError, WorkspaceError
+from qianmian.errors import InvalidRequest, NotFound, QianmianError, WorkspaceError
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Accepting, Endpoint
 from serving.erasures import NoWorkspace, Receipt
 from serving.requests import Text, UserRequest
 from serving.responses import Response, ResponseBody, metadata_of
+from serving.users import resolve
 
 WAIT_SECONDS = 20.0  # for the receipt; a longer erasure goes on, and is asked for again
 ERASURES = "erasures"  # name in `model` of the responses
@@ -67,7 +68,10 @@ async def _erase(accepting: Accepting, request: EraseRequest) -> Receipt | None:
     erasures = accepting.erasures
     try:
         return await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
-    except NotFound:  # no customer has the id any more
+    except (NotFound, InvalidRequest) as error:
+        # the command also asks for the source of an id that nobody has, where there are several
+        if isinstance(error, InvalidRequest) and (request.user_source is not None or _is_known(accepting, request)):
+            raise
         users = [(source, request.user_id) for source in _sources(accepting, request)]
         if (receipt := await asyncio.to_thread(erasures.receipt, users)) is None:
             raise
@@ -76,6 +80,14 @@ async def _erase(accepting: Accepting, request: EraseRequest) -> Receipt | None:
         if not await asyncio.to_thread(erasures.runs_elsewhere, request.user_id):
             raise
         return None
+
+
+def _is_known(accepting: Accepting, request: EraseRequest) -> bool:
+    """Whether the profiles may have a customer with the user id."""
+    try:
+        return resolve(accepting.get(), request.user_id, None).one_id is not None
+    except QianmianError:  # several of them, or there are no profiles
+        return True
 
 
 def _sources(accepting: Accepting, request: EraseRequest) -> list[str]:
