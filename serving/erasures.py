@@ -158,9 +158,9 @@ class Erasures:
         own = {ENVIRONMENT_VARIABLE: str(self.require().root), "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
         return {**os.environ, **own}
 
-    def runs_elsewhere(self, user_id: str) -> bool:
+    def runs_elsewhere(self, user_id: str, user_source: str | None) -> bool:
         """Whether another process, a worker's or that of the command line, is erasing this customer now."""
-        if self.pending_id(user_id) is None:
+        if self.pending_id(user_id, user_source) is None:
             return False
         try:
             with (self.require().root / "erasures" / ".lock").open("a") as handle:
@@ -185,14 +185,15 @@ class Erasures:
                 return receipt
         return None
 
-    def pending_id(self, user_id: str) -> str | None:
+    def pending_id(self, user_id: str, user_source: str | None) -> str | None:
         """The id of an erasure of a user id that has begun and not ended, as far as it is known."""
         for file in (self.require().root / "erasures" / "pending").glob("*.json"):
             try:
                 pending = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError):  # it has just ended
                 continue
-            if any(user == user_id for _, user in pending["customer"]["users"]):
+            users = pending["customer"]["users"]
+            if any(user == user_id and user_source in (None, source) for source, user in users):
                 return str(pending["erasure_id"])
         return None
 

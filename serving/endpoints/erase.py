@@ -57,7 +57,7 @@ async def accept(accepting: Accepting, request: EraseRequest, now: datetime) -> 
     if receipt is None:
         receipt = await _erase(accepting, request)
     if receipt is None:
-        erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id)
+        erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id, request.user_source)
         return {"status": RUNNING, "erasure_id": erasure_id, "receipt": None, **_metadata(now)}
     status = "done" if receipt["complete"] else "incomplete"
     return {"status": status, "erasure_id": receipt["erasure_id"], "receipt": receipt, **_metadata(now)}
@@ -77,7 +77,7 @@ async def _erase(accepting: Accepting, request: EraseRequest) -> Receipt | None:
             raise
         return receipt
     except WorkspaceError:
-        if not await asyncio.to_thread(erasures.runs_elsewhere, request.user_id):
+        if not await asyncio.to_thread(erasures.runs_elsewhere, request.user_id, request.user_source):
             raise
         return None
 

@@ -40,7 +40,7 @@ with (folder / "calls").open("a") as calls:
     calls.write(json.dumps([user, options]) + "\n")
 kind = user.partition("-")[0]
 if kind == "elsewhere":
-    (folder / "pending" / "abc.json").write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["s", user]]}}))
+    (folder / "pending" / "abc.json").write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 errors = {"unknown": "data", "elsewhere": "workspace", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
 if kind in errors:
     print(json.dumps({"error": {"code": errors[kind], "message": f"no {user}", "field": None, "hint": f"not {user}"}}))
@@ -149,6 +149,8 @@ def test_what_another_worker_is_erasing_is_asked_for_again(server, shop):
     body = {"user_id": "elsewhere-1", "user_source": "shop"}
     with workspace_lock(shop, exclusive=True):
         status, found = call(server, body)
+        with pytest.raises(WorkspaceError):  # of another system, another customer
+            call(server, {**body, "user_source": "till"})
     assert (status, found["status"], found["erasure_id"]) == (202, "running", "abc")
     with pytest.raises(WorkspaceError):
         call(server, body)
