@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from features.data.locking import try_lock
 from features.erasure.customer import User
 from features.event_log.erased_users import Hasher
 from qianmian.errors import (
@@ -27,7 +28,8 @@ from qianmian.workspace import ENVIRONMENT_VARIABLE, Workspace
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "cli.main", "erase", "-", "--json")
+# -P: a folder `cli` or a module of another name in the working directory is not ours
+COMMAND = (sys.executable, "-P", "-m", "cli.main", "erase", "-", "--json")
 ROOT = Path(__file__).resolve().parents[1]
 MOST_WAITING = 10  # erasures; each takes seconds
 FAILED = {
@@ -135,8 +137,8 @@ class Erasures:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,  # may name the customer
-                cwd=ROOT,
-                env={**os.environ, ENVIRONMENT_VARIABLE: str(self.require().root)},
+                # in the working directory of the server, of which relative paths in its environment are
+                env=self._environment(),
                 start_new_session=True,  # goes on if the server is stopped
             )
             output, _ = await process.communicate(f"{user_id}\n".encode())
@@ -144,32 +146,54 @@ class Erasures:
         try:
             found = json.loads(output.splitlines()[-1])
         except (ValueError, IndexError):
+            found = None
+        if not isinstance(found, dict):
             found = {"error": FAILED}
         if "error" in found:
             raise _not_erased(found["error"], user_id)
         return dict(found)
 
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part)
+        own = {ENVIRONMENT_VARIABLE: str(self.require().root), "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
+        return {**os.environ, **own}
+
+    def runs_elsewhere(self, user_id: str, user_source: str | None) -> bool:
+        """Whether another process, a worker's or that of the command line, is erasing this customer now."""
+        if self.pending_id(user_id, user_source) is None:
+            return False
+        try:
+            with (self.require().root / "erasures" / ".lock").open("a") as handle:
+                return not try_lock(handle, shared=True)
+        except OSError:
+            return False
+
     def receipt(self, users: Iterable[User]) -> Receipt | None:
         """The receipt of an erasure of one of some users, None if there is none."""
-        folder = self.require().root / "erasures" / "receipts"
-        files = sorted(folder.glob("*.json"))
+        folder, named = self.require().root / "erasures" / "receipts", list(users)
+        files = sorted(folder.glob("*.json")) if named else []
         if not files:
             return None
-        tombstones = {self._hasher(*user) for user in users}
+        tombstones = {self._hasher(*user) for user in named}
         for file in files:
-            receipt: Receipt = json.loads(file.read_text(encoding="utf-8"))
+            try:
+                receipt: Receipt = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError):  # of another erasure, as far as anybody can say
+                logger.warning("receipt=unreadable file=%s", file.name)
+                continue
             if receipt.get("complete") and not tombstones.isdisjoint(receipt["tombstones"]):
                 return receipt
         return None
 
-    def pending_id(self, user_id: str) -> str | None:
+    def pending_id(self, user_id: str, user_source: str | None) -> str | None:
         """The id of an erasure of a user id that has begun and not ended, as far as it is known."""
         for file in (self.require().root / "erasures" / "pending").glob("*.json"):
             try:
                 pending = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError):  # it has just ended
                 continue
-            if any(user == user_id for _, user in pending["customer"]["users"]):
+            users = pending["customer"]["users"]
+            if any(user == user_id and user_source in (None, source) for source, user in users):
                 return str(pending["erasure_id"])
         return None
 

@@ -48,6 +48,7 @@ class WorkspaceSource:
         self.seconds = ServingSettings().reload_seconds
         self._seen: Pointers = {}
         self._registry_lost = False
+        self._erasure = ""
         self._loaded_after: dict[str, str] = {}  # part → the erasure that its files knew when it was loaded
 
     def load(self) -> Champions:
@@ -65,7 +66,7 @@ class WorkspaceSource:
     def moved(self) -> Pointers:
         """Return what has moved since the last look, the profiles first, because new models may read new features."""
         found = {**_pointer_of_profiles(self.workspace), **self._pointers_of_jobs()}
-        erasure = _last_erasure(self.workspace)
+        self._erasure = erasure = _last_erasure(self.workspace) or self._erasure
         now = {part: f"{pointer}{AFTER}{erasure}" if erasure else pointer for part, pointer in found.items()}
         moved = {part: pointer for part, pointer in now.items() if self._seen.get(part) != pointer}
         self._seen |= now

@@ -9,12 +9,12 @@ import logging
 import sqlite3
 import traceback
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 import orjson
 
 from qianmian.errors import QianmianError
+from qianmian.redaction import redact
 from qianmian.settings import ServingSettings
 from serving.request_ids import current
 
@@ -25,7 +25,6 @@ FIELDS = ("route", "status", "seconds")  # of lines about requests; attributes o
 HANDLED = ("", "bentoml", "uvicorn.error", "circus")  # loggers to which BentoML gives handlers
 # the texts of these say what is wrong with a file, a connection or a database, never with a request
 SAFE = (OSError, ImportError, sqlite3.Error)
-ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class TextFormatter(logging.Formatter):
@@ -36,11 +35,14 @@ class TextFormatter(logging.Formatter):
         super().__init__(line, "%Y-%m-%dT%H:%M:%S%z", defaults={"trace_msg": ""})  # which BentoML sets
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - a method of `logging.Formatter`
+        record.message = message_of(record)
         line, request_id = super().formatMessage(record), current()
         return f"{line} request_id={request_id}" if request_id else line
 
-    def formatException(self, ei: ExceptionInfo) -> str:  # noqa: N802 - a method of `logging.Formatter`
-        return exception_text(ei[1])
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:  # what is there already, of `redact_logs` or another formatter, has the texts of all errors
+            record.exc_text = exception_text(record.exc_info[1])
+        return super().format(record)
 
 
 class JsonFormatter(logging.Formatter):
@@ -60,7 +62,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "worker": self._worker,
-            "message": record.getMessage(),
+            "message": message_of(record),
         }
         if request_id := current():
             line["request_id"] = request_id
@@ -74,24 +76,33 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+def message_of(record: logging.LogRecord) -> str:
+    """The text of a record; of asyncio's its first line, as the others show tasks with the texts of exceptions."""
+    text = record.getMessage()
+    return text.partition("\n")[0] if record.name == "asyncio" else text
+
+
 def exception_text(error: BaseException | None) -> str:
     """The traceback of an exception and of what led to it, as Python prints it, but with few of the texts.
 
-    Of the errors of Python itself, only their type is safe to be logged: a `KeyError` repeats its key.
+    Of the errors of Python itself, only their type is safe to be logged: a `KeyError` repeats its key. Passwords of the
+    texts that are safe otherwise are hidden.
     """
-    if error is None:
-        return ""
+    return "" if error is None else redact(_exception_text(error))
+
+
+def _exception_text(error: BaseException) -> str:
     parts = []
     if error.__cause__ is not None:
-        parts += [exception_text(error.__cause__), "which led to:"]
+        parts += [_exception_text(error.__cause__), "which led to:"]
     elif error.__context__ is not None and not error.__suppress_context__:
-        parts += [exception_text(error.__context__), "while that was handled:"]
+        parts += [_exception_text(error.__context__), "while that was handled:"]
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     safe = SAFE if current() else (*SAFE, QianmianError)
     text = f": {error}" if isinstance(error, safe) else ""
     parts += [f"Traceback (most recent call last):\n{frames}", f"{type(error).__qualname__}{text}"]
     if isinstance(error, BaseExceptionGroup):
-        parts += [exception_text(one) for one in error.exceptions]
+        parts += [_exception_text(one) for one in error.exceptions]
     return "\n".join(parts)
 
 

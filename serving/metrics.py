@@ -22,12 +22,13 @@ from typing import Any, Literal, NamedTuple
 logger = logging.getLogger(__name__)
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)  # of the histogram
+FORGET_EVERY = 10  # times that a worker publishes, from one look for workers that have ended to the next
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # environment variable of prometheus_client, which BentoML sets
 
 # why requests are refused before their route is called
 REFUSALS = (
     *("no_key", "wrong_key", "several_keys", "needs_read", "needs_events", "needs_admin", "rate_limited"),
-    *("public_address", "foreign_host", "unknown_host", "several_hosts"),
+    *("public_address", "foreign_host", "foreign_origin", "unknown_host", "several_hosts"),
 )
 
 Increment = tuple[str, tuple[str, ...], int]  # name of a counter, values of its labels, by how much
@@ -202,7 +203,7 @@ class Publisher:
     ) -> None:
         self._gauges, self._known = gauges, tuple(known)
         self._shown: set[tuple[str, tuple[str, ...]]] = set()
-        self._failed = self._begun = False
+        self._failed, self._times = False, 0
 
     def __call__(self) -> None:
         """Publish; to be called by the thread of the event loop. A failure is logged once, and stops no server."""
@@ -215,9 +216,10 @@ class Publisher:
             self._failed = True
 
     def _publish(self) -> None:
-        if not self._begun:
-            self._begun = True
+        self._times += 1
+        if self._times % FORGET_EVERY == 1:
             forget_ended_workers()
+        if self._times == 1:
             for increments in self._known:
                 for name, labels, _ in increments:
                     child(name, labels)
@@ -232,7 +234,7 @@ class Publisher:
 
 
 def forget_ended_workers() -> None:
-    """Remove the gauges of workers that were killed, of which the one that takes their place would remind for ever."""
+    """Remove the gauges of workers that were killed, also while those that take their places load their models."""
     from prometheus_client.multiprocess import mark_process_dead
 
     for file in Path(os.environ.get(FOLDER, os.devnull)).glob("gauge_live*_*.db"):

@@ -14,8 +14,18 @@ KEY = "qianmian.request_id"  # in the scope of a request
 ALLOWED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 Header = tuple[bytes, bytes]
 
+AT_ONCE = 256  # ids that are made together, in a quarter of the time of as many single ones
 _random = random.Random()  # seeded by the system, once a process: an id is no secret
-os.register_at_fork(after_in_child=_random.seed)
+_new: list[Header] = []  # that are made and not given to a request yet
+
+
+def _begin_process() -> None:
+    """Make other ids than the process that this one was forked from."""
+    _new.clear()
+    _random.seed()
+
+
+os.register_at_fork(after_in_child=_begin_process)
 # a request runs in a task of its own, which slow work and its thread inherit from
 HEADER: ContextVar[Header | None] = ContextVar("request_id", default=None)
 
@@ -28,7 +38,7 @@ def begin(scope: MutableMapping[str, Any]) -> None:
 
 
 def header_of(headers: Iterable[Header]) -> Header:
-    """The id that a client has sent, if it is one, else a new one.
+    """The id that a client has sent, if it is one, else a new one; called by the thread of the event loop only.
 
     Examples
     --------
@@ -37,12 +47,15 @@ def header_of(headers: Iterable[Header]) -> Header:
     >>> len(header_of([(b"x-request-id", b"no spaces")])[1])
     16
     """
-    for header in headers:
-        if header[0] == NAME:
-            if ALLOWED.fullmatch(header[1]):
-                return NAME, header[1]
+    for name, value in headers:
+        if name == NAME:
+            if ALLOWED.fullmatch(value):
+                return NAME, value
             break
-    return NAME, b"%016x" % _random.getrandbits(64)
+    if not _new:
+        digits = _random.randbytes(8 * AT_ONCE).hex().encode()
+        _new.extend([(NAME, digits[start : start + 16]) for start in range(0, len(digits), 16)])
+    return _new.pop()
 
 
 def header_in(scope: Mapping[str, Any]) -> Header:

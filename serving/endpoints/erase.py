@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from qianmian.errors import QianmianError
+from qianmian.errors import InvalidRequest, NotFound, QianmianError, WorkspaceError
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Accepting, Endpoint
-from serving.erasures import NoWorkspace
+from serving.erasures import NoWorkspace, Receipt
 from serving.requests import Text, UserRequest
 from serving.responses import Response, ResponseBody, metadata_of
+from serving.users import resolve
 
 WAIT_SECONDS = 20.0  # for the receipt; a longer erasure goes on, and is asked for again
 ERASURES = "erasures"  # name in `model` of the responses
@@ -50,15 +51,43 @@ async def accept(accepting: Accepting, request: EraseRequest, now: datetime) -> 
     erasures.require()
     if request.validate_only:
         return {"valid": True, **_metadata(now)}
-    users = [(source, request.user_id) for source in _sources(accepting, request)]
-    receipt = await asyncio.to_thread(erasures.receipt, users)
+    # without a source, the receipt may be that of another customer, who had the same id in another system
+    named = [] if request.user_source is None else [(request.user_source, request.user_id)]
+    receipt = await asyncio.to_thread(erasures.receipt, named)
     if receipt is None:
-        receipt = await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+        receipt = await _erase(accepting, request)
     if receipt is None:
-        erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id)
+        erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id, request.user_source)
         return {"status": RUNNING, "erasure_id": erasure_id, "receipt": None, **_metadata(now)}
     status = "done" if receipt["complete"] else "incomplete"
     return {"status": status, "erasure_id": receipt["erasure_id"], "receipt": receipt, **_metadata(now)}
+
+
+async def _erase(accepting: Accepting, request: EraseRequest) -> Receipt | None:
+    """Erase a customer, also if another worker or the command line does or has done it; None while it runs."""
+    erasures = accepting.erasures
+    try:
+        return await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+    except (NotFound, InvalidRequest) as error:
+        # the command also asks for the source of an id that nobody has, where there are several
+        if isinstance(error, InvalidRequest) and (request.user_source is not None or _is_known(accepting, request)):
+            raise
+        users = [(source, request.user_id) for source in _sources(accepting, request)]
+        if (receipt := await asyncio.to_thread(erasures.receipt, users)) is None:
+            raise
+        return receipt
+    except WorkspaceError:
+        if not await asyncio.to_thread(erasures.runs_elsewhere, request.user_id, request.user_source):
+            raise
+        return None
+
+
+def _is_known(accepting: Accepting, request: EraseRequest) -> bool:
+    """Whether the profiles may have a customer with the user id."""
+    try:
+        return resolve(accepting.get(), request.user_id, None).one_id is not None
+    except QianmianError:  # several of them, or there are no profiles
+        return True
 
 
 def _sources(accepting: Accepting, request: EraseRequest) -> list[str]:

@@ -1,7 +1,8 @@
 """Access: who may call which path. It is decided from the head of a request, before anything else is done.
 
 A server without API keys answers the programs of its own machine, and nobody else: neither a connection to an address
-that others reach, nor a page of a browser that has the name of its own site point here, which sends that name as Host.
+that others reach, nor a page of a browser that has the name of its own site point here, which sends that name as Host,
+nor one that sends a request here as what it is: a browser puts the page's site into Origin, and does send the request.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from qianmian.errors import QianmianError
 from qianmian.settings import ServingSettings
 from serving.http import error_json, retry_after, utc_now
-from serving.security.exposure import CREATE_HINT, is_local_name, is_loopback, name_of
+from serving.security.exposure import CREATE_HINT, is_local_name, is_local_origin, is_loopback, name_of
 from serving.security.key_file import KeyFile, Signature
 from serving.security.keys import SCOPES, ApiKey, Scope, split_key
 from serving.security.rate_limits import RateLimits, parsed_limit
@@ -33,11 +34,13 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # from one look at the file of keys to the next
 LOG_SECONDS = 10.0  # from one line of the log about refusals of a kind to the next
 LONGEST_KEY = 256  # bytes of a header that are hashed
+LONGEST_NAME = 100  # bytes of a Host or Origin of this machine; longer ones are not remembered
 NO_HASH = bytes(32)  # what the secret of an unknown key is compared with
 BEARER = b"bearer "
 LOOPBACK = frozenset({"127.0.0.1", "::1"})  # the usual ones, which take no parsing
 
 local_name, reached_locally = lru_cache(1024)(is_local_name), lru_cache(1024)(is_loopback)
+local_origin = lru_cache(1024)(is_local_origin)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,13 @@ FOREIGN_HOST = _refusal(
     "forbidden",
     "foreign_host",
     "without API keys the server answers only to the hosts localhost, 127.0.0.1 and [::1]",
+    f"create a key: `{CREATE_HINT}`",
+)
+FOREIGN_ORIGIN = _refusal(
+    403,
+    "forbidden",
+    "foreign_origin",
+    "without API keys the server answers no web pages of other sites",
     f"create a key: `{CREATE_HINT}`",
 )
 UNKNOWN_HOST = _refusal(
@@ -199,7 +209,9 @@ class Access:
                 if host is not None:
                     return SEVERAL_HOSTS
                 host = value
-        if host is not None and not local_name(host):
+            elif name == b"origin" and (len(value) > LONGEST_NAME or not local_origin(value)):
+                return FOREIGN_ORIGIN
+        if host is not None and (len(host) > LONGEST_NAME or not local_name(host)):
             return FOREIGN_HOST
         if self._hosts is not None and name_of(host or b"") not in self._hosts:
             return UNKNOWN_HOST

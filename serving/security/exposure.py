@@ -59,6 +59,20 @@ def is_local_name(host: bytes) -> bool:
     return name_of(host) in ("localhost", "127.0.0.1", "[::1]")
 
 
+def is_local_origin(origin: bytes) -> bool:
+    """Whether the value of an Origin header is that of a page of this machine.
+
+    Examples
+    --------
+    >>> [is_local_origin(origin) for origin in (b"http://localhost:8080", b"https://127.0.0.1", b"http://[::1]:80")]
+    [True, True, True]
+    >>> [is_local_origin(origin) for origin in (b"https://evil.example", b"null", b"", b"http://localhost.evil.example")]
+    [False, False, False, False]
+    """
+    scheme, _, host = origin.partition(b"://")
+    return scheme in (b"http", b"https") and is_local_name(host)
+
+
 def name_of(host: bytes) -> str:
     """The name or address in the value of a Host header, in lower case and without its port.
 

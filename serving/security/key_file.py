@@ -85,7 +85,7 @@ class KeyFile:
                 where=str(self.path),
                 hint="let the user that runs the server read it",
             ) from error
-        except ValueError as error:  # of JSON too, whose message quotes nothing of the file
+        except (ValueError, RecursionError) as error:  # of JSON too, whose message quotes nothing of the file
             raise WorkspaceError(
                 f"the file of API keys is damaged: {error}",
                 where=str(self.path),

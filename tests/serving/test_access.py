@@ -271,6 +271,26 @@ def test_without_keys_only_names_of_this_machine_are_answered(host, status):
     assert answered(Access(), head(("host", host)))[0] == status
 
 
+def test_without_keys_no_page_of_another_site_is_answered(shop):
+    """A browser sends what a page asks for, to this machine too; the page cannot read the answer, but erase with it."""
+    local, foreign = ("host", "localhost:3000"), ("https://shop.example", "null", "", "http://localhost.evil.example")
+    for origin in ("http://localhost:8080", "https://127.0.0.1", "http://[::1]:3000"):
+        assert answered(Access(), head(local, ("origin", origin)))[0] == 503
+    for origin in (*foreign, "localhost", "http://localhost:" + "0" * 200):
+        for answers in (True, False):
+            scope = head(local, ("origin", "http://localhost"), ("origin", origin), path="/v1/erase")
+            assert answered(Access(), scope, answers=answers)[0] == 403, origin
+        key = bearer(shop.texts["admin"])  # which the page would have to know
+        assert answered(shop.access, head(local, ("origin", origin), key))[0] == 503
+
+
+def test_what_clients_send_as_host_fills_no_memory():
+    access_module.local_name.cache_clear()
+    for number in range(20):
+        assert answered(Access(), head(("host", "x" * 60_000 + str(number))))[0] == 403
+    assert access_module.local_name.cache_info().currsize == 0
+
+
 def test_two_host_headers_are_refused(shop):
     hosts = [("host", "localhost"), ("host", "localhost")]
     assert answered(Access(), head(*hosts))[0] == 400

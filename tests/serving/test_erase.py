@@ -10,13 +10,22 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
+from features.data.locking import workspace_lock
 from features.data.pii_key import PiiKey
 from features.erasure.hasher import TombstoneHasher
 from features.erasure.tombstones import tombstone
-from qianmian.errors import InvalidRequest, NotFound, NotReady, Overloaded, QianmianError, StorageError
+from qianmian.errors import (
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+    QianmianError,
+    StorageError,
+    WorkspaceError,
+)
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS, erase
-from serving.erasures import COMMAND, ErasureFailed, Erasures, NoWorkspace
+from serving.erasures import COMMAND, ROOT, ErasureFailed, Erasures, NoWorkspace
 from serving.http import accept_answer, error_answer
 
 KEY = "a key of the workspace"
@@ -30,7 +39,9 @@ folder = pathlib.Path(os.environ["QIANMIAN_WORKSPACE"]) / "erasures"
 with (folder / "calls").open("a") as calls:
     calls.write(json.dumps([user, options]) + "\n")
 kind = user.partition("-")[0]
-errors = {"unknown": "data", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
+if kind == "elsewhere":
+    (folder / "pending" / "abc.json").write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
+errors = {"unknown": "data", "elsewhere": "workspace", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
 if kind in errors:
     print(json.dumps({"error": {"code": errors[kind], "message": f"no {user}", "field": None, "hint": f"not {user}"}}))
     sys.exit(3)
@@ -40,7 +51,6 @@ pending = folder / "pending" / "abc.json"
 pending.write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 if kind == "slow":
     time.sleep(1)
-sys.path.insert(0, os.getcwd())
 from features.erasure.hasher import TombstoneHasher
 tombstones = [TombstoneHasher()("shop", user)]
 receipt = {"erasure_id": "abc", "complete": kind != "left", "tombstones": tombstones, "left": [], "reason": None}
@@ -64,7 +74,7 @@ def server(shop):
     def no_champions():
         raise NotReady("no model")
 
-    command = (sys.executable, "-c", COMMAND_OF_TESTS, *COMMAND[3:])
+    command = (sys.executable, "-c", COMMAND_OF_TESTS, *COMMAND[4:])
     return SimpleNamespace(erasures=Erasures(shop, TombstoneHasher(shop), command), get=no_champions)
 
 
@@ -113,6 +123,53 @@ def test_what_takes_longer_is_asked_for_again(server, shop, monkeypatch):
     assert len(calls(shop)) == 1
 
 
+def test_a_receipt_of_the_same_id_in_another_system_is_not_that_of_the_customer(server, shop):
+    """Without a source the command decides who is meant; a receipt counts only if nobody has the id any more."""
+    assert call(server, {"user_id": "u-1", "user_source": "shop"})[0] == 200
+    known: list[str | None] = [None]
+    customers = {"source": SimpleNamespace(unique=lambda: SimpleNamespace(to_pylist=lambda: ["shop", "till"]))}
+    snapshot = SimpleNamespace(customers=customers, resolve=lambda *_: known[0])
+    server.get = lambda: SimpleNamespace(customers=snapshot, live=snapshot)
+    assert call(server, {"user_id": "u-1"})[0] == 200
+    assert [user for user, _ in calls(shop)] == ["u-1", "u-1"], "that of the till was erased"
+    (shop.root / "erasures" / "receipts" / "aaa.json").write_text("{")  # a damaged one stops no other
+    file = shop.root / "erasures" / "receipts" / "abc.json"
+    for user_id, error in (("unknown-1", NotFound), ("named-1", InvalidRequest)):
+        with pytest.raises(error):
+            call(server, {"user_id": user_id})
+        receipt = {**json.loads(file.read_text()), "tombstones": [tombstone(PiiKey.of(KEY), "shop", user_id)]}
+        file.write_text(json.dumps(receipt))
+        assert call(server, {"user_id": user_id})[1]["receipt"] == receipt
+    known[0] = "one-id"  # of two customers, one in each system, of whom one was erased
+    with pytest.raises(InvalidRequest):
+        call(server, {"user_id": "named-1"})
+
+
+def test_what_another_worker_is_erasing_is_asked_for_again(server, shop):
+    body = {"user_id": "elsewhere-1", "user_source": "shop"}
+    with workspace_lock(shop, exclusive=True):
+        status, found = call(server, body)
+        with pytest.raises(WorkspaceError):  # of another system, another customer
+            call(server, {**body, "user_source": "till"})
+    assert (status, found["status"], found["erasure_id"]) == (202, "running", "abc")
+    with pytest.raises(WorkspaceError):
+        call(server, body)
+
+
+def test_the_command_runs_where_the_server_does(server, tmp_path, monkeypatch):
+    """Relative paths in its environment, such as that of the event log, would be others elsewhere."""
+    folder = tmp_path / "elsewhere"
+    (folder / "cli").mkdir(parents=True)
+    (folder / "cli" / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    text = "import json, os, sys, cli; print(json.dumps({'seen': [os.getcwd(), cli.__file__, sys.stdin.readline()]}))"
+    erasures = Erasures(server.erasures.workspace, TombstoneHasher(), (*COMMAND[:2], "-c", text))
+    seen = asyncio.run(erasures.erase("ünïque", None, None, 60))["seen"]
+    assert seen == [str(folder), str(ROOT / "cli" / "__init__.py"), "ünïque\n"]
+
+
 def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
     monkeypatch.setattr("serving.erasures.MOST_WAITING", 2)
 
@@ -120,8 +177,9 @@ def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
         bodies = [{"user_id": f"u-{n}", "user_source": "shop"} for n in range(4)]
         return await asyncio.gather(*(answer(server, body) for body in bodies), return_exceptions=True)
 
-    *good, refused = asyncio.run(several())
-    assert [status for status, _ in good] == [200] * 3
+    found = asyncio.run(several())  # which of them comes last is up to the threads that look for receipts
+    (refused,) = (one for one in found if isinstance(one, Exception))
+    assert [one[0] for one in found if one is not refused] == [200] * 3
     assert isinstance(refused, Overloaded)
     assert error_answer("/erase", refused)[0] == 429
 

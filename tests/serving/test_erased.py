@@ -172,7 +172,7 @@ def test_tombstones_of_the_workspace_count_if_the_log_is_another_one(champions, 
     loader.get().events.close()
 
 
-def test_after_an_erasure_everything_is_loaded_again(workspace, tmp_path):
+def test_after_an_erasure_everything_is_loaded_again(workspace, tmp_path, monkeypatch):
     copied = Workspace(tmp_path / "shop")
     shutil.copytree(workspace.root, copied.root, ignore=shutil.ignore_patterns(".serve-*", "events.db*"))
     source = WorkspaceSource(copied)
@@ -182,6 +182,9 @@ def test_after_an_erasure_everything_is_loaded_again(workspace, tmp_path):
     moved = source.moved()
     assert set(moved) == {"profiles", *champions.models}
     assert source.moved() == {}
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.following._last_erasure", lambda _workspace: "")
+        assert source.moved() == {}, "what cannot be read now has not moved"
     loaded = champions
     for part, pointer in moved.items():
         loaded = source.with_part(loaded, part, pointer)

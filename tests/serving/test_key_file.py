@@ -94,6 +94,7 @@ def damaged(change) -> str:
         "",
         "{",
         "[]",
+        "[" * 100_000,
         "{}",
         '{"format": 2, "keys": []}',
         '{"format": 1, "keys": {}}',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -17,10 +19,11 @@ import orjson
 import pytest
 import yaml
 
+from qianmian.redaction import redact_logs
 from qianmian.workspace import Workspace
-from serving import metrics
+from serving import metrics, request_ids
 from serving.endpoints import ENDPOINTS
-from serving.logs import exception_text
+from serving.logs import JsonFormatter, TextFormatter, exception_text
 from serving.metrics import METRICS, Publisher, count, ignore, one_more, take_counted
 from serving.server import running
 
@@ -234,6 +237,15 @@ def test_a_failure_of_the_metrics_stops_no_server_and_is_logged_once(monkeypatch
     assert caplog.text.count("metrics=failed") == 1
 
 
+def test_gauges_of_ended_workers_are_looked_for_again_and_again(monkeypatch):
+    done: list[str] = []
+    monkeypatch.setattr(metrics, "forget_ended_workers", lambda: done.append("looked"))
+    publish = Publisher(lambda: done.append("published") or {})
+    for _ in range(metrics.FORGET_EVERY + 1):
+        publish()
+    assert done == ["looked", *["published"] * metrics.FORGET_EVERY, "looked", "published"]
+
+
 def test_gauges_of_workers_that_have_ended_are_removed(tmp_path, monkeypatch):
     from prometheus_client import multiprocess  # noqa: F401 - which would read the variable at its import
 
@@ -270,6 +282,28 @@ def test_the_text_of_an_exception_is_logged_only_where_it_cannot_be_that_of_a_re
     assert "TimeoutError: late" in said
 
 
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_both_formats_hide_the_texts_of_exceptions_and_passwords(formatter):
+    """Also where `redact_logs`, which a server calls first, has put the texts of all errors into the record."""
+    make = logging.getLogRecordFactory()
+    redact_logs()
+    stream, logger = io.StringIO(), logging.Logger("asyncio")
+    logger.addHandler(logging.StreamHandler(stream))
+    logger.handlers[0].setFormatter(formatter("worker"))
+    try:
+        for error in (KeyError("customer 7"), OSError("no answer from redis://shop:hunter2@cache")):
+            try:
+                raise error
+            except Exception:
+                logger.exception("Task exception was never retrieved\nfuture: <Task exception=%r>", error)
+    finally:
+        logging.setLogRecordFactory(make)
+    assert "customer 7" not in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+    assert "KeyError" in stream.getvalue()
+    assert "OSError: no answer from redis://shop:***@cache" in stream.getvalue()
+
+
 def test_checks_of_a_reload_count_nothing(champions, buyers):
     take_counted()
     endpoint = ENDPOINTS["/churn"]
@@ -279,6 +313,25 @@ def test_checks_of_a_reload_count_nothing(champions, buyers):
 
 
 # ---- request ids and the log -----------------------------------------------------------------------------------------
+
+
+def test_new_ids_are_no_others_also_after_a_fork():
+    def some() -> list[bytes]:
+        return [request_ids.header_of(())[1] for _ in range(2 * request_ids.AT_ONCE)]
+
+    found = some()
+    read, write = os.pipe()
+    if (process := os.fork()) == 0:
+        try:
+            os.write(write, b" ".join(some()))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as handle:
+        forked = handle.read().split()
+    os.waitpid(process, 0)
+    assert len({*found, *forked, *some()}) == 6 * request_ids.AT_ONCE
+    assert all(re.fullmatch(b"[0-9a-f]{16}", one) for one in found)
 
 
 @pytest.fixture(scope="module")

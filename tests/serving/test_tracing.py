@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.server
 import importlib.util
@@ -14,6 +15,7 @@ import orjson
 import pytest
 
 from serving.server import running
+from serving.tracing import WithoutSender
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 MARK = "MARKED"
@@ -62,6 +64,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_arguments) -> None:
         pass
+
+
+def test_spans_cannot_have_keys_even_if_all_headers_are_to_be_recorded():
+    seen: list[dict] = []
+
+    async def app(scope, receive, send):
+        seen.append(scope)
+
+    headers = [(name, b"x") for name in (b"host", b"user-agent", b"authorization", b"x-api-key", b"cookie")]
+    scope = {"type": "http", "headers": headers, "client": ("10.0.0.1", 7), "query_string": b"x"}
+    asyncio.run(WithoutSender(app)(scope, None, None))
+    assert seen == [{"type": "http", "headers": [(b"host", b"x")], "client": None, "query_string": b""}]
 
 
 @pytest.mark.slow

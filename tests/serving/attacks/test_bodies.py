@@ -227,11 +227,13 @@ def test_headers_of_a_gateway_change_nothing(serve, buyers):
         "Forwarded": "for=127.0.0.1;host=evil.example",
         "Range": "bytes=0-1",
         "Expect": "200-ok",
-        "Origin": "https://evil.example",
+        "Origin": "http://localhost:8080",
         "Accept": "text/html",
         "Accept-Encoding": "gzip, br",
     }.items():
         assert serve("/v1/profile", {"user_id": buyers[0]}, headers={name: value}) == plain, name
+    status, answer = serve("/v1/erase", {"user_id": buyers[0]}, headers={"Origin": "https://evil.example"})
+    assert (status, answer["error"]["code"]) == (403, "forbidden"), "a page of another site, and the server has no keys"
 
 
 def test_all_of_it_took_no_time_of_others(serve, buyers):
