@@ -307,6 +307,8 @@ def test_an_unknown_user_changes_nothing(workspace):
     receipt = erase_customer(workspace, Settings(), "somebody-later-on", "shop", now=NOW, unknown=True)
     assert len(receipt.facts["tombstones"]) == 1
     assert places_with(workspace.root, ["somebody-later-on"]) == set()
+    with pytest.raises(DataError, match="was erased before"):
+        erase_customer(workspace, Settings(), "somebody-later-on", "shop", now=NOW)
 
 
 def test_a_reason_may_not_name_the_customer(workspace):
