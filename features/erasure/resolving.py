@@ -12,6 +12,7 @@ from features.data.identity.one_id import ONE_ID_SQL
 from features.data.lake import Lake, literal, quote
 from features.data.pii_key import load_key
 from features.data.privacy import HASH_PATTERN
+from features.data.progress_bar import hide_progress_bar
 from features.data.sources.event_log import UNREADABLE_ERRORS
 from features.erasure.customer import ErasedCustomer, User
 from features.erasure.tombstones import read_tombstones, tombstone
@@ -50,6 +51,7 @@ def find_erased(
         The source must be named.
     """
     with duckdb.connect() as connection:
+        hide_progress_bar(connection)
         connection.execute("SET TimeZone='UTC'")
         Lake(workspace).attach(connection)
         users = _records(connection, user_id, source)
