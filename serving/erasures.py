@@ -35,7 +35,7 @@ FAILED = {
     "code": "internal",
     "message": "the erasure has failed",
     "field": None,
-    "hint": "run `qianmian erase --resume`",
+    "hint": "run `qianmian erase --resume` on the machine of the workspace, which says why",
 }
 # option of the command → field of the request
 FIELDS = {"--source": "user_source", "--reason": "reason"}
@@ -188,6 +188,8 @@ def _not_erased(error: dict[str, Any], user_id: str, workspace: Workspace) -> Qi
     kind = ERRORS.get(error["code"], ErasureFailed)
     if kind is NotFound:
         return NotFound("no customer has this user id", field="user_id", hint=UNKNOWN_HINT)
+    if kind is ErasureFailed:  # the text of an exception tells of the inside of the server
+        return ErasureFailed(FAILED["message"] or "", hint=FAILED["hint"])
     named = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
     texts = []
     for text in (str(error["message"]), str(error["hint"] or "")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -30,7 +31,7 @@ from features.erasure.tombstones import add_tombstones, tombstone
 from features.event_log.erasing import erase_events
 from features.event_log.location import locate
 from qianmian import __version__
-from qianmian.errors import UsageError
+from qianmian.errors import UsageError, WorkspaceError
 from qianmian.registry import Registry
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
@@ -201,6 +202,12 @@ def resume_erasures(workspace: Workspace, *, now: datetime, progress: Progress =
 @contextlib.contextmanager
 def _locked(workspace: Workspace) -> Iterator[None]:
     """Nobody else writes: no erasure, no build and no training, and no ingest."""
+    if not os.access(workspace.root, os.W_OK):
+        raise WorkspaceError(
+            "the workspace cannot be written by this user or on this machine",
+            where=str(workspace.root),
+            hint="run `qianmian erase` where it can, as its owner",
+        )
     with workspace_lock(workspace, exclusive=True), exclusive_writer(workspace):
         yield
 

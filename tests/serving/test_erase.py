@@ -157,6 +157,8 @@ def test_errors_of_the_command_speak_of_fields(tmp_path):
     unknown = {"code": "data", "message": f"x (in {tmp_path})", "field": None, "hint": "add --unknown"}
     error = _not_erased(unknown, "a", Workspace(tmp_path))
     assert (error.message, error.field) == ("no customer has this user id", "user_id")
+    fault = {"code": "internal", "message": "KeyError: 'inside'", "field": None, "hint": "report it"}
+    assert _not_erased(fault, "1816", Workspace(tmp_path)).message == "the erasure has failed"
     reason = {"code": "usage", "message": "the reason names the customer (in --reason)", "field": None, "hint": None}
     assert _not_erased(reason, "1816", Workspace(tmp_path)).field == "reason"
 
