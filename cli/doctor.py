@@ -146,7 +146,7 @@ def _compiler(located: Workspace, port: int) -> Iterator[CheckResult]:
     if found:
         yield CheckResult("C compiler", OK, found)
     else:
-        hint = "apt-get install build-essential, or xcode-select --install; only needed to install rectools-lightfm"
+        hint = "apt-get install build-essential, or xcode-select --install; only needed to install Qianmian"
         yield CheckResult("C compiler", WARN, "not found", hint)
 
 
@@ -161,12 +161,8 @@ def _libraries(located: Workspace, port: int) -> Iterator[CheckResult]:
         else:
             found.append(f"{name} {version}")
     if wrong:
-        yield CheckResult(
-            "libraries",
-            FAIL,
-            ", ".join(wrong),
-            "run `make install`, or `pip install --require-hashes -r requirements.lock`",
-        )
+        hint = "run `make install`, or `pip install --require-hashes -r requirements.lock`"
+        yield CheckResult("libraries", FAIL, ", ".join(wrong), hint)
     else:
         yield CheckResult("libraries", OK, ", ".join(found))
 
@@ -214,12 +210,8 @@ def _disk(located: Workspace, port: int) -> Iterator[CheckResult]:
         hint,
     )
     if not os.access(folder, os.W_OK):
-        yield CheckResult(
-            "disk",
-            FAIL,
-            f"{folder} is not writable",
-            "give this user write permission, or choose another --workspace",
-        )
+        hint = "give this user write permission, or choose another --workspace"
+        yield CheckResult("disk", FAIL, f"{folder} is not writable", hint)
 
 
 def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
@@ -235,6 +227,7 @@ def _workspace(located: Workspace, port: int) -> Iterator[CheckResult]:
         ("profiles", _profiles),
         ("champions", _champions),
         ("erasures", _erasures),
+        ("API keys", _api_keys),
     ):
         try:
             yield from check(located)
@@ -367,6 +360,19 @@ def _erasures(located: Workspace) -> Iterator[CheckResult]:
     if tombstones := len(read_tombstones(located)):
         load_key(located)  # without the key they recognise nobody, and an ingest would bring everybody back
         yield CheckResult("erasures", OK, f"{tombstones:,} user ids are erased and refused")
+
+
+def _api_keys(located: Workspace) -> Iterator[CheckResult]:
+    from serving.security.key_file import KeyFile
+    from serving.security.keys import count_active
+
+    key_file = KeyFile.locate(located)
+    if key_file is None or (keys := key_file.read()) is None:
+        yield CheckResult("API keys", OK, "none: a server answers only programs on its own machine")
+    else:
+        active = count_active(keys, utc_now())
+        found = f"{active} active of {len(keys)}"
+        yield CheckResult("API keys", OK if active else WARN, found, "run `qianmian keys create`")
 
 
 def _port(located: Workspace, port: int) -> Iterator[CheckResult]:

@@ -67,8 +67,9 @@ def erase(
 ) -> None:
     """Erase a customer everywhere in the workspace, and write a signed receipt.
 
-    All user ids of the customer are erased, and refused by every later ingest. It cannot be undone. The exit code is 3
-    if the id is unknown, or if something of the customer is left.
+    All user ids of the customer are erased, and refused by every later ingest. It cannot be undone.
+
+    The exit code is 3 if no customer has the id, or if something of the customer is left.
     """
     if sum((user_id is not None, resume, verify is not None)) != 1:
         raise UsageError(

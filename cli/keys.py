@@ -38,7 +38,7 @@ def create(
     name: Annotated[str, typer.Option("--name", help="For whom or what the key is; it is stored and listed.")],
     scope: Annotated[
         list[KeyScope],
-        typer.Option("--scope", help="read answers, send events, or admin, which allows both. May be repeated."),
+        typer.Option("--scope", help="read answers, send events, or admin: both, and erasing customers. Repeatable."),
     ],
     expires_days: Annotated[
         int | None, typer.Option("--expires-days", min=1, max=36_500, help="Days after which it ends. Default: never.")

@@ -193,7 +193,7 @@ def _usage(error: Any, as_json: bool) -> int:
             print(error.format_message(), file=sys.stderr)
             return int(error.exit_code)
     else:
-        message, hint = error.format_message().rstrip("."), f"see `{path} --help`"
+        message, hint = " ".join(error.format_message().split()).rstrip("."), f"see `{path} --help`"
     found = {"code": "usage", "message": message, "field": None, "hint": hint}
     return _report_error(found, f"{message}. Fix: {hint}", 2, as_json, debug=False)
 

@@ -8,6 +8,7 @@ import typer
 
 from cli.console import Output
 from cli.options import JsonOption, WorkspaceOption
+from cli.times import utc_now
 from qianmian.errors import NotReady
 from qianmian.workspace import Workspace
 
@@ -34,6 +35,7 @@ def serve(
     from serving.run import serve as run_server
     from serving.security.exposure import refuse_exposure
     from serving.security.key_file import KeyFile
+    from serving.security.keys import count_active
     from serving.server import check_port
 
     output = Output(as_json)
@@ -50,12 +52,15 @@ def serve(
         raise NotReady("no champion exists yet", where=str(located.root), hint="run `qianmian train all`")
     url = f"http://{host}:{port}"
     found = {"workspace": located.root, "url": url, "workers": workers, "champions": champions}
-    output.result({**found, "api_keys": None if keys is None else len(keys)})
+    active = None if keys is None else count_active(keys, utc_now())
+    output.result({**found, "api_keys": active})
     output.say(f"serving {', '.join(f'{name} v{version}' for name, version in champions.items())}")
     if keys is None:
         output.say(
             "no API keys: every program on this machine may call it (`qianmian keys create` makes the first key)"
         )
+    elif not active:
+        output.say(f"no API key of {len(keys)} is active: nobody is answered. Next: qianmian keys create")
     output.say(f"{url} is ready when {url}/readyz returns 200; routes: {url}/docs.json; Ctrl-C stops the server")
     code = run_server(
         located,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -36,8 +37,13 @@ FAILED = {
     "code": "internal",
     "message": "the erasure has failed",
     "field": None,
-    "hint": "run `qianmian erase --resume`",
+    "hint": "run `qianmian erase --resume` on the machine of the workspace, which says why",
 }
+# option of the command → field of the request
+FIELDS = {"--source": "user_source", "--reason": "reason"}
+UNKNOWN_HINT = (
+    "check user_id and user_source; `qianmian erase USER_ID --source NAME --unknown` erases an id that no customer has"
+)
 Receipt = dict[str, Any]
 
 
@@ -150,7 +156,7 @@ class Erasures:
         if not isinstance(found, dict):
             found = {"error": FAILED}
         if "error" in found:
-            raise _not_erased(found["error"], user_id)
+            raise _not_erased(found["error"], user_id, self.require())
         return dict(found)
 
     def _environment(self) -> dict[str, str]:
@@ -198,8 +204,23 @@ class Erasures:
         return None
 
 
-def _not_erased(error: dict[str, Any], user_id: str) -> QianmianError:
-    """The error of the command, without the user id: an error of a server is written into its log."""
-    message, hint = (None if text is None else text.replace(user_id, "…") for text in (error["message"], error["hint"]))
+def _not_erased(error: dict[str, Any], user_id: str, workspace: Workspace) -> QianmianError:
+    """The error of the command in the words of a request: fields for options, and no path of this machine.
+
+    It does not name the customer, because an error of a server is written into its log.
+    """
     kind = ERRORS.get(error["code"], ErasureFailed)
-    return kind(message or "", field="user_id" if kind.http_status < 500 else None, hint=hint)
+    if kind is NotFound:
+        return NotFound("no customer has this user id", field="user_id", hint=UNKNOWN_HINT)
+    if kind is ErasureFailed:  # the text of an exception tells of the inside of the server
+        return ErasureFailed(FAILED["message"] or "", hint=FAILED["hint"])
+    named = re.compile(rf"(?<!\w){re.escape(user_id)}(?!\w)")
+    texts = []
+    for text in (str(error["message"]), str(error["hint"] or "")):
+        found = text.replace(str(workspace.root), "the workspace")
+        for option, field in FIELDS.items():
+            found = found.replace(option, field)
+        texts.append(named.sub("…", found))
+    message, hint = texts
+    of_request = next((field for field in FIELDS.values() if f"(in {field}" in message), "user_id")
+    return kind(message, field=of_request if kind.http_status < 500 else None, hint=hint or None)

@@ -30,6 +30,9 @@ START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 HOME_PREFIX = ".serve-"
 LOCK = "lock"
+# what /readyz says while a server starts: its own text, that of a 503 of BentoML before its service runs, and that of
+# a worker on the same port whose killed server has not ended yet
+PASSING = ("the models are being loaded", "the server is not ready", "the server is shutting down")
 TIMEOUT_OPTION = "services.qianmian.traffic.timeout"  # of BentoML's configuration
 
 
@@ -207,7 +210,7 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], seconds: float = STAR
             with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
                 problem = orjson.loads(body)["error"]
                 last_message = problem["message"]
-                if last_message != "the models are being loaded":
+                if last_message not in PASSING:
                     raise NotReady(last_message, where=url, hint=problem["hint"]) from error
         except OSError:
             pass  # not listening yet

@@ -192,6 +192,7 @@ def test_nginx_conf_fits_the_limits_of_the_server() -> None:
     assert re.search(r"client_max_body_size 1m;", conf)
     assert SERVING.max_body_bytes <= 1_048_576
     assert re.search(r"location / \{\s*return 404;", conf), "only /v1/ is public"
+    assert re.search(r"location = /v1/erase \{\s*return 404;", conf), "nobody erases customers from outside"
 
 
 class Backend:
@@ -303,7 +304,7 @@ def test_nginx_ends_tls_and_passes_by_a_server_that_is_gone(tmp_path: Path) -> N
         assert {answer["server"] for _, answer in answers} == {"A", "B"}
         headers = answers[0][1]["headers"]
         assert (headers["Authorization"], headers["X-Forwarded-Proto"]) == ("Bearer key", "https")
-        assert [post(path)[0] for path in ("/metrics", "/readyz", "/docs.json", "/")] == [404] * 4
+        assert [post(path)[0] for path in ("/metrics", "/v1/erase", "/docs.json", "/")] == [404] * 4
         assert post("/v1/events", b"x" * 1_100_000)[0] == 413
         backends[0].status = 503  # it has no models yet, or its event log is away
         assert {post("/v1/events")[0] for _ in range(8)} == {200, 503}

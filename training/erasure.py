@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -30,7 +31,7 @@ from features.erasure.tombstones import add_tombstones, tombstone
 from features.event_log.erasing import erase_events
 from features.event_log.location import locate
 from qianmian import __version__
-from qianmian.errors import UsageError
+from qianmian.errors import UsageError, WorkspaceError
 from qianmian.registry import Registry
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, atomic_path, write_json
@@ -41,7 +42,7 @@ from training.receipts import fingerprint, sign
 Progress = Callable[[str], None]
 UNREACHED = (
     "backups and copies of the workspace: erase them there too, or run this command after restoring one",
-    "files outside the workspace, such as exported scores, audiences, reviews and Bentos that were copied elsewhere",
+    "files outside the workspace that were copied, moved or changed, or that no command of this workspace wrote",
     "the systems that the data came from: their next export has the customer again, whose rows are then dropped",
     "parameters of trained models and tag statistics that were computed over all customers; the next training and the "
     "next build compute them without this one",
@@ -201,6 +202,12 @@ def resume_erasures(workspace: Workspace, *, now: datetime, progress: Progress =
 @contextlib.contextmanager
 def _locked(workspace: Workspace) -> Iterator[None]:
     """Nobody else writes: no erasure, no build and no training, and no ingest."""
+    if not os.access(workspace.root, os.W_OK):
+        raise WorkspaceError(
+            "the workspace cannot be written by this user or on this machine",
+            where=str(workspace.root),
+            hint="run `qianmian erase` where it can, as its owner",
+        )
     with workspace_lock(workspace, exclusive=True), exclusive_writer(workspace):
         yield
 

@@ -23,6 +23,7 @@ import duckdb
 import ibis
 from ibis.backends.duckdb import Backend
 
+from features.data.progress_bar import hide_progress_bar
 from features.data.tables import LAKE_TABLES, PROFILE_HISTORY, undated_history
 from features.data.time_range import EmptyStretch, empty_stretches, rows_per_day, typical_time_range
 from qianmian.errors import ArtifactError, DataError
@@ -250,9 +251,8 @@ class Lake:
 
     def _scan(self, relative: str) -> str:
         """SQL that reads a table's files; brackets in the path of the workspace are escaped."""
-        return (
-            f"read_parquet({literal(Path(glob.escape(str(self.workspace.lake))) / relative)}, hive_partitioning=false)"
-        )
+        files = literal(Path(glob.escape(str(self.workspace.lake))) / relative)
+        return f"read_parquet({files}, hive_partitioning=false)"
 
     def connect(self, tables: Collection[str] = tuple(LAKE_TABLES)) -> Backend:
         """Open an in-memory DuckDB through Ibis, with one view per table; by default, of all canonical tables.
@@ -261,6 +261,7 @@ class Lake:
         """
         backend = ibis.duckdb.connect()
         raw = cast(duckdb.DuckDBPyConnection, backend.con)
+        hide_progress_bar(raw)
         raw.execute("SET TimeZone='UTC'; SET preserve_insertion_order=true")
         self.attach(raw, tables=tables)
         return backend

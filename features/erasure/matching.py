@@ -17,6 +17,7 @@ import duckdb
 
 from features.data.lake import literal, quote
 from features.data.memory import bounded_memory, spill_to
+from features.data.progress_bar import hide_progress_bar
 from features.erasure.customer import ErasedCustomer
 from qianmian.config import load_settings
 from qianmian.schema import ANONYMOUS_ID
@@ -88,6 +89,7 @@ def erasing_connection(workspace: Workspace, customer: ErasedCustomer) -> Iterat
     memory = bounded_memory(load_settings(workspace.config_file).database_memory_gb)
     connection = duckdb.connect()
     try:
+        hide_progress_bar(connection)
         connection.execute(f"SET TimeZone='UTC'; SET preserve_insertion_order=true; {memory}{spill_to(scratch)}")
         connection.execute("CREATE TEMP TABLE erased_users (source VARCHAR, source_user_id VARCHAR)")
         connection.execute("CREATE TEMP TABLE erased_ids (id VARCHAR, kind VARCHAR)")

@@ -10,9 +10,12 @@ import duckdb
 
 from features.data.identity.one_id import ONE_ID_SQL
 from features.data.lake import Lake, literal, quote
+from features.data.pii_key import load_key
 from features.data.privacy import HASH_PATTERN
+from features.data.progress_bar import hide_progress_bar
 from features.data.sources.event_log import UNREADABLE_ERRORS
 from features.erasure.customer import ErasedCustomer, User
+from features.erasure.tombstones import read_tombstones, tombstone
 from features.event_log import EventLog, LoggedEvent, Tail, open_log
 from features.event_log.rows import decode
 from qianmian.errors import DataError, UsageError
@@ -48,6 +51,7 @@ def find_erased(
         The source must be named.
     """
     with duckdb.connect() as connection:
+        hide_progress_bar(connection)
         connection.execute("SET TimeZone='UTC'")
         Lake(workspace).attach(connection)
         users = _records(connection, user_id, source)
@@ -56,6 +60,12 @@ def find_erased(
             users = [(_only_source(connection, source), user_id)]
         in_log, visitors = _logged(event_log, users)
         if not unknown and not in_lake and not in_log:
+            if (tombstones := read_tombstones(workspace)) and tombstone(load_key(workspace), *users[0]) in tombstones:
+                raise DataError(
+                    "this user id was erased before, and no row has it",
+                    where=str(workspace.root),
+                    hint="there is nothing to do; the receipt is in erasures/receipts/",
+                )
             raise DataError(
                 "no customer has this user id",
                 where=str(workspace.root),

@@ -8,6 +8,7 @@ import pyarrow as pa
 from features.data.lake import literal
 from features.data.pii_key import load_key
 from features.data.privacy import PersonalDataHasher
+from features.data.progress_bar import hide_progress_bar
 from features.erasure.tombstones import DIGITS, DOMAIN, read_tombstones
 from qianmian.workspace import Workspace
 
@@ -24,6 +25,7 @@ def without_erased(workspace: Workspace, rows: pa.Table) -> pa.Table:
     if not tombstones:
         return rows
     with duckdb.connect(config={"temp_directory": ""}) as connection:  # the rows may be personal data
+        hide_progress_bar(connection)
         PersonalDataHasher(load_key(workspace), ()).set_key_variables(connection)
         connection.register("rows_", rows.select(["source", "source_user_id"]))
         erased = f"{tombstone_sql('source', 'source_user_id')} IN (SELECT unnest($1))"

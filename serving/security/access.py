@@ -23,7 +23,7 @@ from qianmian.settings import ServingSettings
 from serving.http import error_json, retry_after, utc_now
 from serving.security.exposure import CREATE_HINT, is_local_name, is_local_origin, is_loopback, name_of
 from serving.security.key_file import KeyFile, Signature
-from serving.security.keys import SCOPES, ApiKey, Scope, split_key
+from serving.security.keys import SCOPES, ApiKey, Scope, count_active, split_key
 from serving.security.rate_limits import RateLimits, parsed_limit
 
 if TYPE_CHECKING:
@@ -103,7 +103,13 @@ UNKNOWN_HOST = _refusal(
     403, "forbidden", "unknown_host", "the server does not answer for this host", "see serving.allowed_hosts"
 )
 SEVERAL_HOSTS = _refusal(400, "bad_request", "several_hosts", "the request has more than one Host header", None)
-RATE_LIMITED = _refusal(429, "rate_limited", "rate_limited", "too many requests in this time", "see Retry-After")
+RATE_LIMITED = _refusal(
+    429,
+    "rate_limited",
+    "rate_limited",
+    "more requests than the rate limit of this caller allows",
+    "send it again after as many seconds as Retry-After says",
+)
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,7 @@ class Access:
                 self._keep(f"{file.path} is gone")
             return
         self._stored, self._problem = keys, ""
-        logger.info("api_keys=read number=%d", len(keys))
+        logger.info("api_keys=read number=%d active=%d", len(keys), count_active(keys, self._now()))
 
     def _keep(self, problem: str) -> None:
         """Keep the former keys; a server without any answers nobody, because there is a file of keys."""

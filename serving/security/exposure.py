@@ -38,7 +38,7 @@ def refuse_exposure(host: str, has_keys: bool) -> None:
     """
     if not has_keys and not is_loopback(host):
         raise UsageError(
-            "without API keys the server listens only on an address of this machine alone",
+            "without API keys the server listens on loopback addresses only",
             where="--host",
             got=host,
             allowed="127.0.0.1, ::1",

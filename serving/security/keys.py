@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, get_args
@@ -125,6 +126,11 @@ def new_key(
     stored = hashlib.sha256(secret.encode()).hexdigest()
     key = ApiKey(key_id, name, ordered, stored, now.replace(microsecond=0), expires_at, None, rate_limit)
     return f"{PREFIX}_{key_id}_{secret}", key
+
+
+def count_active(keys: Iterable[ApiKey], now: datetime) -> int:
+    """How many of some keys are neither revoked nor expired."""
+    return sum(key.state(now) == "active" for key in keys)
 
 
 def split_key(text: bytes) -> tuple[bytes, bytes]:

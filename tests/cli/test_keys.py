@@ -7,6 +7,8 @@ from datetime import datetime
 
 import pytest
 
+from cli.doctor import _api_keys
+from qianmian.workspace import Workspace
 from serving.security.key_file import FILE_VARIABLE
 
 
@@ -18,8 +20,14 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+def api_keys_of_doctor(place):
+    (found,) = _api_keys(Workspace(place))
+    return found.status, found.found
+
+
 def test_a_key_is_shown_once_listed_and_revoked(qianmian, place):
     assert "no API keys" in qianmian("keys", "list", "--workspace", place).out
+    assert api_keys_of_doctor(place)[0] == "ok"
     made = qianmian("keys", "create", "--name", "shop", "--scope", "read", "--scope", "events", "--workspace", place)
     assert made.code == 0
     text = made.out.splitlines()[0]
@@ -30,9 +38,11 @@ def test_a_key_is_shown_once_listed_and_revoked(qianmian, place):
     file = place / "secrets" / "api_keys.json"
     assert secret not in file.read_text(encoding="utf-8")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert api_keys_of_doctor(place) == ("ok", "1 active of 1")
     revoked = qianmian("keys", "revoke", text.split("_")[1], "--workspace", place)
     assert revoked.code == 0
     assert "revoked" in qianmian("keys", "list", "--workspace", place).out
+    assert api_keys_of_doctor(place) == ("warn", "0 active of 1")
 
 
 def test_keys_for_machines(qianmian, place):

@@ -25,7 +25,7 @@ from qianmian.errors import (
 )
 from qianmian.workspace import Workspace
 from serving.endpoints import ENDPOINTS, erase
-from serving.erasures import COMMAND, ROOT, ErasureFailed, Erasures, NoWorkspace
+from serving.erasures import COMMAND, ROOT, ErasureFailed, Erasures, NoWorkspace, _not_erased
 from serving.http import accept_answer, error_answer
 
 KEY = "a key of the workspace"
@@ -43,7 +43,8 @@ if kind == "elsewhere":
     (folder / "pending" / "abc.json").write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 errors = {"unknown": "data", "elsewhere": "workspace", "busy": "workspace", "named": "usage", "log": "storage", "odd": "surprise"}
 if kind in errors:
-    print(json.dumps({"error": {"code": errors[kind], "message": f"no {user}", "field": None, "hint": f"not {user}"}}))
+    message = f"no {user} (in {os.environ['QIANMIAN_WORKSPACE']})"
+    print(json.dumps({"error": {"code": errors[kind], "message": message, "field": None, "hint": f"not {user}"}}))
     sys.exit(3)
 if kind == "dies":
     sys.exit(1)
@@ -201,6 +202,23 @@ def test_errors_of_the_command_never_name_the_customer(server, user_id, kind):
     status, body = error_answer("/erase", caught.value)[:2]
     assert status == {"unknown": 404, "busy": 503, "named": 422, "log": 503}.get(user_id[:-5], 500)
     assert user_id.encode() not in body
+    assert str(server.erasures.workspace.root).encode() not in body
+
+
+def test_errors_of_the_command_speak_of_fields(tmp_path):
+    """Not of options; and an id that is a letter does not spoil the words."""
+    several = "the user id occurs in more than one source (in --source; allowed: shop, web)"
+    named = {"code": "usage", "message": several, "field": None, "hint": "name the source of the customer"}
+    error = _not_erased(named, "a", Workspace(tmp_path))
+    assert (error.field, error.hint) == ("user_source", named["hint"])
+    assert error.message == "the user id occurs in more than one source (in user_source; allowed: shop, web)"
+    unknown = {"code": "data", "message": f"x (in {tmp_path})", "field": None, "hint": "add --unknown"}
+    error = _not_erased(unknown, "a", Workspace(tmp_path))
+    assert (error.message, error.field) == ("no customer has this user id", "user_id")
+    fault = {"code": "internal", "message": "KeyError: 'inside'", "field": None, "hint": "report it"}
+    assert _not_erased(fault, "1816", Workspace(tmp_path)).message == "the erasure has failed"
+    reason = {"code": "usage", "message": "the reason names the customer (in --reason)", "field": None, "hint": None}
+    assert _not_erased(reason, "1816", Workspace(tmp_path)).field == "reason"
 
 
 def test_what_is_left_is_said(server):

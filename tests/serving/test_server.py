@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
+from qianmian.errors import NotReady
 from qianmian.workspace import Workspace
-from serving.server import check_port, environment, free_port, own_home, remove_leftovers, running, wait_ready
+from serving.server import (
+    PASSING,
+    check_port,
+    environment,
+    free_port,
+    own_home,
+    remove_leftovers,
+    running,
+    wait_ready,
+)
 
 
 def test_each_server_has_a_home_of_its_own(monkeypatch, tmp_path):
@@ -53,6 +66,37 @@ def test_the_folder_of_a_killed_server_is_removed_and_that_of_a_living_one_stays
         server.wait()
     remove_leftovers(tmp_path)
     assert [folder.name for folder in tmp_path.iterdir()] == [".serve-unknown"]
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for():
+    answers = [
+        *((503, {"error": {"message": text, "hint": None}}) for text in PASSING),
+        (200, {}),
+        (503, {"error": {"message": "no model fits", "hint": "train"}}),
+    ]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    process = subprocess.Popen(["sleep", "60"])
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            wait_ready(url, process, 30)
+            with pytest.raises(NotReady, match="no model fits"):
+                wait_ready(url, process, 30)
+        finally:
+            server.shutdown()
+            process.kill()
+            process.wait()
 
 
 def start_in_foreground(workspace: Workspace, port: int) -> subprocess.Popen[bytes]:

@@ -171,7 +171,7 @@ def test_nothing_is_left_and_others_stay(planted, exports, tmp_path):
     entries = Ledger(workspace).entries()
     assert entries == [entry for entry in Ledger(former).entries() if entry in entries]
     # a second erasure finds nobody, and changes nothing
-    with pytest.raises(DataError, match="no customer"):
+    with pytest.raises(DataError, match="was erased before"):
         erase_customer(workspace, Settings(), USER_ID, "shop", now=NOW)
     again = erase_customer(workspace, Settings(), USER_ID, "shop", now=NOW, unknown=True)
     assert sum(again.facts["removed"].values()) == 0
@@ -307,6 +307,15 @@ def test_an_unknown_user_changes_nothing(workspace):
     receipt = erase_customer(workspace, Settings(), "somebody-later-on", "shop", now=NOW, unknown=True)
     assert len(receipt.facts["tombstones"]) == 1
     assert places_with(workspace.root, ["somebody-later-on"]) == set()
+    with pytest.raises(DataError, match="was erased before"):
+        erase_customer(workspace, Settings(), "somebody-later-on", "shop", now=NOW)
+
+
+def test_a_workspace_that_cannot_be_written_is_said(workspace, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(WorkspaceError, match="cannot be written"):
+        erase(workspace)
+    assert pending_erasures(workspace) == []
 
 
 def test_a_reason_may_not_name_the_customer(workspace):

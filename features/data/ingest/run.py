@@ -33,6 +33,7 @@ from features.data.locking import exclusive_writer
 from features.data.memory import bounded_memory, spill_to
 from features.data.pii_key import save_key_fingerprint
 from features.data.privacy import PersonalDataHasher
+from features.data.progress_bar import hide_progress_bar
 from features.data.sources.base import RawTable, Source
 from features.data.sources.watermarks import Watermark
 from features.data.tables import PROFILE_HISTORY
@@ -231,9 +232,7 @@ def _connection(
                 + bounded_memory(settings.database_memory_gb)
                 + spill_to(scratch)
             )
-            # In a notebook without ipywidgets, DuckDB disables its progress bar itself and then rejects this setting.
-            if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
-                connection.execute("SET enable_progress_bar=false")
+            hide_progress_bar(connection)
             source.scratch = scratch
             yield connection
     finally:

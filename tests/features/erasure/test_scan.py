@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.data.lake import Lake
 from features.erasure.customer import ErasedCustomer
+from features.erasure.matching import erasing_connection
 from features.erasure.scan import scan_workspace
 from qianmian.workspace import Workspace
 
@@ -25,6 +27,15 @@ def write_sqlite(file, text):
         connection.execute("CREATE TABLE t (a TEXT)")
         connection.execute("INSERT INTO t VALUES (?)", ("x" * 4060 + " " + text + " " + "y" * 9000,))
         connection.commit()
+
+
+def test_no_progress_is_printed(tmp_path):
+    """The standard output belongs to the result of `qianmian erase --json`."""
+    workspace = Workspace(tmp_path).create()
+    with erasing_connection(workspace, CUSTOMER) as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
+    raw = Lake(workspace).connect().con
+    assert raw.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
 
 
 WRITERS = {
