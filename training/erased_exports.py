@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import yaml
 
 from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.exports import CHAMPIONS, Export, digest_of, read_exports, replace_digests
-from features.erasure.files import SUFFIXES, erase_rows
+from features.erasure.files import FAILURES, SUFFIXES, erase_rows
 from features.erasure.profiles import erase_snapshot
 from models.erasing import bundles_in, erase_users
-from qianmian.errors import QianmianError
 from qianmian.workspace import Workspace
 
 
@@ -39,7 +37,7 @@ def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
             else:
                 removed += sum(erase_rows(file, customer) for file in _files(path))
                 digests[export.path] = digest_of(path)
-        except (OSError, QianmianError, pa.ArrowException, UnicodeDecodeError) as error:
+        except FAILURES as error:
             not_reached.append(
                 f"{path}: cannot be read or written ({type(error).__name__}); remove the customer by hand"
             )

@@ -135,7 +135,8 @@ class _Pending:
         values = json.loads(file.read_text(encoding="utf-8"))
         customer = values.pop("customer")
         users = tuple((source, user_id) for source, user_id in customer["users"])
-        found = ErasedCustomer(users, tuple(customer["one_ids"]), tuple(customer["identifiers"]))
+        texts = (tuple(customer.get(name, ())) for name in ("one_ids", "identifiers", "longer_ids"))
+        found = ErasedCustomer(users, *texts)
         return cls(customer=found, **values)
 
 

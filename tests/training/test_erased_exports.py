@@ -13,6 +13,7 @@ import pytest
 
 from features.erasure.customer import ErasedCustomer
 from features.erasure.exports import CHAMPIONS, digest_of, index_file, read_exports, record_export
+from features.erasure.files import erase_rows
 from features.interactions import TrainingSet
 from models.bundle import ModelBundle
 from models.recommend.popular import PopularRecommender
@@ -65,6 +66,34 @@ def test_rows_leave_a_csv_file_whose_other_bytes_stay(workspace, tmp_path):
     inode = out.stat().st_ino
     assert erase_exports(workspace, GONE).removed == 0
     assert out.stat().st_ino == inode
+
+
+def test_ids_of_others_that_have_the_id_in_them_stay(workspace, tmp_path):
+    gone = ErasedCustomer((("shop", "customer-12"),), ("one7",), (), ("customer-12-b",))
+    rows = [
+        ["customer-12", "shop", "x"],
+        ["customer-12-b", "shop", "with customer-12"],
+        ["u9", "shop", "customer-12-b"],
+    ]
+    names = ["user_id", "user_source", "note"]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    nested = [["a"], ["by customer-12-b"], ["b"]]
+    pq.write_table(pa.table({**columns, "reasons": nested}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("\n".join(";".join(row) for row in [names, *rows]), encoding="utf-8-sig")
+    for name in ("a.parquet", "a.csv"):
+        record_export(workspace, tmp_path / name, NOW)
+    assert erase_exports(workspace, gone).removed == 4
+    left = [["customer-12-b", "shop", "with "], ["u9", "shop", "customer-12-b"]]
+    assert [list(row.values())[:3] for row in pq.read_table(tmp_path / "a.parquet").to_pylist()] == left
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
+    assert text == "\n".join(";".join(row) for row in [names, *left])
+
+
+def test_a_mention_in_a_list_takes_its_row(tmp_path):
+    gone, file = ErasedCustomer((("shop", "customer-12"),), ()), tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3], "by": [["x"], ["a", "customer-12"], None]}), file)
+    assert erase_rows(file, gone) == 1
+    assert pq.read_table(file)["n"].to_pylist() == [1, 3]
 
 
 def test_pairs_of_records_and_folders_of_parts_are_reached(workspace, tmp_path):
