@@ -40,6 +40,7 @@ CODES = frozenset(
     | {"touch_id", "event_id", "session_id", "plan_id", "id_type", "id_value", "event_type", "status", "ledger_id"}
     | {"refers_to", "action", "left_source", "left_source_user_id", "right_source", "right_source_user_id"}
 )
+MARK = "\ue000"  # of the private use area of Unicode
 REPLACEMENT = "(erased)"  # of a mention in a text of somebody else
 LEAST_LETTERS, LEAST_DIGITS = 8, 12  # lengths of a distinctive id with a letter, and of one without
 
@@ -70,41 +71,50 @@ class Mention:
     Attributes
     ----------
     pattern : str
-        Regular expression of RE2 and `re`; with `guarded`, its group 1 is what stays.
-    guarded : bool
-        Ids of others are known that have one of the words in them: ``anna@x.org`` in ``mary.anna@x.org``.
+        Regular expression of RE2 and `re`.
+    longer : str
+        That of the ids of others that have one of the words in them, and stay: ``mary.anna@x.org`` for ``anna@x.org``.
     """
 
     pattern: str
-    guarded: bool = False
+    longer: str = ""
 
     def in_sql(self, text: str) -> str:
         """SQL condition: the text has one; null if the text is null."""
-        if self.guarded:
+        if self.longer:
             return f"({self.edited_in_sql(text)} <> {text})"
         return f"regexp_matches({text}, {literal(self.pattern)})"
 
     def edited_in_sql(self, text: str) -> str:
         """SQL of the text without them."""
-        return f"regexp_replace({text}, {literal(self.pattern)}, {literal(self._replacement)}, 'g')"
+        for found, replacement in self._steps:
+            text = f"regexp_replace({text}, {literal(found)}, {literal(replacement)}, 'g')"
+        return text
 
     def in_arrow(self, texts: Any) -> Any:
         """Which texts of an Arrow array have one, null if the text is."""
-        if self.guarded:
+        if self.longer:
             return pc.not_equal(self.edited_in_arrow(texts), texts)
         return pc.match_substring_regex(texts, self.pattern)
 
     def edited_in_arrow(self, texts: Any) -> Any:
         """The texts of an Arrow array without them."""
-        return pc.replace_substring_regex(texts, pattern=self.pattern, replacement=self._replacement)
+        for found, replacement in self._steps:
+            texts = pc.replace_substring_regex(texts, pattern=found, replacement=replacement)
+        return texts
 
     def edited(self, text: str) -> str:
         """The text without them."""
-        return re.sub(self.pattern, self._replacement, text, flags=re.ASCII)
+        for found, replacement in self._steps:
+            text = re.sub(found, replacement, text, flags=re.ASCII)
+        return text
 
     @property
-    def _replacement(self) -> str:
-        return r"\1" if self.guarded else REPLACEMENT
+    def _steps(self) -> tuple[tuple[str, str], ...]:
+        if not self.longer:
+            return ((self.pattern, REPLACEMENT),)
+        longer = f"({self.longer})"  # a mark follows them, and stands for what is replaced; RE2 cannot look ahead
+        return ((f"{longer}|{self.pattern}", rf"\1{MARK}"), (f"{longer}{MARK}", r"\1"), (MARK, REPLACEMENT))
 
 
 def mention_of(customer: ErasedCustomer, kinds: Collection[str] | None = None) -> Mention | None:
@@ -120,13 +130,12 @@ def mention_of(customer: ErasedCustomer, kinds: Collection[str] | None = None) -
     >>> mention_of(ErasedCustomer((("shop", "user-4711"),), ())).pattern
     '\\b(?:user\\-4711)\\b'
     >>> mention_of(ErasedCustomer((("shop", "user-4711"),), (), (), ("user-4711-b",))).edited("user-4711-b, user-4711")
-    'user-4711-b, '
+    'user-4711-b, (erased)'
     """
     texts = [text for text, kind in words(customer).items() if kinds is None or kind in kinds]
     if not texts:
         return None
-    longer = f"({_any_of(spellings(customer.longer_ids))})|" if customer.longer_ids else ""
-    return Mention(longer + _any_of(spellings(texts)), bool(longer))
+    return Mention(_any_of(spellings(texts)), _any_of(spellings(customer.longer_ids)))
 
 
 def spellings(texts: Iterable[str]) -> set[str]:

@@ -64,13 +64,17 @@ class Trace(NamedTuple):
 def scan_workspace(
     workspace: Workspace, customer: ErasedCustomer, ignored: frozenset[Path] = frozenset()
 ) -> list[Trace]:
-    """Look for the customer in all files below the workspace but the ignored ones."""
-    needles, found = _needles(customer), list[Trace]()
+    """Look for the customer in all files below the workspace but the ignored ones; links are followed, once."""
+    needles, found, seen = _needles(customer), list[Trace](), set[Path]()
     with erasing_connection(workspace, customer) as connection:
-        for place, folders, names in os.walk(workspace.root):
-            folders[:] = [name for name in folders if not name.startswith(".ingest-")]  # what this scan spills
+        for place, folders, names in os.walk(workspace.root, followlinks=True):
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".ingest-")]  # what this scan spills
+            if (real := Path(place).resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             for file in sorted(Path(place, name) for name in names):
-                if file in ignored or file.is_symlink() or not file.is_file():
+                if file in ignored or not file.is_file():
                     continue
                 name, kinds = str(file.relative_to(workspace.root)), dict[str, None]()
                 try:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.erasure.customer import ErasedCustomer
-from features.erasure.exports import CHAMPIONS, digest_of, index_file, read_exports, record_export
+from features.erasure.customer import Erased, ErasedCustomer
+from features.erasure.exports import CHAMPIONS, begin_export, digest_of, index_file, read_exports, record_export
 from features.erasure.files import erase_rows
 from features.interactions import TrainingSet
 from models.bundle import ModelBundle
@@ -83,7 +83,7 @@ def test_ids_of_others_that_have_the_id_in_them_stay(workspace, tmp_path):
     for name in ("a.parquet", "a.csv"):
         record_export(workspace, tmp_path / name, NOW)
     assert erase_exports(workspace, gone).removed == 4
-    left = [["customer-12-b", "shop", "with "], ["u9", "shop", "customer-12-b"]]
+    left = [["customer-12-b", "shop", "with (erased)"], ["u9", "shop", "customer-12-b"]]
     assert [list(row.values())[:3] for row in pq.read_table(tmp_path / "a.parquet").to_pylist()] == left
     text = (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
     assert text == "\n".join(";".join(row) for row in [names, *left])
@@ -143,6 +143,23 @@ def test_exported_champions_lose_the_customer_and_built_bentos_are_named(workspa
     (named,) = found.not_reached
     assert "Bento qianmian:b1" in named
     assert "bentoml delete qianmian:b1" in named
+
+
+def test_blocks_of_scores_that_were_interrupted_are_removed(workspace, tmp_path):
+    out = tmp_path / "scores.parquet"
+    begin_export(workspace, out, NOW)
+    blocks = tmp_path / f".{out.name}.{'0f' * 8}.blocks"
+    blocks.mkdir()
+    pq.write_table(scores(), blocks / "000000.parquet")
+    (tmp_path / f".other.parquet.{'0f' * 8}.blocks").mkdir()
+    assert erase_exports(workspace, GONE) == Erased(1)
+    assert not blocks.exists()
+    pq.write_table(scores(), out)  # written, and the process was killed before it could say so
+    assert erase_exports(workspace, GONE) == Erased(3)
+    record_export(workspace, out, NOW)
+    begin_export(workspace, out, NOW)
+    assert [one.digest for one in read_exports(workspace)] == [digest_of(out)]
+    assert len(list(tmp_path.glob(".*.blocks"))) == 1
 
 
 def test_the_index_has_one_entry_a_path_and_is_checked(workspace, tmp_path, caplog):

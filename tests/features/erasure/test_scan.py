@@ -95,3 +95,14 @@ def test_a_file_that_cannot_be_read_is_named_and_ends_no_scan(tmp_path):
         ("broken.parquet", "a file that cannot be read"),
         ("notes.txt", "user id"),
     ]
+
+
+def test_folders_on_another_disk_are_searched(tmp_path):
+    """A workspace whose artifacts are a link to another disk, and a link that leads back."""
+    root, disk = tmp_path / "workspace", tmp_path / "disk"
+    root.mkdir()
+    disk.mkdir()
+    (disk / "notes.txt").write_text(USER)
+    (disk / "back").symlink_to(root)
+    (root / "mlartifacts").symlink_to(disk)
+    assert scan_workspace(Workspace(root), CUSTOMER) == [("mlartifacts/notes.txt", "user id")]
