@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from qianmian.errors import QianmianError
+from qianmian.errors import InvalidRequest, NotFound, QianmianError, WorkspaceError
 from serving import costs
 from serving.champions import Champions
 from serving.endpoints.base import Accepting, Endpoint
@@ -52,10 +52,20 @@ async def accept(accepting: Accepting, request: EraseRequest, now: datetime) -> 
         return {"valid": True, **_metadata(now)}
     users = [(source, request.user_id) for source in _sources(accepting, request)]
     receipt = await asyncio.to_thread(erasures.receipt, users)
+    erasure_id = None
     if receipt is None:
-        receipt = await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+        try:
+            receipt = await erasures.erase(request.user_id, request.user_source, request.reason, WAIT_SECONDS)
+        except (NotFound, InvalidRequest):  # another process of the server may have just erased the customer
+            receipt = await asyncio.to_thread(erasures.receipt, users)
+            if receipt is None:
+                raise
+        except WorkspaceError:  # or is doing it
+            erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id)
+            if erasure_id is None:
+                raise
     if receipt is None:
-        erasure_id = await asyncio.to_thread(erasures.pending_id, request.user_id)
+        erasure_id = erasure_id or await asyncio.to_thread(erasures.pending_id, request.user_id)
         return {"status": RUNNING, "erasure_id": erasure_id, "receipt": None, **_metadata(now)}
     status = "done" if receipt["complete"] else "incomplete"
     return {"status": status, "erasure_id": receipt["erasure_id"], "receipt": receipt, **_metadata(now)}
