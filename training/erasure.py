@@ -41,6 +41,7 @@ from training.receipts import fingerprint, sign
 Progress = Callable[[str], None]
 UNREACHED = (
     "backups and copies of the workspace: erase them there too, or run this command after restoring one",
+    "an event log that neither the settings nor QIANMIAN_ONLINE_STORE name",
     "files outside the workspace, such as exported scores, audiences, reviews and Bentos that were copied elsewhere",
     "the systems that the data came from: their next export has the customer again, whose rows are then dropped",
     "parameters of trained models and tag statistics that were computed over all customers; the next training and the "
