@@ -179,7 +179,12 @@ def is_recent(call: Call, user: str) -> bool:
 
 
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
-    """Answers without the version of the profiles: its part of the categories changes, because one named the customer."""
-    for of_user in found.values():
+    """Answers without the version of the profiles: its part of the categories changes, because one named the customer.
+
+    What the other customer did this morning reaches single answers at other moments, so those of that one are left out
+    but for the list.
+    """
+    left = {user: dict(of_user) for user, of_user in found.items()}
+    for of_user in left.values():
         of_user["/profile"][1].pop("model")
-    return found
+    return {OTHERS[0]: left[OTHERS[0]]["/recommendations"], OTHERS[1]: left[OTHERS[1]]}
