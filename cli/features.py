@@ -46,6 +46,7 @@ def features(
     check_engine(engine, spark_master, out)
     check_suffix(out, SUFFIXES if engine != "spark" else (*SUFFIXES, ""))
     from features.data.lake import Lake
+    from features.data.locking import workspace_lock
     from features.definitions.building import make_builder
     from features.profiles.building import ensure_snapshot, snapshot_at
     from features.profiles.snapshot import published_as_of
@@ -62,7 +63,7 @@ def features(
     if engine == "spark" and out is not None:
         _on_spark(output, lake, settings, moment, spark_master, out)
         return
-    with output.working():
+    with output.working(), workspace_lock(located):
         output.step(f"building profiles as of {moment:%Y-%m-%d %H:%M}")
         published = published_as_of(located)
         # profiles of an earlier date are only written to the file, so that the served ones do not move back
@@ -108,11 +109,12 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     """Compute and write the profiles with Spark; the rows stay in Spark, and nothing is published."""
     from features.compute.engines.spark import SparkEngine
     from features.compute.engines.spark_session import LOCAL_MASTER
+    from features.data.locking import workspace_lock
     from features.definitions.building import make_builder
     from features.erasure.exports import record_export
 
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(lake.workspace):
         output.step(f"starting Spark ({master or LOCAL_MASTER})")
         with SparkEngine(lake, master or LOCAL_MASTER, timezone=settings.calendar_timezone) as spark:
             kept, unsupported = make_builder(lake, settings, spark).supported(as_of=moment)

@@ -108,6 +108,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Export the champions and the profiles to BentoML's model store, where `bentoml build` finds them."""
+    from features.data.locking import workspace_lock
     from features.erasure.exports import CHAMPIONS, record_export
     from qianmian.config import load_settings
 
@@ -117,16 +118,18 @@ def export(
         from serving.champions import export as export_champions
 
         output.step(f"writing the champions to {out}")
-        export_champions(located, settings, out)
-        record_export(located, out, utc_now(), CHAMPIONS)
+        with workspace_lock(located):
+            export_champions(located, settings, out)
+            record_export(located, out, utc_now(), CHAMPIONS)
         output.result({"workspace": located.root, "out": out})
         output.say(f"written: {out}")
         return
     from serving.package import store_champions, stored_folder
 
     output.step("writing the champions to BentoML's model store")
-    tag = store_champions(located, settings)
-    record_export(located, stored_folder(tag), utc_now(), CHAMPIONS)
+    with workspace_lock(located):
+        tag = store_champions(located, settings)
+        record_export(located, stored_folder(tag), utc_now(), CHAMPIONS)
     output.result({"workspace": located.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
 

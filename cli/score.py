@@ -69,6 +69,7 @@ def tags(
     check_suffix(out, SUFFIXES)
 
     from features.data.lake import Lake
+    from features.data.locking import workspace_lock
     from features.definitions.building import make_builder
     from features.profiles.building import snapshot_at
     from features.profiles.snapshot import Snapshot, current_snapshot_name
@@ -79,7 +80,7 @@ def tags(
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(located):
         profiles: Snapshot | Path
         if moment is None:
             ensure_profiles(output, located, settings, with_tags=True)
@@ -89,7 +90,7 @@ def tags(
             profiles = snapshot_at(make_builder(Lake(located), settings), moment, settings)
         output.step(f"writing {out}")
         scores = score_tags(profiles)
-        written = write_scores(output, scores, out)
+        written = write_scores(output, located, scores, out)
     n_tags = len(written.columns) - len(IDENTITY_COLUMNS) - len(scores.depends_on["tags"])  # without the moments
     report(output, located, out, written, begun, f"{n_tags} tags as of {written.as_of}")
 
@@ -105,6 +106,7 @@ def _score_profiles(
     execution.check(out)
 
     from features.data.lake import Lake
+    from features.data.locking import workspace_lock
     from features.definitions.building import make_builder
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
@@ -115,7 +117,7 @@ def _score_profiles(
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(located):
         trained = ensure_champion(output, located, settings, job, moment)
         ensure_profiles(output, located, settings)
         champions = load_from_workspace(located, settings, [job])
@@ -128,7 +130,7 @@ def _score_profiles(
             scores = prepare(champions, as_of=moment, builder=make_builder(Lake(located), settings) if other else None)
             if not scores.customers:
                 raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
-            written = write_scores(output, scores, out, execution.workers)
+            written = write_scores(output, located, scores, out, execution.workers)
     version = champions.require(job).version
     facts = {"model": job, "model_version": version, "trained_first": trained, "engine": execution.engine}
     report(output, located, out, written, begun, f"{job} version {version}", **facts)

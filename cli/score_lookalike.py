@@ -55,6 +55,7 @@ def lookalike(
     seed_ids = read_ids(seed, "--seed", "user_id", "user_source")
     excluded = read_ids(exclude, "--exclude", "user_id", "user_source") if exclude is not None else []
 
+    from features.data.locking import workspace_lock
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.scoring.lookalike import JOB, evidence_entry, find_audience, score_audience
@@ -62,14 +63,14 @@ def lookalike(
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(located):
         trained = ensure_champion(output, located, settings, JOB, None)
         ensure_profiles(output, located, settings)
         champions = load_from_workspace(located, settings, [JOB])
         output.step("finding the audience and measuring how well the seed is recognised")
         audience = find_audience(champions, seed_ids, size=size, ratio=ratio, exclude=excluded)
         output.step(f"writing {out}")
-        written = write_scores(output, score_audience(champions, audience), out)
+        written = write_scores(output, located, score_audience(champions, audience), out)
     version, evidence = champions.require(JOB).version, audience.evidence
     assert evidence is not None
     facts = {

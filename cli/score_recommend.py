@@ -126,6 +126,7 @@ def recommend(
     }
 
     from features.data.lake import Lake
+    from features.data.locking import workspace_lock
     from features.definitions.building import make_builder
     from models.recommend.scene import DEFAULT_SCENE, SCENES
     from qianmian.config import load_settings
@@ -139,7 +140,7 @@ def recommend(
     located = Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
     begun = time.perf_counter()
-    with output.working():
+    with output.working(), workspace_lock(located):
         popular_only, trained = False, False
         warnings: tuple[str, ...] = ()
         try:
@@ -182,7 +183,7 @@ def recommend(
             warnings = prepared.warnings
             written = execution.write_on_spark(output, located, prepared, out)
         else:
-            written = write_scores(output, scores, out, workers)
+            written = write_scores(output, located, scores, out, workers)
     version = champions.require(JOB).version
     facts: dict[str, Any] = {"model": JOB, "model_version": version, "trained_first": trained, "engine": engine}
     if scores.counts:

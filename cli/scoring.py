@@ -84,10 +84,13 @@ class Execution:
     def write_on_spark(self, output: Output, located: Workspace, scores: SparkScores, out: Path) -> WrittenScores:
         """Compute and write scores on Spark."""
         from features.compute.engines.spark_session import LOCAL_MASTER
+        from features.erasure.exports import record_export
         from serving.scoring.spark import write_on_spark
 
         output.step(f"scoring by Spark ({self.spark_master or LOCAL_MASTER})")
-        return write_on_spark(located, scores, out, self.spark_master)
+        written = write_on_spark(located, scores, out, self.spark_master)
+        record_export(located, out, utc_now())
+        return written
 
 
 def read_ids(path: Path, option: str, column: str, source_column: str | None = None) -> list[tuple[str, str | None]]:
@@ -263,8 +266,12 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
         ensure_snapshot(located, moment, settings)
 
 
-def write_scores(output: Output, scores: BlockScores, out: Path, workers: int = 1) -> WrittenScores:
-    """Write scores block by block with a line of progress for every tenth of the customers."""
+def write_scores(output: Output, located: Workspace, scores: BlockScores, out: Path, workers: int = 1) -> WrittenScores:
+    """Write scores block by block with a line of progress for every tenth of the customers.
+
+    The file is in the index of written files before its first block is written: an erasure has to find the blocks too.
+    """
+    from features.erasure.exports import begin_export, record_export
     from serving.scoring.blocks import write_blocks
 
     said = 0
@@ -275,17 +282,17 @@ def write_scores(output: Output, scores: BlockScores, out: Path, workers: int = 
             said = done * 10 // of
             output.step(f"{done:,} of {of:,} customers")
 
-    return write_blocks(scores, out, progress, workers)
+    begin_export(located, out, utc_now())
+    written = write_blocks(scores, out, progress, workers)
+    record_export(located, out, utc_now())
+    return written
 
 
 def report(
     output: Output, located: Workspace, out: Path, written: WrittenScores, begun: float, made_by: str, **more: Any
 ) -> None:
-    """Note the file in the index of written files, and say what it has; `more` are further fields of the JSON."""
-    from features.erasure.exports import record_export
-
+    """Say what the file has; `more` are further fields of the JSON."""
     seconds = time.perf_counter() - begun
-    record_export(located, out, utc_now())
     output.result(
         {
             "workspace": located.root,

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.compute.spec import FeatureSpec
 from models.bundle import verify
 from models.kinds import model_class
-from models.persist import UserArrays, checksum, load_arrays, load_json, save_arrays
+from models.persist import Arrays, UserArrays, checksum, load_arrays, load_json, save_arrays
 from models.recommend import RECOMMENDERS
 from models.user_arrays import without_users
 from qianmian.errors import ArtifactError
@@ -25,11 +26,19 @@ from qianmian.folder_swap import finish_replacement, original, replaced_folder
 from qianmian.workspace import explain_os_errors, write_json
 
 ERASURES = "erasures"  # in the facts of the manifest: how many customers were taken out after the training
-STATE = "state.npz"
+STATE, SPEC = "state.npz", "spec.json"
+Edit: TypeAlias = Callable[[str], str]
 
 
-def erase_users(folder: Path, one_ids: Collection[str]) -> int:
+def _unchanged(text: str) -> str:
+    return text
+
+
+def erase_users(folder: Path, one_ids: Collection[str], edit: Edit = _unchanged) -> int:
     """Take customers out of the bundle in `folder`; returns how many it named. A second run finds none.
+
+    A customer may also be named by a text, such as a category of a feature that says who referred somebody; the text
+    is edited, in the arrays of the models too, so that it stays the same category.
 
     The bundle is written anew beside the old one, whose other files it shares, and replaces it
     (`qianmian.folder_swap`). A run that was killed is finished by the next one.
@@ -39,6 +48,8 @@ def erase_users(folder: Path, one_ids: Collection[str]) -> int:
     folder : Path
     one_ids : collection of str
         The customers; the bundle may know none of them.
+    edit : callable
+        Returns a text without mentions of these customers.
 
     Raises
     ------
@@ -53,9 +64,14 @@ def erase_users(folder: Path, one_ids: Collection[str]) -> int:
         kept = ~np.isin(ids["user_ids"], list(erased))
         described = {name: _without(manifest[name], erased) for name in ("facts", "config")}
         named = erased & {*ids["user_ids"][~kept].tolist(), *_texts([manifest["facts"], manifest["config"]])}
-        if not named:
+        edited = {name: _edited(described[name], edit) for name in described}
+        texts, arrays = _edited_files(folder, edit)
+        if not named and not texts and not arrays and edited == described:
             return 0
-        described["facts"][ERASURES] = int(described["facts"].get(ERASURES, 0)) + len(named)
+        described, count = edited, max(len(named), 1)
+        described["facts"][ERASURES] = int(described["facts"].get(ERASURES, 0)) + count
+        if SPEC in texts:
+            described["spec_hash"] = FeatureSpec.of(texts[SPEC]).hash
         with replaced_folder(folder) as new:
             # the other files are never written to again, so both bundles can share them
             shutil.copytree(folder, new, copy_function=_link)
@@ -63,9 +79,13 @@ def erase_users(folder: Path, one_ids: Collection[str]) -> int:
                 save_arrays(new / "ids.npz", {**ids, "user_ids": ids["user_ids"][kept]})
                 for state in sorted((new / "model").rglob(STATE)):
                     _rewrite(state, _declared(state.parent, manifest["kind"]), kept)
+            for name, value in texts.items():
+                write_json(new / name, value)
+            for name in arrays:
+                save_arrays(new / name, _edited_arrays(load_arrays(new / name), edit))
             files = {name: checksum(new / name) for name in manifest["files"]}
             write_json(new / "manifest.json", {**manifest, **described, "files": files})
-    return len(named)
+    return count
 
 
 def bundles_in(root: Path) -> list[Path]:
@@ -109,6 +129,42 @@ def _without(value: Any, erased: set[str]) -> Any:
     if isinstance(value, list):
         return [_without(part, erased) for part in value if not (isinstance(part, str) and part in erased)]
     return value
+
+
+def _edited_files(folder: Path, edit: Edit) -> tuple[dict[str, Any], list[str]]:
+    """The JSON files of a bundle whose texts change, with their new values; and the files of arrays that change."""
+    values = {}
+    for file in (path for path in folder.rglob("*.json") if path != folder / "manifest.json"):
+        value = load_json(file)
+        if (edited := _edited(value, edit)) != value:
+            values[file.relative_to(folder).as_posix()] = edited
+    changed = []
+    for file in folder.rglob("*.npz"):
+        arrays = load_arrays(file) if file != folder / "ids.npz" else {}
+        if any(arrays[name] is not array for name, array in _edited_arrays(arrays, edit).items()):
+            changed.append(file.relative_to(folder).as_posix())
+    return values, changed
+
+
+def _edited(value: Any, edit: Edit) -> Any:
+    """A plain value whose texts are edited, keys included."""
+    if isinstance(value, dict):
+        return {edit(key): _edited(part, edit) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_edited(part, edit) for part in value]
+    return edit(value) if isinstance(value, str) else value
+
+
+def _edited_arrays(arrays: Arrays, edit: Edit) -> Arrays:
+    """The arrays, those of texts edited; one that does not change is the same object."""
+    found = {}
+    for name, array in arrays.items():
+        if array.dtype.kind == "U":
+            texts = array.ravel().tolist()
+            if edit is not _unchanged and (edited := [edit(text) for text in texts]) != texts:
+                array = np.array(edited, dtype=np.str_).reshape(array.shape)
+        found[name] = array
+    return found
 
 
 def _texts(value: Any) -> set[str]:

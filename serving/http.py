@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from qianmian.errors import NotReady, Overloaded, QianmianError, StorageError
+from qianmian.errors import NotReady, Overloaded, QianmianError, StorageError, WorkspaceError
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.base import Accepting, Endpoint
 from serving.logs import log_request
@@ -142,6 +142,8 @@ def error_answer(route: str, error: Exception) -> Answer:
     if isinstance(error, Overloaded):
         return error.http_status, body, retry_after(random.randint(1, MOST_AFTER_SECONDS))
     log_error(route, error)
+    if isinstance(error, WorkspaceError):  # another process holds a lock: an ingest, a training, an erasure
+        return error.http_status, body, retry_after(random.randint(1, MOST_AFTER_SECONDS))
     return error.http_status, body
 
 

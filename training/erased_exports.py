@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import yaml
 
 from features.erasure.customer import Erased, ErasedCustomer
-from features.erasure.exports import CHAMPIONS, Export, digest_of, read_exports, replace_digests
-from features.erasure.files import SUFFIXES, erase_rows
+from features.erasure.exports import (
+    CHAMPIONS,
+    UNFINISHED,
+    Export,
+    blocks_of,
+    digest_of,
+    read_exports,
+    replace_digests,
+)
+from features.erasure.files import FAILURES, SUFFIXES, erase_rows
 from features.erasure.profiles import erase_snapshot
-from models.erasing import bundles_in, erase_users
-from qianmian.errors import QianmianError
+from models.erasing import bundles_in
 from qianmian.workspace import Workspace
+from training.erased_models import erase_from_bundle
 
 
 def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Take a customer out of every file in the index of written files (`features.erasure.exports`).
 
     A file or folder of rows loses the customer's rows and otherwise stays as it is; so do the bundles of exported
-    champions, in a folder and in BentoML's model store. A file that was changed, moved or deleted since it was written
+    champions, in a folder and in BentoML's model store. Blocks of scores whose writing was interrupted are
+    removed. A file that was changed, moved or deleted since it was written
     is not touched. It is named in `not_reached`, and so is a built Bento with champions of this workspace, which has a
     copy of its own.
     """
@@ -31,6 +40,11 @@ def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     for export in read_exports(workspace):
         path = Path(export.path)
         try:
+            for blocks in blocks_of(path):
+                shutil.rmtree(blocks)
+                removed += 1
+            if export.digest == UNFINISHED and not path.exists():
+                continue
             if (problem := _problem(export, path)) is not None:
                 not_reached.append(f"{path}: {problem}")
                 continue
@@ -39,7 +53,7 @@ def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
             else:
                 removed += sum(erase_rows(file, customer) for file in _files(path))
                 digests[export.path] = digest_of(path)
-        except (OSError, QianmianError, pa.ArrowException, UnicodeDecodeError) as error:
+        except FAILURES as error:
             not_reached.append(
                 f"{path}: cannot be read or written ({type(error).__name__}); remove the customer by hand"
             )
@@ -52,7 +66,7 @@ def erase_exports(workspace: Workspace, customer: ErasedCustomer) -> Erased:
 def _problem(export: Export, path: Path) -> str | None:
     if not path.exists():
         return f"moved or deleted since it was written ({export.written_at}); remove the customer from any copy"
-    if digest_of(path) != export.digest:
+    if export.digest != UNFINISHED and digest_of(path) != export.digest:
         return f"changed since it was written ({export.written_at}); remove the customer by hand, or write it again"
     return None
 
@@ -65,7 +79,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _erase_champions(folder: Path, customer: ErasedCustomer) -> int:
-    bundles = sum(erase_users(bundle, customer.one_ids) for bundle in bundles_in(folder))
+    bundles = sum(erase_from_bundle(bundle, customer) for bundle in bundles_in(folder))
     return bundles + erase_snapshot(folder / "snapshot", customer)
 
 

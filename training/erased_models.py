@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from features.erasure.customer import Erased, ErasedCustomer
+from features.erasure.matching import Mention, mention_of
 from models.erasing import ERASURES, bundles_in, erase_users
 from models.persist import load_json
 from qianmian import model_store
@@ -20,9 +21,7 @@ from qianmian.workspace import Workspace
 from training.tracking import tracking_at
 
 ERASURES_TAG = ERASURES  # of a model version: how many customers were taken out of it after its training
-REPLACEMENT = "erased"
 PAGE = 1000
-MIN_WORD = 8  # characters; a shorter id, such as 17, is part of texts that mean something else
 LOCK_SECONDS = 20.0
 # columns of MLflow's tables with texts that a training or a person wrote
 TEXT_COLUMNS = (
@@ -77,15 +76,18 @@ def erase_models(workspace: Workspace, customer: ErasedCustomer) -> Erased:
         experiments, addresses = _addresses(client)
         addresses |= {address for _, address in versions}
         for root in _outermost(path for path in map(local_path, {*experiments, *addresses}) if path is not None):
-            _erase_folder(root, customer.one_ids, found)
+            _erase_folder(root, customer, found)
         for address in sorted(one for one in addresses if local_path(one) is None):
-            _erase_remote(address, customer.one_ids, found)
+            _erase_remote(address, customer, found)
         for version, address in versions:
             _count_erasures(client, version, address, found)
-        if (store := model_store.own_store(workspace)) is not None:
-            found.removed += _erase_texts(store, _words(customer))
+        mention = mention_of(customer)
+        if mention is None:
+            pass  # no id that could be told from other words
+        elif (store := model_store.own_store(workspace)) is not None:
+            found.removed += _erase_texts(store, mention)
         else:
-            found.not_reached += _runs_that_name(client, _words(customer))
+            found.not_reached += _runs_that_name(client, mention)
     return Erased(found.removed, tuple(found.not_reached))
 
 
@@ -130,16 +132,24 @@ def _outermost(paths: Iterator[Path]) -> list[Path]:
     return sorted(path for path in known if known.isdisjoint(path.parents))
 
 
+def erase_from_bundle(bundle: Path, customer: ErasedCustomer) -> int:
+    """Take a customer out of a bundle, mentions included; returns how many customers it named."""
+    mention = mention_of(customer)
+    if mention is None:
+        return erase_users(bundle, customer.one_ids)
+    return erase_users(bundle, customer.one_ids, mention.edited)
+
+
 # ---- bundles ---------------------------------------------------------------------------------------------------------
 
 
-def _erase_folder(root: Path, one_ids: Collection[str], found: _Progress, address: str | None = None) -> int:
+def _erase_folder(root: Path, customer: ErasedCustomer, found: _Progress, address: str | None = None) -> int:
     """Take customers out of all bundles below a folder; returns how many bundles have changed."""
     changed = 0
     for bundle in bundles_in(root):
         where = str(bundle) if address is None else address
         try:
-            changed += int(erase_users(bundle, one_ids) > 0)
+            changed += int(erase_from_bundle(bundle, customer) > 0)
             found.erasures[where] = int(load_json(bundle / "manifest.json")["facts"].get(ERASURES, 0))
         except (QianmianError, OSError, LookupError, ValueError, TypeError) as error:
             reason = error.message if isinstance(error, QianmianError) else type(error).__name__
@@ -148,7 +158,7 @@ def _erase_folder(root: Path, one_ids: Collection[str], found: _Progress, addres
     return changed
 
 
-def _erase_remote(address: str, one_ids: Collection[str], found: _Progress) -> None:
+def _erase_remote(address: str, customer: ErasedCustomer, found: _Progress) -> None:
     """Download the bundles of a remote artifact folder, and upload what has changed, the manifest last."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -159,7 +169,7 @@ def _erase_remote(address: str, one_ids: Collection[str], found: _Progress) -> N
             with tempfile.TemporaryDirectory(prefix="qianmian-erasing-") as scratch:
                 folder = Path(repository.download_artifacts(place, scratch))
                 before = load_json(folder / "manifest.json").get("files", {})
-                if not _erase_folder(folder.parent, one_ids, found, f"{address}/{place}"):
+                if not _erase_folder(folder.parent, customer, found, f"{address}/{place}"):
                     continue
                 after = load_json(folder / "manifest.json")["files"]
                 changed = [name for name, digest in after.items() if before.get(name) != digest]
@@ -196,13 +206,7 @@ def _count_erasures(client: Any, version: Any, address: str, found: _Progress) -
 # ---- texts of the store ----------------------------------------------------------------------------------------------
 
 
-def _words(customer: ErasedCustomer) -> list[str]:
-    """The ids of a customer that no text has by chance, longest first."""
-    every = {*customer.one_ids, *customer.identifiers, *(user_id for _, user_id in customer.users)}
-    return sorted((one for one in every if len(one) >= MIN_WORD), key=lambda one: (-len(one), one))
-
-
-def _erase_texts(store: Path, words: Sequence[str]) -> int:
+def _erase_texts(store: Path, mention: Mention) -> int:
     """Replace ids in the texts of a SQLite store, and overwrite their bytes; returns the number of texts."""
     changed = 0
     with (
@@ -210,13 +214,13 @@ def _erase_texts(store: Path, words: Sequence[str]) -> int:
         contextlib.closing(sqlite3.connect(store, timeout=LOCK_SECONDS, isolation_level=None)) as connection,
     ):
         connection.execute("PRAGMA secure_delete = ON")
+        connection.create_function("edited", 1, lambda text: mention.edited(text) if isinstance(text, str) else text)
         connection.execute("BEGIN IMMEDIATE")
         for table, column in TEXT_COLUMNS:
             if column not in {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}:
                 continue  # of a store of another version of MLflow
-            for word in words:
-                query = f"UPDATE {table} SET {column} = replace({column}, ?, ?) WHERE instr({column}, ?)"
-                changed += connection.execute(query, (word, REPLACEMENT, word)).rowcount
+            query = f"UPDATE {table} SET {column} = edited({column}) WHERE {column} <> edited({column})"
+            changed += connection.execute(query).rowcount
         connection.execute("COMMIT")
         if changed:
             connection.execute("VACUUM")  # pages that were free before may still have an older copy
@@ -236,7 +240,7 @@ def _explain_sqlite_errors(store: Path) -> Iterator[None]:
         ) from error
 
 
-def _runs_that_name(client: Any, words: Sequence[str]) -> list[str]:
+def _runs_that_name(client: Any, mention: Mention) -> list[str]:
     """Say which runs of a store that is not ours name the customer in a parameter or tag."""
     from mlflow.entities import ViewType
 
@@ -245,7 +249,7 @@ def _runs_that_name(client: Any, words: Sequence[str]) -> list[str]:
     named = [
         run.info.run_id
         for run in runs
-        if any(word in text for text in (*run.data.params.values(), *run.data.tags.values()) for word in words)
+        if any(mention.edited(text) != text for text in (*run.data.params.values(), *run.data.tags.values()))
     ]
     hint = "MLflow cannot change a logged parameter: delete the run and run `mlflow gc`, or change it in the database"
     return [f"run {run_id}: a parameter or tag names the customer; {hint}" for run_id in named]

@@ -42,6 +42,7 @@ from training.receipts import fingerprint, sign
 Progress = Callable[[str], None]
 UNREACHED = (
     "backups and copies of the workspace: erase them there too, or run this command after restoring one",
+    "an event log that neither the settings nor QIANMIAN_ONLINE_STORE name",
     "files outside the workspace that were copied, moved or changed, or that no command of this workspace wrote",
     "the systems that the data came from: their next export has the customer again, whose rows are then dropped",
     "parameters of trained models and tag statistics that were computed over all customers; the next training and the "
@@ -136,7 +137,8 @@ class _Pending:
         values = json.loads(file.read_text(encoding="utf-8"))
         customer = values.pop("customer")
         users = tuple((source, user_id) for source, user_id in customer["users"])
-        found = ErasedCustomer(users, tuple(customer["one_ids"]), tuple(customer["identifiers"]))
+        texts = (tuple(customer.get(name, ())) for name in ("one_ids", "identifiers", "longer_ids"))
+        found = ErasedCustomer(users, *texts)
         return cls(customer=found, **values)
 
 

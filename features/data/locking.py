@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterator
 from typing import IO, Any
@@ -52,7 +53,7 @@ def exclusive_writer(workspace: Workspace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workspace_lock(workspace: Workspace, exclusive: bool = False) -> Iterator[None]:
-    """Hold the lock of erasures: builds and trainings share it, since what they have read must not be erased meanwhile.
+    """Hold the lock of erasures: whoever writes what was read of customers shares it, such as builds and scores.
 
     Raises
     ------
@@ -67,14 +68,14 @@ def workspace_lock(workspace: Workspace, exclusive: bool = False) -> Iterator[No
         try:
             file.parent.mkdir(exist_ok=True)
             handle = stack.enter_context(file.open("a"))
-        except PermissionError:
-            if exclusive:
+        except OSError as error:
+            if exclusive or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             yield  # a workspace that nobody here may write: nobody erases in it either
             return
         if not try_lock(handle, shared=not exclusive):
             raise WorkspaceError(
-                "profiles are being built, models are being trained, or another customer is being erased"
+                "profiles are being built, models trained or scores written, or another customer is being erased"
                 if exclusive
                 else "a customer is being erased",
                 where=str(workspace.root),

@@ -24,11 +24,14 @@ class ErasedCustomer:
     identifiers : tuple of str
         The stored values of the customer's identifiers (keyed hashes, or plain where the id type is not personal) that
         no other customer has.
+    longer_ids : tuple of str
+        User ids of other customers that have an id of this one in them: ``mary.anna@x.org`` for ``anna@x.org``.
     """
 
     users: tuple[User, ...] = field(repr=False)
     one_ids: tuple[str, ...] = field(repr=False)
     identifiers: tuple[str, ...] = field(default=(), repr=False)
+    longer_ids: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

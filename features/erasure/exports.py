@@ -8,6 +8,7 @@ rewrite.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from qianmian.errors import WorkspaceError
 from qianmian.workspace import Workspace, write_json
 
 TABLE, CHAMPIONS = "table", "champions"  # kinds: a file or folder of rows; a folder of models and profiles
+UNFINISHED = ""
 CHAMPIONS_INDEX = "index.json"
 LOCK_SECONDS = 20.0
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Export:
     kind : str
         `TABLE` or `CHAMPIONS`.
     digest : str
-        As `digest_of` returns it.
+        As `digest_of` returns it; `UNFINISHED` until the file is complete.
     written_at : str
         ISO 8601, naive UTC.
     """
@@ -47,6 +49,11 @@ class Export:
     kind: str
     digest: str
     written_at: str
+
+
+def blocks_of(path: Path) -> list[Path]:
+    """The folders with finished blocks of a file whose writing was interrupted (`serving.scoring.blocks`)."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.blocks"))
 
 
 def index_file(workspace: Workspace) -> Path:
@@ -75,6 +82,18 @@ def read_exports(workspace: Workspace) -> list[Export]:
         ) from error
 
 
+def begin_export(workspace: Workspace, path: Path, written_at: datetime) -> None:
+    """Note that a command is about to write `path`, unless it is known; whatever is there until it has is its own."""
+    try:
+        with _lock(workspace):
+            known = read_exports(workspace)
+            if str(path.absolute()) not in [one.path for one in known]:
+                begun = Export(str(path.absolute()), TABLE, UNFINISHED, written_at.isoformat(timespec="seconds"))
+                write_exports(workspace, [*known, begun])
+    except (OSError, WorkspaceError) as error:
+        _warn(error)
+
+
 def record_export(workspace: Workspace, path: Path, written_at: datetime, kind: str = TABLE) -> None:
     """Note that a command has written `path`; a path that is written again has one entry.
 
@@ -86,7 +105,11 @@ def record_export(workspace: Workspace, path: Path, written_at: datetime, kind: 
             others = [one for one in read_exports(workspace) if one.path != export.path]
             write_exports(workspace, [*others, export])
     except (OSError, WorkspaceError) as error:
-        logger.warning("exports=not recorded fix=delete the file by hand when a customer is erased reason=%s", error)
+        _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    logger.warning("exports=not recorded fix=delete the file by hand when a customer is erased reason=%s", error)
 
 
 def replace_digests(workspace: Workspace, digests: dict[str, str]) -> None:

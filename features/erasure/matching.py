@@ -8,12 +8,17 @@ ids that nobody writes by chance (`is_distinctive`) are looked for in texts.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote as percent_encoded
 
 import duckdb
+import pyarrow.compute as pc
 
 from features.data.lake import literal, quote
 from features.data.memory import bounded_memory, spill_to
@@ -36,6 +41,7 @@ CODES = frozenset(
     | {"touch_id", "event_id", "session_id", "plan_id", "id_type", "id_value", "event_type", "status", "ledger_id"}
     | {"refers_to", "action", "left_source", "left_source_user_id", "right_source", "right_source_user_id"}
 )
+MARK = "\ue000"  # of the private use area of Unicode
 REPLACEMENT = "(erased)"  # of a mention in a text of somebody else
 LEAST_LETTERS, LEAST_DIGITS = 8, 12  # lengths of a distinctive id with a letter, and of one without
 
@@ -59,19 +65,112 @@ def words(customer: ErasedCustomer) -> dict[str, str]:
     return {text: kind for text, kind in found.items() if is_distinctive(text)}
 
 
-def pattern(texts: Mapping[str, str]) -> str | None:
-    r"""Regular expression of RE2 that finds the texts as words of their own; None without texts.
+@dataclass(frozen=True)
+class Mention:
+    """Finds and replaces the words of a customer in the texts of others, in SQL, Arrow and Python.
+
+    Attributes
+    ----------
+    pattern : str
+        Regular expression of RE2 and `re`.
+    longer : str
+        That of the ids of others that have one of the words in them, and stay: ``mary.anna@x.org`` for ``anna@x.org``.
+    """
+
+    pattern: str
+    longer: str = ""
+
+    def in_sql(self, text: str) -> str:
+        """SQL condition: the text has one; null if the text is null."""
+        if self.longer:
+            return f"({self.edited_in_sql(text)} <> {text})"
+        return f"regexp_matches({text}, {literal(self.pattern)})"
+
+    def edited_in_sql(self, text: str) -> str:
+        """SQL of the text without them."""
+        for found, replacement in self._steps:
+            text = f"regexp_replace({text}, {literal(found)}, {literal(replacement)}, 'g')"
+        return text
+
+    def in_arrow(self, texts: Any) -> Any:
+        """Which texts of an Arrow array have one, null if the text is."""
+        if self.longer:
+            return pc.not_equal(self.edited_in_arrow(texts), texts)
+        return pc.match_substring_regex(texts, self.pattern)
+
+    def edited_in_arrow(self, texts: Any) -> Any:
+        """The texts of an Arrow array without them."""
+        for found, replacement in self._steps:
+            texts = pc.replace_substring_regex(texts, pattern=found, replacement=replacement)
+        return texts
+
+    def edited(self, text: str) -> str:
+        """The text without them."""
+        for found, replacement in self._steps:
+            text = re.sub(found, replacement, text, flags=re.ASCII)
+        return text
+
+    @property
+    def _steps(self) -> tuple[tuple[str, str], ...]:
+        if not self.longer:
+            return ((self.pattern, REPLACEMENT),)
+        longer = f"({self.longer})"  # a mark follows them, and stands for what is replaced; RE2 cannot look ahead
+        return ((f"{longer}|{self.pattern}", rf"\1{MARK}"), (f"{longer}{MARK}", r"\1"), (MARK, REPLACEMENT))
+
+
+def mention_of(customer: ErasedCustomer, kinds: Collection[str] | None = None) -> Mention | None:
+    r"""How the customer is mentioned in texts of others; None if no id can be looked for there.
+
+    Parameters
+    ----------
+    kinds : collection of str, optional
+        Of `words`; default: all.
 
     Examples
     --------
-    >>> pattern({"user-4711": "user id"})
+    >>> mention_of(ErasedCustomer((("shop", "user-4711"),), ())).pattern
     '\\b(?:user\\-4711)\\b'
+    >>> mention_of(ErasedCustomer((("shop", "user-4711"),), (), (), ("user-4711-b",))).edited("user-4711-b, user-4711")
+    'user-4711-b, (erased)'
     """
+    texts = [text for text, kind in words(customer).items() if kinds is None or kind in kinds]
+    if not texts:
+        return None
+    return Mention(_any_of(spellings(texts)), _any_of(spellings(customer.longer_ids)))
+
+
+def spellings(texts: Iterable[str]) -> set[str]:
+    """The texts as they are, as JSON writes them, and as an address does.
+
+    Examples
+    --------
+    >>> sorted(spellings(["zoé@x.org"]))
+    ['zo%C3%A9%40x.org', 'zo\\\\u00e9@x.org', 'zoé@x.org']
+    """
+    return {written for text in texts for written in (text, json.dumps(text)[1:-1], percent_encoded(text, safe=""))}
+
+
+def longer_ids(connection: duckdb.DuckDBPyConnection, customer: ErasedCustomer) -> tuple[str, ...]:
+    """The user ids of others, of a connection with the table `customers`, that have an id of the customer in them."""
+    mention = mention_of(customer)
+    if mention is None:
+        return ()
+    own = [user_id for _, user_id in customer.users]
+    found = connection.execute(
+        f"SELECT DISTINCT source_user_id FROM customers WHERE {mention.in_sql('source_user_id')} "
+        "AND NOT list_contains($1, source_user_id) ORDER BY 1",
+        [own],
+    )
+    return tuple(str(row[0]) for row in found.fetchall())
+
+
+def _any_of(texts: Collection[str]) -> str:
+    """Regular expression of the texts as words of their own."""
     groups: dict[tuple[str, str], list[str]] = {}
     for text in sorted(texts, key=lambda text: (-len(text), text)):  # of two that begin alike the longer one first
         ends = tuple(r"\b" if _is_word(letter) else "" for letter in (text[0], text[-1]))
         groups.setdefault((ends[0], ends[1]), []).append(re.escape(text))
-    return "|".join(f"{low}(?:{'|'.join(found)}){high}" for (low, high), found in groups.items()) or None
+    return "|".join(f"{low}(?:{'|'.join(found)}){high}" for (low, high), found in groups.items())
 
 
 def _is_word(letter: str) -> bool:
@@ -130,11 +229,11 @@ def is_of_customer(columns: Mapping[str, str]) -> str:
     return f"(({' OR '.join(conditions)}) IS TRUE)" if conditions else "false"
 
 
-def mentions(columns: Mapping[str, str], found: str | None, name: str) -> str:
+def mentions(columns: Mapping[str, str], mention: Mention | None, name: str) -> str:
     """SQL condition: the text, or the nested value, of a column mentions the customer; never null."""
-    if found is None or not holds_text(columns[name]):
+    if mention is None or not holds_text(columns[name]):
         return "false"
-    return f"(regexp_matches({quote(name)}::VARCHAR, {literal(found)}) IS TRUE)"
+    return f"({mention.in_sql(f'{quote(name)}::VARCHAR')} IS TRUE)"
 
 
 def holds_text(sql_type: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.erasure.customer import Erased, ErasedCustomer
-from features.erasure.matching import CODES, REPLACEMENT, pattern, words
+from features.erasure.matching import CODES, Mention, mention_of
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, UNFINISHED, current_snapshot_name
 from features.profiles.tags.published import FOLDER as MODEL_TAGS
 from qianmian.errors import ArtifactError
@@ -32,7 +31,7 @@ def erase_profiles(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     The other customers keep their values, ranks and percentiles included; the next build computes them again. A text of
     theirs that mentions the customer is edited. A server follows ``online/current.json``.
     """
-    removed, found = 0, pattern(words(customer))
+    removed, found = 0, mention_of(customer)
     try:
         current = current_snapshot_name(workspace)
     except ArtifactError:
@@ -58,7 +57,7 @@ def erase_snapshot(folder: Path, customer: ErasedCustomer) -> int:
     finish_replacement(folder)
     if not folder.exists():
         return 0
-    erased_ids, found = _one_ids_in(folder, customer), pattern(words(customer))
+    erased_ids, found = _one_ids_in(folder, customer), mention_of(customer)
     if not erased_ids and not _is_mentioned(folder, found):
         return 0
     with replaced_folder(folder) as new:
@@ -93,21 +92,22 @@ def _one_ids_in(folder: Path, customer: ErasedCustomer) -> list[str]:
     return sorted(erased_ids)
 
 
-def _is_mentioned(folder: Path, found: str | None) -> bool:
+def _is_mentioned(folder: Path, found: Mention | None) -> bool:
     """Whether a text of a snapshot mentions the customer: a category of a feature is in its description too."""
     if found is None:
         return False
-    if any(re.search(found, file.read_text(encoding="utf-8")) for file in folder.rglob("*.json")):
+    texts = (file.read_text(encoding="utf-8") for file in folder.rglob("*.json"))
+    if any(found.edited(text) != text for text in texts):
         return True
     return any(
-        pc.any(pc.match_substring_regex(texts, found)).as_py()
+        pc.any(found.in_arrow(texts)).as_py()
         for file in folder.rglob("*.parquet")
         for batch in pq.ParquetFile(file).iter_batches(columns=_text_columns(pq.read_schema(file)))
         for texts in batch.columns
     )
 
 
-def _copy(folder: Path, target: Path, erased_ids: pa.Array, found: str | None) -> None:
+def _copy(folder: Path, target: Path, erased_ids: pa.Array, found: Mention | None) -> None:
     """Copy a snapshot without some customers and mentions of them."""
     target.mkdir()
     state = folder / ONLINE_STATE_FOLDER
@@ -120,7 +120,7 @@ def _copy(folder: Path, target: Path, erased_ids: pa.Array, found: str | None) -
         _copy_state(state, target / ONLINE_STATE_FOLDER, erased_ids, found)
 
 
-def _copy_state(folder: Path, target: Path, erased_ids: pa.Array, found: str | None) -> None:
+def _copy_state(folder: Path, target: Path, erased_ids: pa.Array, found: Mention | None) -> None:
     """The same of an online state (`features.compute.online.state`)."""
     target.mkdir()
     kept = _other_customers(pq.read_table(folder / "customers.parquet", columns=["one_id"])["one_id"], erased_ids)
@@ -141,22 +141,23 @@ def _copy_state(folder: Path, target: Path, erased_ids: pa.Array, found: str | N
             _copy_text(part, target / part.name, found)
 
 
-def _copy_text(file: Path, target: Path, found: str | None) -> None:
+def _copy_text(file: Path, target: Path, found: Mention | None) -> None:
     text = file.read_text(encoding="utf-8")
-    target.write_text(re.sub(found, REPLACEMENT, text) if found else text, encoding="utf-8")
+    target.write_text(found.edited(text) if found is not None else text, encoding="utf-8")
 
 
 def _filter(
-    file: Path, target: Path, kept: Callable[[pa.RecordBatch], Mask], found: str | None, rows: int = ROWS_PER_GROUP
+    file: Path, target: Path, kept: Callable[[pa.RecordBatch], Mask], found: Mention | None, rows: int = ROWS_PER_GROUP
 ) -> None:
     """Copy a Parquet file without some rows and without mentions, a batch at a time; its schema stays as it is."""
     with pq.ParquetFile(file) as source, pq.ParquetWriter(target, source.schema_arrow, compression="zstd") as writer:
-        texts = _text_columns(source.schema_arrow) if found else []
+        texts = _text_columns(source.schema_arrow)
         for batch in source.iter_batches(batch_size=rows):
             left = batch.filter(pa.array(kept(batch)))
-            for name in texts:
-                edited = pc.replace_substring_regex(left[name], pattern=found, replacement=REPLACEMENT)
-                left = left.set_column(left.schema.get_field_index(name), left.schema.field(name), edited)
+            if found is not None:
+                for name in texts:
+                    place, edited = left.schema.get_field_index(name), found.edited_in_arrow(left[name])
+                    left = left.set_column(place, left.schema.field(name), edited)
             writer.write_batch(left)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -15,6 +16,7 @@ from features.data.privacy import HASH_PATTERN
 from features.data.progress_bar import hide_progress_bar
 from features.data.sources.event_log import UNREADABLE_ERRORS
 from features.erasure.customer import ErasedCustomer, User
+from features.erasure.matching import longer_ids
 from features.erasure.tombstones import read_tombstones, tombstone
 from features.event_log import EventLog, LoggedEvent, Tail, open_log
 from features.event_log.rows import decode
@@ -77,7 +79,8 @@ def find_erased(
                 users.append(visitor)
         connection.execute("CREATE TEMP TABLE erased_users (source VARCHAR, source_user_id VARCHAR)")
         connection.executemany("INSERT INTO erased_users VALUES (?, ?)", users)
-        return ErasedCustomer(tuple(sorted(users)), tuple(_one_ids(connection)), tuple(_identifiers(connection)))
+        found = ErasedCustomer(tuple(sorted(users)), tuple(_one_ids(connection)), tuple(_identifiers(connection)))
+        return replace(found, longer_ids=longer_ids(connection, found))
 
 
 def _records(connection: duckdb.DuckDBPyConnection, user_id: str, source: str | None) -> list[User]:

@@ -6,39 +6,52 @@ other words (`features.erasure.matching`) are looked for in the columns of user 
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import mmap
+import logging
 import os
+import re
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import duckdb
 import numpy as np
 
 from features.data.lake import literal, quote
 from features.erasure.customer import ErasedCustomer
-from features.erasure.matching import described, erasing_connection, is_of_customer, mentions, pattern, words
+from features.erasure.matching import (
+    described,
+    erasing_connection,
+    is_of_customer,
+    mention_of,
+    mentions,
+    spellings,
+    words,
+)
 from qianmian.paths import exact_pattern
 from qianmian.workspace import Workspace
 
+logger = logging.getLogger(__name__)
 SQLITE_MAGIC = b"SQLite format 3\0"
 NUMPY_MAGIC = b"\x93NUMPY"
 WORD = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 ROW = "row of the customer"
+UNREADABLE = "a file that cannot be read"
+FAILURES = (OSError, duckdb.Error, sqlite3.Error, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+BLOCK_BYTES = 8 << 20  # that are read at a time: a file that is mapped and then cut by a server would end this process
 LONG_ROW = 5  # a row, also one of an index, of less than this part of a page is in one piece
 
 
 class Needle(NamedTuple):
-    """Bytes to look for, and what they are."""
+    """Bytes to look for, what they are, and the ids of others that have them in them: they, and the place in each."""
 
     text: bytes
     kind: str
+    longer: tuple[tuple[bytes, int], ...] = ()
 
 
 class Trace(NamedTuple):
@@ -51,34 +64,49 @@ class Trace(NamedTuple):
 def scan_workspace(
     workspace: Workspace, customer: ErasedCustomer, ignored: frozenset[Path] = frozenset()
 ) -> list[Trace]:
-    """Look for the customer in all files below the workspace but the ignored ones."""
-    needles, found = _needles(customer), list[Trace]()
+    """Look for the customer in all files below the workspace but the ignored ones; links are followed, once."""
+    needles, found, seen = _needles(customer), list[Trace](), set[Path]()
     with erasing_connection(workspace, customer) as connection:
-        for place, folders, names in os.walk(workspace.root):
-            folders[:] = [name for name in folders if not name.startswith(".ingest-")]  # what this scan spills
+        for place, folders, names in os.walk(workspace.root, followlinks=True):
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".ingest-")]  # what this scan spills
+            if (real := Path(place).resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             for file in sorted(Path(place, name) for name in names):
-                if file in ignored or file.is_symlink() or not file.is_file():
+                if file in ignored or not file.is_file():
                     continue
-                with contextlib.suppress(FileNotFoundError):  # a file of a server that runs
-                    kinds = dict.fromkeys(_kinds_in(file, needles, connection, customer))
-                    found += [Trace(str(file.relative_to(workspace.root)), kind) for kind in kinds]
+                name, kinds = str(file.relative_to(workspace.root)), dict[str, None]()
+                try:
+                    for kind in _kinds_in(file, needles, connection, customer):
+                        kinds[kind] = None
+                except FileNotFoundError:
+                    continue  # a file of a server that runs
+                except FAILURES as error:
+                    logger.warning("scan=unreadable file=%s error=%s", name, type(error).__name__)
+                    kinds[UNREADABLE] = None
+                found += [Trace(name, kind) for kind in kinds]
     return sorted(found)
 
 
 def _needles(customer: ErasedCustomer) -> list[Needle]:
-    """The bytes of the texts to look for, also as JSON writes them."""
-    texts = words(customer).items()
-    return [Needle(written.encode(), kind) for text, kind in texts for written in {text, json.dumps(text)[1:-1]}]
+    """The bytes of the texts to look for, in all spellings."""
+    longer = [written.encode() for written in spellings(customer.longer_ids)]
+    found = []
+    for word, kind in words(customer).items():
+        for text in sorted(written.encode() for written in spellings([word])):
+            places = ((one, place.start()) for one in longer for place in re.finditer(re.escape(text), one))
+            found.append(Needle(text, kind, tuple(places)))
+    return found
 
 
 def _kinds_in(
     file: Path, needles: Sequence[Needle], connection: duckdb.DuckDBPyConnection, customer: ErasedCustomer
 ) -> Iterator[str]:
-    if file.stat().st_size == 0:
-        return
-    with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        yield from _kinds_in_bytes(content, needles)
-        head = content[:16]
+    with file.open("rb") as handle:
+        head = handle.read(16)
+        handle.seek(0)
+        yield from _kinds_in_blocks(handle, needles)
     if head.startswith(b"PAR1"):
         yield from _kinds_in_parquet(file, connection, customer)
     elif head == SQLITE_MAGIC:
@@ -94,19 +122,35 @@ def _kinds_in(
                     yield from _kinds_in_array(member, needles)
 
 
-def _kinds_in_bytes(content: Any, needles: Sequence[Needle]) -> Iterator[str]:
-    """The kinds of the texts that occur as words of their own; `content` is anything with `find`."""
-    for text, kind in needles:
-        at = content.find(text)
+def _kinds_in_blocks(handle: IO[bytes], needles: Sequence[Needle]) -> Iterator[str]:
+    """The same as `_kinds_in_bytes` for a file of any size, some of whose bytes are read twice."""
+    margin = 1 + max(
+        (len(text) for one in needles for text in (one.text, *(text for text, _ in one.longer))), default=0
+    )
+    content, low = b"", 0
+    while True:
+        block = handle.read(BLOCK_BYTES)
+        content, is_last = content + block, len(block) < BLOCK_BYTES
+        yield from _kinds_in_bytes(content, needles, low, len(content) - (0 if is_last else margin))
+        if is_last:
+            return
+        content, low = content[-3 * margin :], margin
+
+
+def _kinds_in_bytes(content: bytes, needles: Sequence[Needle], low: int = 0, high: int | None = None) -> Iterator[str]:
+    """The kinds of the texts that occur as words of their own, and in no id of another customer."""
+    for text, kind, longer in needles:
+        at = content.find(text, low, high)
         while at >= 0:
             end = at + len(text)
             before, after = content[max(at - 1, 0) : at], content[end : end + 1]
-            if not (text[0] in WORD and before and before[0] in WORD) and not (
+            is_part = (text[0] in WORD and before and before[0] in WORD) or (
                 text[-1] in WORD and after and after[0] in WORD
-            ):
+            )
+            if not is_part and not any(content.startswith(one, at - place) for one, place in longer if at >= place):
                 yield kind
                 break
-            at = content.find(text, at + 1)
+            at = content.find(text, at + 1, high)
 
 
 def _kinds_in_array(content: bytes, needles: Sequence[Needle]) -> Iterator[str]:
@@ -124,11 +168,10 @@ def _kinds_in_array(content: bytes, needles: Sequence[Needle]) -> Iterator[str]:
 def _kinds_in_parquet(file: Path, connection: duckdb.DuckDBPyConnection, customer: ErasedCustomer) -> Iterator[str]:
     scan = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
     columns = described(connection, scan)
-    texts = words(customer)
     conditions = {ROW: is_of_customer(columns)}
-    for kind in dict.fromkeys(texts.values()):
-        found = pattern({text: one for text, one in texts.items() if one == kind})
-        conditions[kind] = " OR ".join(mentions(columns, found, name) for name in columns) or "false"
+    for kind in dict.fromkeys(words(customer).values()):
+        mention = mention_of(customer, [kind])
+        conditions[kind] = " OR ".join(mentions(columns, mention, name) for name in columns) or "false"
     selected = ", ".join(f"coalesce(bool_or({condition}), false)" for condition in conditions.values())
     values = connection.execute(f"SELECT {selected} FROM {scan}").fetchone() or ()
     yield from (kind for kind, is_there in zip(conditions, values, strict=True) if is_there)

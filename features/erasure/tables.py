@@ -15,21 +15,20 @@ from features.data.pii_key import load_key
 from features.data.privacy import PersonalDataHasher
 from features.data.tables import LAKE_TABLES
 from features.erasure.customer import Erased, ErasedCustomer
+from features.erasure.files import SUFFIXES, erase_files
 from features.erasure.matching import (
     CODES,
-    REPLACEMENT,
+    Mention,
     described,
     erasing_connection,
     holds_text,
     is_of_customer,
+    mention_of,
     mentions,
-    pattern,
-    words,
 )
 from qianmian.paths import exact_pattern
 from qianmian.workspace import Workspace, atomic_path
 
-FILE_KINDS = (".parquet", ".csv")
 # folders of a workspace whose files have an eraser of their own
 OWN_FOLDERS = ("lake", "quarantine", "online", "identity", "mlartifacts", "erasures", "secrets")
 
@@ -47,7 +46,7 @@ def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> Erased:
         for name, state in states.items():
             types = described(connection, f"lake_{name}")
             columns = {column: types[column] for column in state.columns}
-            found, query = _without(connection, f"lake_{name}", columns, customer, edits=True)
+            found, query = _without(connection, f"lake_{name}", columns, customer)
             if found:
                 removed += found
                 queries[name] = query
@@ -60,18 +59,17 @@ def erase_lake(workspace: Workspace, customer: ErasedCustomer) -> Erased:
 def erase_identity(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Rewrite the files of the merge ledger, and the links and reviews of record linkage."""
     folder, ledger = links_path(workspace).parent, Ledger(workspace)
-    others = {file for file in _files([folder]) if file.parent != ledger.folder}
+    others = (file for file in _files([folder]) if file.parent != ledger.folder)
+    found = erase_files(others, customer, workspace.root)
     # a decision about two others stays, whatever reason a person gave for it
-    return Erased(
-        _erase_files(workspace, customer, ledger.files(), edits=True) + _erase_files(workspace, customer, others)
-    )
+    return Erased(found.removed + _erase_ledger(workspace, customer, ledger.files()), found.not_reached)
 
 
 def erase_other_files(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Rewrite all other Parquet and CSV files of the workspace, such as exported profiles, scores and reviews."""
     folders = [folder for folder in workspace.root.iterdir() if folder.is_dir() and folder.name not in OWN_FOLDERS]
-    loose = {file for file in workspace.root.iterdir() if file.suffix in FILE_KINDS and file.is_file()}
-    return Erased(_erase_files(workspace, customer, {*loose, *_files(folders)}))
+    loose = {file for file in workspace.root.iterdir() if file.suffix in SUFFIXES and file.is_file()}
+    return erase_files({*loose, *_files(folders)}, customer, workspace.root)
 
 
 def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> Erased:
@@ -90,12 +88,12 @@ def erase_quarantine(workspace: Workspace, customer: ErasedCustomer) -> Erased:
         )
         for file in sorted(workspace.quarantine.rglob("[!.]*.parquet")):
             scan = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
-            found = pattern(words(customer))
+            mention = mention_of(customer)
             listed = "json_extract_string(CASE WHEN json_valid(row) THEN row END, '$.*')"
             values = f"list_transform({listed}, lambda value: trim(value))"
             named = f"(list_has_any({values}, (SELECT list(value) FROM named)) IS TRUE)"
             texts = " OR ".join(
-                mentions({"row": "VARCHAR", "file": "VARCHAR"}, found, name) for name in ("row", "file")
+                mentions({"row": "VARCHAR", "file": "VARCHAR"}, mention, name) for name in ("row", "file")
             )
             kept = f"SELECT * FROM {scan} WHERE NOT ({named} OR {texts})"
             before, after = _count(connection, f"SELECT * FROM {scan}"), _count(connection, kept)
@@ -114,17 +112,12 @@ def _replace_rejected(connection: duckdb.DuckDBPyConnection, file: Path, kept: s
     file.unlink()
 
 
-def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable[Path], edits: bool = False) -> int:
+def _erase_ledger(workspace: Workspace, customer: ErasedCustomer, files: Iterable[Path]) -> int:
     removed = 0
     with erasing_connection(workspace, customer) as connection:
         for file in sorted(files):
-            path = literal(exact_pattern(file))
-            scan = (
-                f"read_csv({path}, all_varchar=true)"
-                if file.suffix == ".csv"
-                else f"read_parquet({path}, hive_partitioning=false)"
-            )
-            found, query = _without(connection, scan, described(connection, scan), customer, edits)
+            scan = f"read_parquet({literal(exact_pattern(file))}, hive_partitioning=false)"
+            found, query = _without(connection, scan, described(connection, scan), customer)
             if found:
                 removed += found
                 _write(connection, query, file)
@@ -132,44 +125,39 @@ def _erase_files(workspace: Workspace, customer: ErasedCustomer, files: Iterable
 
 
 def _without(
-    connection: duckdb.DuckDBPyConnection,
-    relation: str,
-    columns: Mapping[str, str],
-    customer: ErasedCustomer,
-    edits: bool,
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: Mapping[str, str], customer: ErasedCustomer
 ) -> tuple[int, str]:
     """How many rows are of the customer or mention them, and a SELECT of what is left, in its order.
 
-    With `edits`, a row of somebody else stays, and the mention in its text is replaced.
+    A row of somebody else stays, and the mention in its text is replaced; one in a nested value cannot be.
     """
-    found = pattern(words(customer))
+    mention = mention_of(customer)
     told = [name for name, kind in columns.items() if name not in CODES and holds_text(kind)]
-    texts = [name for name in told if edits and found is not None and columns[name] == "VARCHAR"]
+    texts = {name for name in told if columns[name] == "VARCHAR"}
     dropped = " OR ".join(
-        [is_of_customer(columns), *(mentions(columns, found, name) for name in told if name not in texts)]
+        [is_of_customer(columns), *(mentions(columns, mention, name) for name in told if name not in texts)]
     )
-    changed = " OR ".join([dropped, *(mentions(columns, found, name) for name in texts)])
-    kept = [_edited(name, found) if found is not None and name in texts else quote(name) for name in columns]
+    changed = " OR ".join([dropped, *(mentions(columns, mention, name) for name in texts)])
+    kept = [_edited(name, mention) if mention is not None and name in texts else quote(name) for name in columns]
     count = _count(connection, f"SELECT 1 FROM {relation} WHERE {changed}")
     return count, f"SELECT {', '.join(kept)} FROM {relation} WHERE NOT ({dropped})"
 
 
-def _edited(name: str, found: str) -> str:
-    return f"regexp_replace({quote(name)}, {literal(found)}, {literal(REPLACEMENT)}, 'g') AS {quote(name)}"
+def _edited(name: str, mention: Mention) -> str:
+    return f"{mention.edited_in_sql(quote(name))} AS {quote(name)}"
 
 
 def _files(folders: Iterable[Path]) -> set[Path]:
     found = set()
     for folder in folders:
         for place, _, names in os.walk(folder):
-            found |= {Path(place, name) for name in names if name.endswith(FILE_KINDS) and not name.startswith(".")}
+            found |= {Path(place, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")}
     return found
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, target: Path) -> None:
-    kind = "FORMAT csv, HEADER" if target.suffix == ".csv" else "FORMAT parquet, COMPRESSION zstd"
     with atomic_path(target) as temporary:
-        connection.execute(f"COPY ({query}) TO {literal(temporary)} ({kind})")
+        connection.execute(f"COPY ({query}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:

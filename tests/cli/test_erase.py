@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from features.data.lake import Lake
+from features.data.locking import workspace_lock
 from features.erasure.customer import ErasedCustomer
 from qianmian.workspace import Workspace
 from tests.training.planted_customer import places_with
@@ -70,3 +71,18 @@ def test_places_take_a_customer_of_nobody(fresh_shop):
     nobody = ErasedCustomer((), ())
     found = [place(Workspace(fresh_shop), nobody).removed for place in PLACES.values()]
     assert found == [0] * len(PLACES)
+
+
+def test_nothing_is_written_of_a_customer_who_is_being_erased(qianmian, fresh_shop, tmp_path):
+    """A command that had read the customer before would write the customer afterwards."""
+    out = tmp_path / "out.csv"
+    seed = tmp_path / "seed.txt"
+    seed.write_text("a\n")
+    commands = [["score", job, "--out", out] for job in ("recommend", "churn", "predictions", "tags")]
+    commands += [["score", "lookalike", "--seed", seed, "--out", out], ["features", "--out", out], ["models", "export"]]
+    with workspace_lock(Workspace(fresh_shop), exclusive=True):
+        for command in commands:
+            done = qianmian(*command, "--workspace", fresh_shop)
+            assert done.code == 2, command
+            assert "a customer is being erased" in done.err, command
+    assert not out.exists()

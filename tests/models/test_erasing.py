@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import models.erasing
+from features.compute.algebra import Feature
+from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle, verify
 from models.erasing import ERASURES, bundles_in, erase_users
 from models.lookalike import LookalikeExpander
+from models.persist import checksum, load_arrays, save_arrays
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from models.recommend.scene_models import SceneModels
@@ -149,3 +152,35 @@ def test_files_without_customers_are_shared_with_the_former_bundle(tmp_path, sho
     erase_users(tmp_path / "bundle", [GONE])
     after = {path.name: path.stat().st_ino for path in (tmp_path / "bundle").rglob("*.*")}
     assert {name for name in before if before[name] == after[name]} == {"items.npz", "params.json"}
+
+
+def test_a_category_that_names_an_erased_customer_stays_a_category(tmp_path, shop):
+    """A shop says who referred a customer: the id is in the vocabulary of the feature, and in arrays of texts."""
+    features = (Feature("by", "profiles", "attribute", "referred_by", default=""),)
+    spec = FeatureSpec(features, (("u0001", "u-erased-17"),))
+    folder = tmp_path / "bundle"
+    model = SceneModels({"home": RepeatPurchaseRecommender().fit(shop)}, {"home": ["home"]})
+    facts = {"job": "recommend", "notes": ["referred by u-erased-17"]}
+    ModelBundle("scenes", model, AS_OF, spec, shop.user_ids, shop.item_ids, shop.item_attributes, {}, facts).save(
+        folder
+    )
+    state = folder / "model" / "home" / "state.npz"
+    arrays = load_arrays(state)
+    names = np.array(["by=u-erased-17", "by=u0001"])
+    save_arrays(state, {**arrays, "names": names})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {**manifest["files"], "model/home/state.npz": checksum(state)}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
+
+    def edit(text: str) -> str:
+        return text.replace("u-erased-17", "(erased)")
+
+    assert erase_users(folder, ["nobody"]) == 0
+    assert erase_users(folder, ["nobody"], edit) == 1
+    left = ModelBundle.load(folder)
+    assert left.spec.vocabularies == (("u0001", "(erased)"),)
+    assert left.facts["notes"] == ["referred by (erased)"]
+    found = load_arrays(state)
+    assert found.pop("names").tolist() == ["by=(erased)", "by=u0001"]
+    assert {name: array.tolist() for name, array in found.items()} == {n: array.tolist() for n, array in arrays.items()}
+    assert erase_users(folder, ["nobody"], edit) == 0

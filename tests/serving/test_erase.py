@@ -19,7 +19,6 @@ from qianmian.errors import (
     NotFound,
     NotReady,
     Overloaded,
-    QianmianError,
     StorageError,
     WorkspaceError,
 )
@@ -48,6 +47,10 @@ if kind in errors:
     sys.exit(3)
 if kind == "dies":
     sys.exit(1)
+if kind == "elsewhere":  # another process of the server has the lock
+    (folder / "pending" / "def.json").write_text(json.dumps({"erasure_id": "def", "customer": {"users": [["shop", user]]}}))
+    print(json.dumps({"error": {"code": "workspace", "message": "locked", "field": None, "hint": None}}))
+    sys.exit(2)
 pending = folder / "pending" / "abc.json"
 pending.write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 if kind == "slow":
@@ -57,6 +60,9 @@ tombstones = [TombstoneHasher()("shop", user)]
 receipt = {"erasure_id": "abc", "complete": kind != "left", "tombstones": tombstones, "left": [], "reason": None}
 (folder / "receipts" / "abc.json").write_text(json.dumps(receipt))
 pending.unlink()
+if kind == "late":  # another process of the server has done it, so that the command found nobody
+    print(json.dumps({"error": {"code": "usage", "message": "nobody", "field": None, "hint": None}}))
+    sys.exit(2)
 print(json.dumps({**receipt, "file": "x"}))
 sys.exit(3 if kind == "left" else 0)
 """
@@ -189,7 +195,7 @@ def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
     ("user_id", "kind"),
     [
         ("unknown-7f3a", NotFound),
-        ("busy-7f3a", QianmianError),
+        ("busy-7f3a", WorkspaceError),
         ("named-7f3a", InvalidRequest),
         ("log-7f3a", StorageError),
         ("odd-7f3a", ErasureFailed),
@@ -199,7 +205,8 @@ def test_one_runs_at_a_time_and_few_wait(server, shop, monkeypatch):
 def test_errors_of_the_command_never_name_the_customer(server, user_id, kind):
     with pytest.raises(kind) as caught:
         call(server, {"user_id": user_id, "user_source": "shop"})
-    status, body = error_answer("/erase", caught.value)[:2]
+    status, body, *headers = error_answer("/erase", caught.value)
+    assert bool(headers) == (kind is WorkspaceError), "Retry-After"
     assert status == {"unknown": 404, "busy": 503, "named": 422, "log": 503}.get(user_id[:-5], 500)
     assert user_id.encode() not in body
     assert str(server.erasures.workspace.root).encode() not in body
@@ -219,6 +226,13 @@ def test_errors_of_the_command_speak_of_fields(tmp_path):
     assert _not_erased(fault, "1816", Workspace(tmp_path)).message == "the erasure has failed"
     reason = {"code": "usage", "message": "the reason names the customer (in --reason)", "field": None, "hint": None}
     assert _not_erased(reason, "1816", Workspace(tmp_path)).field == "reason"
+
+
+def test_an_erasure_by_another_process_of_the_server_is_found(server):
+    status, found = call(server, {"user_id": "late-1", "user_source": "shop"})
+    assert (status, found["status"], found["erasure_id"]) == (200, "done", "abc")
+    status, found = call(server, {"user_id": "elsewhere-1", "user_source": "shop"})
+    assert (status, found["status"], found["erasure_id"]) == (202, "running", "abc")
 
 
 def test_what_is_left_is_said(server):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sqlite3
 import zipfile
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -54,12 +56,11 @@ tables:
 """
 
 
-def write_exports(folder: Path) -> None:
-    """The exports of both systems; 30 other customers, one of whom was referred by the planted one."""
+def write_exports(folder: Path, day: datetime = datetime(2026, 3, 1)) -> None:
+    """The exports of both systems, 60 days from `day`; 30 other customers, one of whom was referred by the planted one."""
     folder.mkdir(parents=True, exist_ok=True)
     people = [f"person-{number:04d}" for number in range(30)]
     cards = [f"card-{number:010d}" for number in range(30)]
-    day = datetime(2026, 3, 1)
     at = [f"{day + timedelta(days=number, hours=number % 9):%Y-%m-%d %H:%M:%S}" for number in range(60)]
     customers = [[one, f"Name {one}", f"{one}@example.org", "Leeds", at[0], ""] for one in people]
     customers[3][-1] = USER_ID
@@ -126,6 +127,9 @@ def places_with(root: Path, texts: Sequence[str]) -> set[str]:
         elif zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 parts += [archive.read(name).replace(b"\0", b"") for name in archive.namelist()]
+        elif content.startswith(b"SQLite format 3"):
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+                parts += [line.encode(errors="replace") for line in connection.iterdump()]
         if any(text.encode() in part for text in texts for part in parts):
             found.add(str(file.relative_to(root)))
     return found

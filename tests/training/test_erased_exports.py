@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.erasure.customer import ErasedCustomer
-from features.erasure.exports import CHAMPIONS, digest_of, index_file, read_exports, record_export
+from features.erasure.customer import Erased, ErasedCustomer
+from features.erasure.exports import CHAMPIONS, begin_export, digest_of, index_file, read_exports, record_export
+from features.erasure.files import erase_rows
 from features.interactions import TrainingSet
 from models.bundle import ModelBundle
 from models.recommend.popular import PopularRecommender
@@ -67,6 +68,34 @@ def test_rows_leave_a_csv_file_whose_other_bytes_stay(workspace, tmp_path):
     assert out.stat().st_ino == inode
 
 
+def test_ids_of_others_that_have_the_id_in_them_stay(workspace, tmp_path):
+    gone = ErasedCustomer((("shop", "customer-12"),), ("one7",), (), ("customer-12-b",))
+    rows = [
+        ["customer-12", "shop", "x"],
+        ["customer-12-b", "shop", "with customer-12"],
+        ["u9", "shop", "customer-12-b"],
+    ]
+    names = ["user_id", "user_source", "note"]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    nested = [["a"], ["by customer-12-b"], ["b"]]
+    pq.write_table(pa.table({**columns, "reasons": nested}), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("\n".join(";".join(row) for row in [names, *rows]), encoding="utf-8-sig")
+    for name in ("a.parquet", "a.csv"):
+        record_export(workspace, tmp_path / name, NOW)
+    assert erase_exports(workspace, gone).removed == 4
+    left = [["customer-12-b", "shop", "with (erased)"], ["u9", "shop", "customer-12-b"]]
+    assert [list(row.values())[:3] for row in pq.read_table(tmp_path / "a.parquet").to_pylist()] == left
+    text = (tmp_path / "a.csv").read_text(encoding="utf-8-sig")
+    assert text == "\n".join(";".join(row) for row in [names, *left])
+
+
+def test_a_mention_in_a_list_takes_its_row(tmp_path):
+    gone, file = ErasedCustomer((("shop", "customer-12"),), ()), tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3], "by": [["x"], ["a", "customer-12"], None]}), file)
+    assert erase_rows(file, gone) == 1
+    assert pq.read_table(file)["n"].to_pylist() == [1, 3]
+
+
 def test_pairs_of_records_and_folders_of_parts_are_reached(workspace, tmp_path):
     folder = tmp_path / "by spark"
     folder.mkdir()
@@ -114,6 +143,23 @@ def test_exported_champions_lose_the_customer_and_built_bentos_are_named(workspa
     (named,) = found.not_reached
     assert "Bento qianmian:b1" in named
     assert "bentoml delete qianmian:b1" in named
+
+
+def test_blocks_of_scores_that_were_interrupted_are_removed(workspace, tmp_path):
+    out = tmp_path / "scores.parquet"
+    begin_export(workspace, out, NOW)
+    blocks = tmp_path / f".{out.name}.{'0f' * 8}.blocks"
+    blocks.mkdir()
+    pq.write_table(scores(), blocks / "000000.parquet")
+    (tmp_path / f".other.parquet.{'0f' * 8}.blocks").mkdir()
+    assert erase_exports(workspace, GONE) == Erased(1)
+    assert not blocks.exists()
+    pq.write_table(scores(), out)  # written, and the process was killed before it could say so
+    assert erase_exports(workspace, GONE) == Erased(3)
+    record_export(workspace, out, NOW)
+    begin_export(workspace, out, NOW)
+    assert [one.digest for one in read_exports(workspace)] == [digest_of(out)]
+    assert len(list(tmp_path.glob(".*.blocks"))) == 1
 
 
 def test_the_index_has_one_entry_a_path_and_is_checked(workspace, tmp_path, caplog):

@@ -69,3 +69,51 @@ def test_other_ids_and_short_ones_are_not_found(tmp_path):
     assert scan_workspace(Workspace(tmp_path), CUSTOMER) == []
     pq.write_table(pa.table({"user_source": ["shop"], "user_id": ["17"]}), tmp_path / "scores.parquet")
     assert scan_workspace(Workspace(tmp_path), CUSTOMER) == [("scores.parquet", "row of the customer")]
+
+
+def test_an_id_inside_the_id_of_somebody_else_is_not_found(tmp_path):
+    """Addresses as ids: anna@x.org is a word of mary.anna@x.org."""
+    anna, mary = "anna@x.org", "mary.anna@x.org"
+    customer = ErasedCustomer((("shop", anna),), (), (), (mary,))
+    for name, write in WRITERS.items():
+        write(tmp_path / name, f"see {mary}")
+    (tmp_path / "address.txt").write_text("/u/mary.anna%40x.org")
+    assert scan_workspace(Workspace(tmp_path), customer) == []
+    (tmp_path / "page.db").unlink()
+    for name, write in WRITERS.items():
+        write(tmp_path / name, f"see {mary} {anna}")
+    (tmp_path / "address.txt").write_text("/u/anna%40x.org")
+    found = scan_workspace(Workspace(tmp_path), customer)
+    assert found == [(name, "user id") for name in sorted([*WRITERS, "address.txt"])]
+
+
+def test_an_id_between_two_blocks_is_found_and_no_part_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("features.erasure.scan.BLOCK_BYTES", 256)
+    anna, mary = "anna@x.org", "mary.anna@x.org"
+    customer, file = ErasedCustomer((("shop", anna),), (), (), (mary,)), tmp_path / "text"
+    for place in range(225, 262, 2):
+        for text, kinds in ((anna, ["user id"]), (mary, []), ("z" + anna, []), (anna + "z", [])):
+            file.write_text(f"{'.' * place} {text} {'.' * 300}")
+            assert [kind for _, kind in scan_workspace(Workspace(tmp_path), customer)] == kinds, (place, text)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_ends_no_scan(tmp_path):
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1" + b"x" * 100)
+    (tmp_path / "broken.db").write_bytes(b"SQLite format 3\0" + b"x" * 100)
+    (tmp_path / "notes.txt").write_text(USER)
+    assert scan_workspace(Workspace(tmp_path), CUSTOMER) == [
+        ("broken.db", "a file that cannot be read"),
+        ("broken.parquet", "a file that cannot be read"),
+        ("notes.txt", "user id"),
+    ]
+
+
+def test_folders_on_another_disk_are_searched(tmp_path):
+    """A workspace whose artifacts are a link to another disk, and a link that leads back."""
+    root, disk = tmp_path / "workspace", tmp_path / "disk"
+    root.mkdir()
+    disk.mkdir()
+    (disk / "notes.txt").write_text(USER)
+    (disk / "back").symlink_to(root)
+    (root / "mlartifacts").symlink_to(disk)
+    assert scan_workspace(Workspace(root), CUSTOMER) == [("mlartifacts/notes.txt", "user id")]
