@@ -117,7 +117,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         if not self.reads_head:  # an upgrade of the connection looks at its headers again
-            self.headers = []  # trailers go there: uvicorn would add them to the headers, such as a second Host or a key
+            self.headers = []  # trailers go there: uvicorn would add them to the headers, a second Host or a key
 
     def on_body(self, body: bytes) -> None:
         self.has_body = True
