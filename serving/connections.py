@@ -116,7 +116,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self.headers = []  # trailers of a body in chunks come later, and are no headers: neither a host nor a key
+        if not self.reads_head:  # an upgrade of the connection looks at its headers again
+            self.headers = []  # trailers go there: uvicorn would add them to the headers, a second Host or a key
 
     def on_body(self, body: bytes) -> None:
         self.has_body = True

@@ -47,10 +47,6 @@ if kind in errors:
     sys.exit(3)
 if kind == "dies":
     sys.exit(1)
-if kind == "elsewhere":  # another process of the server has the lock
-    (folder / "pending" / "def.json").write_text(json.dumps({"erasure_id": "def", "customer": {"users": [["shop", user]]}}))
-    print(json.dumps({"error": {"code": "workspace", "message": "locked", "field": None, "hint": None}}))
-    sys.exit(2)
 pending = folder / "pending" / "abc.json"
 pending.write_text(json.dumps({"erasure_id": "abc", "customer": {"users": [["shop", user]]}}))
 if kind == "slow":
@@ -61,8 +57,8 @@ receipt = {"erasure_id": "abc", "complete": kind != "left", "tombstones": tombst
 (folder / "receipts" / "abc.json").write_text(json.dumps(receipt))
 pending.unlink()
 if kind == "late":  # another process of the server has done it, so that the command found nobody
-    print(json.dumps({"error": {"code": "usage", "message": "nobody", "field": None, "hint": None}}))
-    sys.exit(2)
+    print(json.dumps({"error": {"code": "data", "message": "nobody", "field": None, "hint": None}}))
+    sys.exit(3)
 print(json.dumps({**receipt, "file": "x"}))
 sys.exit(3 if kind == "left" else 0)
 """

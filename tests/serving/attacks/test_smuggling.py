@@ -97,7 +97,7 @@ def test_a_request_of_two_readings_is_refused_and_nothing_behind_it_is_read(serv
         + b'Transfer-Encoding: chunked\r\n\r\n10;a=b;c="d"\r\n'
         + CHUNK.replace(b'u"}', b'o"}')
         + b"\r\n0\r\n\r\n",
-        chunked(CHUNK) + b"0\r\nX: y\r\nHost: other\r\n\r\n",
+        chunked(CHUNK) + b"0\r\nX: y\r\nHost: other\r\nOrigin: https://evil.example\r\n\r\n",
     ],
     ids=["length", "chunks", "extensions", "trailers"],
 )
