@@ -118,8 +118,6 @@ class Lake:
     workspace : Workspace
         Workspace that contains the lake.
 
-    Notes
-    -----
     Reading never writes. `commit` is the only writer; it writes all tables or none.
     """
 
