@@ -49,7 +49,7 @@ test: lint ## lint, then run the fast tests and all doctests
 	$(PY) -m pytest $(ON_EVERY_CORE) $(ARGS)
 
 test-all: lint ## lint, then run all tests, including the slow ones
-	$(PY) -m pytest $(ON_EVERY_CORE) -m "" $(ARGS)
+	QIANMIAN_ALL_EXAMPLES=1 $(PY) -m pytest $(ON_EVERY_CORE) -m "" $(ARGS)
 
 bench: $(DEV_STAMP) ## run all benchmarks, which measure every published figure (ARGS=--quick for a short run)
 	@status=0; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PY) "$$file" $(ARGS) || status=1; done; exit $$status

@@ -184,7 +184,7 @@ class BackgroundLoader:
             fill_kept_lists(changed)
         except Exception as error:
             known = isinstance(error, QianmianError)
-            reason = error if known else type(error).__name__  # its text may name a customer
+            reason = str(error) if known else type(error).__name__  # a text of others may name a customer
             logger.error("reload=refused part=%s moved_to=%s reason=%s", part, pointer, reason, exc_info=not known)
             count_reload(part, "refused")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 # each other would spin and take the cores from the other processes. Set before either library is loaded.
 for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}.items():
     os.environ.setdefault(name, value)
+# Expressions of Ibis are so many small objects that the usual thresholds scan them again and again.
+gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

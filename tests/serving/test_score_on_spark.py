@@ -140,6 +140,7 @@ def test_churn_equals_that_of_one_machine_without_the_reasons(shop, models, tmp_
     assert written.customers == one.num_rows
 
 
+@pytest.mark.slow
 def test_predictions_equal_those_of_one_machine_in_every_format(shop, models, tmp_path):
     one = score_predictions(models).table()
     scores = predictions_on_spark(models)

@@ -174,6 +174,7 @@ def test_a_second_ctrl_c_ends_the_server_at_once(workspace, tmp_path, who):
         started.wait(20)
 
 
+@pytest.mark.slow
 def test_a_second_server_does_not_empty_the_metrics_of_the_first(workspace, buyers, request_):
     def requests(url: str) -> list[str]:
         text = request_(url + "/metrics")[1].decode()

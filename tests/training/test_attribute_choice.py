@@ -117,6 +117,7 @@ def trained(folder: Path, told: bool, job: str = "churn") -> EvaluatedModel:
     return JOBS[job].run(TrainingContext(workspace, lake.default_as_of, settings, lambda line: None, _builder=builder))
 
 
+@pytest.mark.slow
 def test_an_attribute_that_matters_stays_and_noise_goes(tmp_path):
     matters, noise = (trained(tmp_path / str(told), told) for told in (True, False))
     assert matters.bundle.spec is not None

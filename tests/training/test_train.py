@@ -209,6 +209,7 @@ def test_the_tracking_uri_is_reset_after_training(trained):
     assert Workspace(trained.workspace.root.parent / "elsewhere").tracking_uri.endswith("elsewhere/mlflow.db")
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
     results = train(trained.workspace, ["all"], clock=CLOCK, settings=settings, shuffle_labels=True)
     for result in results:

@@ -21,6 +21,7 @@ from features.profiles.building import build_snapshot
 from features.training_data import training_set
 from qianmian.errors import DataError
 from qianmian.settings import Settings
+from tests.examples import examples
 from tests.features.plain import (
     BEGIN,
     EVENT,
@@ -44,7 +45,9 @@ from tests.features.plain import (
 )
 
 QUICK = settings(
-    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=examples(10),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 SOME = st.lists(st.sampled_from(FEATURE_POOL), min_size=8, max_size=12, unique=True)
 
@@ -264,7 +267,7 @@ def test_future_rows_change_no_feature(lake_of, case, features):
     np.testing.assert_array_equal(before.matrix().values, after.matrix().values)
 
 
-@settings(QUICK, max_examples=3)
+@settings(QUICK, max_examples=examples(3))
 @given(pasts_and_futures())
 def test_future_rows_change_no_training_set_and_no_snapshot(lake_of, case):
     as_of, past, joined = case

@@ -18,10 +18,13 @@ from features.compute.online import OnlinePlan, OnlineState, values
 from features.compute.online.build import build_state
 from features.definitions import FEATURES
 from qianmian.errors import ArtifactError
+from tests.examples import examples
 from tests.features.plain import BEGIN, FEATURE_POOL, ZONES, histories
 
 QUICK = settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=examples(15),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 DATED = ("transactions", "events", "touches")
 LN2 = math.log(2)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.data.line_states import Line, State, follow
+from tests.examples import examples
 from tests.features.data.test_order_lines import Shop, codes
 
 HEADER = "order,line,cust,sku,date,qty,paid,type"
@@ -152,7 +153,7 @@ _order = st.permutations(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=_order, cuts=st.lists(st.integers(1, 4), max_size=2, unique=True))
 def test_the_order_and_the_files_make_no_difference(
     tmp_path_factory: pytest.TempPathFactory, rows: list[str], cuts: list[int]

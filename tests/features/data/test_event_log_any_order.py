@@ -28,6 +28,7 @@ from features.event_log.rows import encode, make_row
 from qianmian.schema import TABLES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 from tests.features.same import assert_tables_equal
 
 SHOP = {"customers": 20, "days": 60, "seed": 3}
@@ -120,7 +121,7 @@ def ingest_in_portions(
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=examples(3), deadline=None)
 def test_any_split_of_a_stream_gives_the_lake_of_one_ingest(shop, seed, portions, replaced):
     events, from_files = shop
     with tempfile.TemporaryDirectory() as folder:

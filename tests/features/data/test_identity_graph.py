@@ -22,6 +22,7 @@ from qianmian.errors import DataError
 from qianmian.schema import TABLES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace, write_json
+from tests.examples import examples
 
 DAY = [datetime(2024, 1, 1) + timedelta(days=number) for number in range(800)]
 VIEWS = Feature("views_total", "events", "count", description="events")
@@ -428,7 +429,9 @@ def put(connection: duckdb.DuckDBPyConnection, sightings, events) -> None:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(batches=st.lists(BATCH, min_size=2, max_size=3), linked=st.booleans(), apart=st.booleans())
 def test_new_rows_give_what_resolving_everything_gives(
@@ -467,7 +470,9 @@ def test_new_rows_give_what_resolving_everything_gives(
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(rows=st.lists(SIGHTING, max_size=12), order=st.randoms(use_true_random=False))
 def test_the_order_of_arrival_changes_nothing(tmp_path_factory: pytest.TempPathFactory, rows, order):

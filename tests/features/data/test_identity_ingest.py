@@ -16,6 +16,7 @@ from features.data.sources.base import RawTable, Source
 from qianmian.config import load_settings
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 
 NAMES = ("source_user_id", "id_type", "id_value", "observed_at")
 
@@ -64,7 +65,9 @@ ROW = st.tuples(
 
 
 @settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(6),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(batches=st.lists(st.lists(ROW, min_size=1, max_size=5), min_size=2, max_size=2))
 def test_many_small_ingests_are_one_large_one(tmp_path_factory: pytest.TempPathFactory, monkeypatch_session, batches):

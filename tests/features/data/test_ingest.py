@@ -21,6 +21,7 @@ from features.data.sources.base import RawTable, Source, ValueRules
 from qianmian.errors import DataError, WorkspaceError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 
 ORDERS = ("order_id", "source_user_id", "item_id", "ts", "quantity", "amount")
 GOOD = ("o1", "u1", "i1", "2017-01-01 10:00", "1", "2.50")
@@ -364,7 +365,7 @@ _line = st.sampled_from(["1", "2", "x", "1.5", None])
 _dirty = st.tuples(_text, _line, _text, _text, _time, _number, _number)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(_dirty, max_size=12), with_line=st.booleans(), zone=st.sampled_from(["UTC", "Europe/London"]))
 def test_whatever_comes_every_row_is_accounted_for_and_twice_is_once(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, ...]], with_line: bool, zone: str

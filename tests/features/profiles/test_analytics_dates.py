@@ -13,6 +13,7 @@ from features.compute.builder import Builder
 from features.definitions import FEATURES
 from features.profiles.analytics import funnel, paths, sessions, summary
 from qianmian.errors import DataError
+from tests.examples import examples
 
 AS_OF = datetime(2024, 2, 1)
 
@@ -139,7 +140,7 @@ ROW = st.tuples(
 
 
 @settings(
-    max_examples=5,
+    max_examples=examples(5),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -15,6 +15,7 @@ from features.definitions import FEATURES
 from features.profiles.analytics import funnel, paths, sessions, summary
 from features.profiles.analytics.paths import EXIT
 from qianmian.errors import DataError
+from tests.examples import examples
 
 BEGIN = datetime(2024, 1, 1)
 AS_OF = BEGIN + timedelta(days=3)
@@ -41,7 +42,9 @@ ORDER = st.fixed_dictionaries(
 HISTORY = st.tuples(st.lists(EVENT, min_size=1, max_size=8), st.lists(ORDER, max_size=3))
 HISTORIES = st.lists(HISTORY, min_size=8, max_size=16)
 CHECKED = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(6),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -259,7 +262,7 @@ def test_paths_are_counted_as_by_hand(lake_of, histories, state, keep, depth):
     assert [path.sessions for path in found.paths] == sorted((path.sessions for path in found.paths), reverse=True)
 
 
-@settings(CHECKED, max_examples=3)
+@settings(CHECKED, max_examples=examples(3))
 @given(histories=HISTORIES)
 def test_later_rows_change_nothing(lake_of, histories):
     tables = raw_rows(histories)

@@ -25,6 +25,7 @@ from features.profiles.rules import (
 )
 from features.profiles.segments import members
 from qianmian.errors import ConfigError
+from tests.examples import examples
 from tests.features.compute.test_online import shop
 from tests.features.plain import BEGIN
 
@@ -155,7 +156,9 @@ def asked(lake_of):
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=examples(25),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(rule=RULES)
 def test_the_three_answers_agree(asked, rule):
