@@ -224,7 +224,7 @@ def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
         assert result.report.metrics.keys() == trained.results[result.job].report.metrics.keys()
 
 
-def test_promotion_and_rollback(trained, client):
+def test_promotion_and_rollback(trained, client, store):
     """Use a model of another name, so that the champions of the other tests are unchanged."""
     workspace, run_id = trained.workspace, trained.results["churn"].run_id
     source = client.get_model_version("qianmian-churn", "1").source
