@@ -18,6 +18,7 @@ from features.data.lake import Lake
 from features.erasure.resolving import find_erased
 from qianmian.workspace import Workspace
 from serving.server import running
+from tests.training.conftest import SETTINGS
 from tests.training.planted_customer import CARD, USER_ID, VISITOR, forbidden, places_with, write_exports
 from tests.waiting import until
 from training.gate import apply_gate
@@ -27,18 +28,6 @@ pytestmark = pytest.mark.slow
 DAY, AS_OF = datetime(2024, 3, 25), "2024-05-28"
 LATER_VISITOR = "visitor-of-this-morning-41"  # who logs in while the server runs
 OTHERS = ("person-0002", "card-0000000007")
-SETTINGS = {
-    "recommend": {
-        "half_life_days": [30, 120],
-        "min_item_customers": 2,
-        "models": {
-            "ials": {"factors": 8, "iterations": 2},
-            "hybrid": {"factors": 8, "epochs": 1},
-            "two_stage": {"rounds": 30, "cuts": 1},
-        },
-    },
-    "lookalike": {"factors": 8},
-}
 Call = Callable[[str, Any], tuple[int, Any]]
 
 
@@ -50,7 +39,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     for name in ("MLFLOW_TRACKING_URI", "QIANMIAN_WORKSPACE", "QIANMIAN_API_KEYS", "QIANMIAN_PII_KEY"):
         monkeypatch.delenv(name, raising=False)
     workspace, exports = Workspace(tmp_path / "a shop" / "workspace").create(), tmp_path / "exports"
-    workspace.config_file.write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    workspace.config_file.write_text(
+        yaml.safe_dump(SETTINGS.model_dump(mode="json", exclude_unset=True)), encoding="utf-8"
+    )
     write_exports(exports, DAY)
     read_all(workspace, exports)
     train_all(workspace)

@@ -32,7 +32,7 @@ from serving.events.store import OnlineStore
 from serving.following import WorkspaceSource
 from serving.loading import BackgroundLoader
 from serving.server import running
-from tests.redis_server import RedisServer
+from tests.redis_server import start_redis
 from tests.waiting import until
 
 AS_OF = datetime(2024, 8, 1)
@@ -215,10 +215,7 @@ def store(request, tmp_path) -> Iterator[tuple[str, Path]]:
         (tmp_path / "log").mkdir()
         yield str(tmp_path / "log" / "events.db"), tmp_path / "log"
         return
-    if shutil.which("redis-server") is None:
-        pytest.skip("Redis is not installed (Debian package redis-server)")
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis")
+    server = start_redis(tmp_path / "redis")
     yield server.url, server.folder
     server.kill()
 
