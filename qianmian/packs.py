@@ -17,8 +17,8 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationError, model_validator
 
 from qianmian.errors import ConfigError, did_you_mean
+from qianmian.model_settings import LifecycleSettings, Section
 from qianmian.schema import EVENT_TYPES, TAG_CATEGORIES
-from qianmian.settings import LifecycleSettings, Section
 from qianmian.yaml_files import read_yaml
 
 FILE = "pack.yaml"

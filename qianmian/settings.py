@@ -2,123 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from qianmian.model_settings import ChurnSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
 from qianmian.timezones import UTC_ZONE, timezone_problem
-
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """Base class of all settings: immutable, unknown keys are rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecommendSettings(Section):
-    """Settings of `train recommend`."""
-
-    horizon_days: int = Field(28, ge=1, le=365, description="length of the validation and test periods")
-    target: Literal["auto", "any", "purchase", "view", "cart", "favourite", "search", "share", "message_click"] = Field(
-        "auto",
-        description="what is predicted: a type of interaction, any for all types, or auto for purchases where enough "
-        "customers buy and all types elsewhere",
-    )
-    min_item_customers: int | None = Field(
-        None,
-        ge=1,
-        description="items with fewer customers are not recommended; null or auto: the largest of 5, 3, 2 and 1 that "
-        "leaves out at most a tenth of the interactions of the validation period",
-    )
-    max_items: int = Field(200_000, ge=1, description="only so many items, the most popular, are recommended")
-    half_life_days: tuple[int, ...] = Field(
-        (30, 60, 90, 120, 180, 365), min_length=1, description="half-lives compared on the validation period"
-    )
-    models: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="parameters of models, by model name, that differ from the defaults"
-    )
-    budget_cpu_seconds: float = Field(
-        100.0,
-        gt=0,
-        description="the most expensive base models are no candidates, until fitting the others once is estimated to "
-        "cost at most this",
-    )
-    tune_seconds: int = Field(600, ge=10, description="time budget of `train recommend --tune`")
-
-    @field_validator("min_item_customers", mode="before")
-    @classmethod
-    def _auto_is_null(cls, value: Any) -> Any:
-        return None if value == "auto" else value
-
-    @property
-    def usual_min_item_customers(self) -> int:
-        """The minimum of customers of an item where no validation window chooses it."""
-        return self.min_item_customers or 5
-
-
-class ChurnSettings(Section):
-    """Settings of `train churn`: an active customer churns by making no purchase for `horizon_days`."""
-
-    horizon_days: int = Field(28, ge=1, le=365)
-    active_days: int | None = Field(
-        None, ge=1, description="customers who bought in this many days are active; default: twice the horizon"
-    )
-    risk_bands: tuple[Fraction, Fraction] = Field((0.33, 0.66), description="low < first ≤ medium < second ≤ high")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.risk_bands[0] >= self.risk_bands[1]:
-            raise ValueError("risk_bands must be in increasing order")
-        return self
-
-
-class LifecycleSettings(Section):
-    """Lifecycle stages: thresholds of the probability that a customer orders again within the return time."""
-
-    horizon_days: int = Field(28, ge=1, le=365)
-    new_days: int = Field(30, ge=1, description="new: the first order is at most this many days ago")
-    loyal_orders: int = Field(10, ge=2, description="loyal: active, with at least this many orders in the last year")
-    at_risk_below: float = Field(0.6, gt=0, lt=1, description="at risk: an order is less likely than this")
-    asleep_below: float = Field(0.4, gt=0, lt=1, description="asleep: an order is less likely than this")
-    lost_below: float = Field(0.25, gt=0, lt=1, description="lost: an order is less likely than this")
-    return_days: float | None = Field(
-        None, gt=0, description="time in which an order counts as a return; default: four typical gaps of the shop"
-    )
-    min_gap_days: float = Field(
-        7.0, gt=0, description="least typical gap of the shop, which is the median of the mean gaps"
-    )
-    max_gap_days: float = Field(60.0, gt=0, description="typical gap of a shop without repeat buyers")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_successors(cls, raw: Any) -> Any:
-        """Say what replaces the thresholds in mean gaps, which earlier settings files may have."""
-        found = [name for name in ("at_risk_gaps", "asleep_gaps", "lost_gaps") if isinstance(raw, dict) and name in raw]
-        if found:
-            successors = ", ".join(name.replace("_gaps", "_below") for name in found)
-            raise ValueError(
-                f"{', '.join(found)}: the stages are no longer thresholds in mean gaps between orders, but of the "
-                f"probability of an order; remove the line, or set {successors} to a probability"
-            )
-        return raw
-
-    @model_validator(mode="after")
-    def _descending(self) -> LifecycleSettings:
-        if not self.at_risk_below > self.asleep_below > self.lost_below:
-            raise ValueError(
-                "at_risk_below, asleep_below and lost_below must descend; "
-                f"got {self.at_risk_below}, {self.asleep_below}, {self.lost_below}"
-            )
-        return self
-
-
-class LookalikeSettings(Section):
-    """Settings of `train lookalike` and `/v1/lookalike`."""
-
-    minimum_seed: int = Field(20, ge=5, description="requests with fewer known seed customers are rejected")
-    factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
 
 
 class IdType(Section):

@@ -19,7 +19,7 @@ from models.persist import load_json
 from models.recommend import RECOMMENDERS
 from models.recommend.base import Choice, Recommender
 from qianmian.errors import QianmianError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from qianmian.workspace import Workspace, write_json
 from training import tracking
 from training.evaluation.metrics import ranking_metrics

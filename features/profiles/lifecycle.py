@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.profiles.purchase_process.process import PROCESS_FEATURES, PurchaseProcess
 from qianmian.errors import DataError
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 
 LIFECYCLE_FEATURES = PROCESS_FEATURES
 BUYER_STAGE_FEATURES = ("orders_total", "orders_365d")

@@ -15,7 +15,7 @@ from features.interaction_types import ANY, AUTO, EVENT_WEIGHTS, INTERACTION_TYP
 from features.targets import MIN_TARGET_CUSTOMERS, choose_target
 from features.training_data import interaction_rows, training_set
 from qianmian.errors import DataError, UsageError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 
 AS_OF = datetime(2024, 3, 1)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

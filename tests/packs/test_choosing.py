@@ -18,8 +18,9 @@ from features.profiles.tags.pack_tags import tags_for
 from features.profiles.tags.tagging import tags_digest
 from qianmian.config import load_settings
 from qianmian.errors import ConfigError
+from qianmian.model_settings import LifecycleSettings
 from qianmian.packs import builtin_packs, load_pack
-from qianmian.settings import LifecycleSettings, Settings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.packs.outcome import BEGIN
 

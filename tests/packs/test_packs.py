@@ -14,8 +14,9 @@ from features.definitions.pack_features import declared_features, features_for, 
 from features.profiles.tags import TAGS, tag_values
 from features.profiles.tags.pack_tags import LAPSED_CYCLES, MIN_CYCLE_ORDERS, tags_for
 from qianmian.errors import ConfigError
+from qianmian.model_settings import LifecycleSettings
 from qianmian.packs import builtin_packs, load_pack
-from qianmian.settings import LifecycleSettings, Settings
+from qianmian.settings import Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
 
 PACKS = sorted(builtin_packs())

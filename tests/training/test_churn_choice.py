@@ -13,7 +13,8 @@ from features.data.lake import Lake
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
-from qianmian.settings import LifecycleSettings, Settings
+from qianmian.model_settings import LifecycleSettings
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory

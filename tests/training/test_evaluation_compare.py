@@ -13,7 +13,7 @@ from features.interactions import TrainingSet
 from models.recommend.popular import PopularRecommender
 from models.recommend.repeat import RepeatPurchaseRecommender
 from qianmian.errors import UsageError
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 from training.bootstrap import mean_metric
 from training.evaluation.compare import evaluate
 from training.evaluation.metrics import PUBLISHED, STANDARD, ranking_metrics, repeat_and_explore

@@ -11,7 +11,7 @@ import pytest
 from features.interactions import TrainingSet
 from models.recommend.fit_cache import fit_cached
 from qianmian.errors import ConfigError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.holdout import interactions_between
 from training.jobs.base import TrainingContext

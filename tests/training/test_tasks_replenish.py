@@ -7,7 +7,7 @@ import pytest
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.replenish.model import ReplenishRecommender
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.bootstrap import CLASSIFICATION
 from training.tasks.base import make_recommender
 from training.tasks.replenish import HORIZON_DAYS, MIN_PURCHASE_DAYS, TASK, concordance_index, examples

@@ -10,7 +10,7 @@ import pytest
 from features.interactions import INTERACTION_TYPES, Interactions, TrainingSet
 from models.recommend.session.trails import has_visits
 from qianmian.errors import DataError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.tasks.session import TASK, candidates
 

@@ -14,7 +14,7 @@ from features.compute.builder import Builder
 from features.profiles.purchase_process.fitting import fit_process
 from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.rhythm import day_number
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 from training.churn.history import OrderHistory
 
 STEP_DAYS = 7  # a moment a week: more rows, and a season is met whatever its week

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions
 from features.profiles.lifecycle import LONG_GAPS
 from features.profiles.purchase_process.process import typical_gap_days
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 
 Mask = NDArray[np.bool_]
 

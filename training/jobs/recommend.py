@@ -20,7 +20,7 @@ from models.parallel import return_freed_memory
 from models.recommend.base import Recommender
 from models.recommend.ranking.two_stage import SHARED_BY_RANKERS
 from qianmian.errors import DataError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.attributes import left_out_notes
 from training.gate import GateRule
 from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter

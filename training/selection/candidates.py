@@ -13,7 +13,7 @@ from models.parallel import run_parallel
 from models.recommend.base import Recommender
 from models.recommend.blend import COMPONENTS, BlendRecommender
 from models.recommend.scene import SCENES
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.holdout import HoldoutSplit, HoldoutSplitter

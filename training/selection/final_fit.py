@@ -11,7 +11,7 @@ from models.recommend.base import Recommender
 from models.recommend.scene import SCENES
 from models.recommend.scene_models import SceneModels
 from qianmian.errors import DataError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.jobs.base import Progress
 from training.selection.candidates import run_named
 from training.selection.fits import SharedFits

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.interaction_types import ANY
 from features.interactions import Interactions
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 from training.holdout import HoldoutSplit
 from training.jobs.base import Progress

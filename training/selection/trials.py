@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.parallel import run_parallel
 from models.recommend.base import Recommender
 from qianmian.errors import DataError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.selection.choice import is_ahead

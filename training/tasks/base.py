@@ -15,7 +15,7 @@ from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
 from models.recommend.ranking.two_stage import DEFAULT_STAGES, TYPED_STAGES
 from qianmian.errors import ConfigError
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 
 MIN_EXAMPLES = 30

@@ -9,7 +9,7 @@ import numpy as np
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.hybrid import user_attributes
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.tasks.base import MIN_EXAMPLES, Task, make_recommender
 

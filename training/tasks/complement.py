@@ -11,7 +11,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.baskets import Baskets
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions
 from training.tasks.base import Task, make_recommender

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.tasks.base import Task, base_models, make_ranker, make_recommender
 

@@ -13,7 +13,7 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender, entry_positions
 from models.recommend.replenish.history import PurchaseDays, PurchaseIntervals, group_sums
 from models.recommend.sampling import learning_sample
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit, interaction_matrix
 from training.tasks.base import Task, make_recommender, of_sampled_customers
 

@@ -12,7 +12,7 @@ from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.session.examples import visit_examples
 from models.recommend.session.trails import Trails, has_visits
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.split import EvaluationSplit
 from training.tasks.base import Task, make_recommender
 

@@ -12,7 +12,7 @@ from scipy import sparse
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.similar.model import SimilarRecommender, first_purchases
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.tasks.base import Task, make_recommender, of_sampled_customers

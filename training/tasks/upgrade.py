@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.interactions import Interactions, TrainingSet
 from models.recommend.base import Recommender
 from models.recommend.upgrade.item_attributes import usual_items
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit, first_interactions, interaction_matrix
 from training.tasks.base import Task, make_recommender, of_sampled_customers

@@ -20,7 +20,7 @@ from features.profiles.purchase_process.process import (
     silence_terms,
     typical_gap_days,
 )
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 
 MOMENTS = 8
 STEP = RETURN_GAPS / 2  # typical gaps between two moments

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 
 WINDOWS = (28, 91, 365)  # days
 PROCESS_FEATURES = (

@@ -20,8 +20,8 @@ from features.profiles.lifecycle import (
 from features.profiles.purchase_process.fitting import process_of
 from features.profiles.purchase_process.process import PurchaseProcess
 from qianmian.errors import DataError
+from qianmian.model_settings import LifecycleSettings
 from qianmian.schema import LIFECYCLE_STAGES
-from qianmian.settings import LifecycleSettings
 
 # without data: orders at random at the pooled gap m = (10 + days since the first order) / orders, so that the
 # probability of an order within the return time of 40 days is 1 − exp(−40 / m)

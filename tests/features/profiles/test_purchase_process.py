@@ -18,7 +18,7 @@ from features.profiles.purchase_process.process import (
     WEIBULL_QUANTILES,
     PurchaseProcess,
 )
-from qianmian.settings import LifecycleSettings
+from qianmian.model_settings import LifecycleSettings
 
 BEGIN = datetime(2024, 1, 1)
 

@@ -14,7 +14,8 @@ from features.profiles.snapshot import Snapshot, load_current, publish
 from features.profiles.tags import TAGS
 from features.profiles.tags.checked import checks_path, read_verdicts, write_checks
 from qianmian.errors import ArtifactError
-from qianmian.settings import LifecycleSettings, Settings
+from qianmian.model_settings import LifecycleSettings
+from qianmian.settings import Settings
 
 NOW = datetime(2024, 6, 1)
 SETTINGS = Settings()

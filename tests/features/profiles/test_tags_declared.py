@@ -19,7 +19,8 @@ from features.profiles.tags.declare import Tag, check, fit_tags, tag_values
 from features.profiles.tags.rule_tags import tag_from_rule
 from features.profiles.tags.tagging import make_tags
 from qianmian.errors import ArtifactError, ConfigError, DataError
-from qianmian.settings import LifecycleSettings, Settings
+from qianmian.model_settings import LifecycleSettings
+from qianmian.settings import Settings
 
 BEGIN = datetime(2024, 1, 1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from features.interaction_types import INTERACTION_TYPES
 from features.interactions import Interactions, TrainingSet, sorted_interactions
-from qianmian.settings import RecommendSettings
+from qianmian.model_settings import RecommendSettings
 from training.holdout import NO_START, HoldoutSplit
 from training.selection import parameters
 from training.selection.parameters import short_search

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from features.data.sources.base import Refunds
 from features.data.sources.files.text_encodings import codec_name
-from qianmian.settings import Section
+from qianmian.model_settings import Section
 
 FILE_KEYS = ("delimiter", "encoding", "header", "quote", "skip", "file_date")  # keys that say how a file is read
 OWN_KEYS = {"items": ("shared", "complete", "max_vanished"), "transactions": ("refunds",)}  # of one table only

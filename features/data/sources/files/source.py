@@ -28,9 +28,10 @@ from features.data.sources.files.paths import equal_files, expand_paths, is_blan
 from features.data.sources.files.remote_files import can_fetch, fetch, is_address, missing_extension
 from features.data.sources.files.settings import OWN_KEYS, FilesSettings, TableSettings
 from qianmian.errors import ConfigError, DataError, did_you_mean
+from qianmian.model_settings import Section
 from qianmian.packs import Pack
 from qianmian.schema import TABLES, Table
-from qianmian.settings import Section, problems_of
+from qianmian.settings import problems_of
 from qianmian.timezones import UTC_ZONE, timezone_problem
 from qianmian.yaml_files import YamlFile, missing_blank
 
