@@ -112,6 +112,12 @@ class LifecycleSettings(Section):
         return self
 
 
+class ValueSettings(Section):
+    """Settings of `train value`."""
+
+    horizon_days: int = Field(90, ge=1, le=365, description="orders and money are predicted for this many days")
+
+
 class LookalikeSettings(Section):
     """Settings of `train lookalike` and `/v1/lookalike`."""
 

@@ -95,6 +95,20 @@ def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
+def _value(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    found = bundle.model.predict(_feature_values(bundle, frame).values)
+    columns = {
+        "predicted_number_of_orders": found.orders,
+        "predicted_number_of_orders_low": found.orders_low,
+        "predicted_number_of_orders_high": found.orders_high,
+        "predicted_clv": found.money,
+        "predicted_clv_low": found.money_low,
+        "predicted_clv_high": found.money_high,
+        "purchase_probability": found.purchase_probability,
+    }
+    return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+
+
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     seeds = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
@@ -106,6 +120,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "churn": _churn,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
+    "value": _value,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {
@@ -127,8 +142,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
-        and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
+        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
+        lifecycle and value: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
         (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
@@ -136,8 +151,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     Returns
     -------
     DataFrame
-        Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities in the
-        order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists `item_id`,
+        Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities or values
+        in the order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists `item_id`,
         `score`, `source` and `days_to_next_purchase` (NaN if unknown).
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})

@@ -59,7 +59,9 @@ class ParetoNBD:
 
         found = minimize(loss, np.zeros(4), method="Nelder-Mead", options={"maxiter": 2_000, "fatol": 1e-10})
         if not found.success or not np.isfinite(found.fun) or np.abs(found.x).max() > LARGEST_LOG:
-            raise DataError("the likelihood of the order counts (Pareto/NBD) has no maximum", got=np.exp(found.x).tolist())
+            raise DataError(
+                "the likelihood of the order counts (Pareto/NBD) has no maximum", got=np.exp(found.x).tolist()
+            )
         r, alpha, s, beta = np.exp(found.x).tolist()
         return cls(r, alpha * unit, s, beta * unit)
 
@@ -93,4 +95,8 @@ class ParetoNBD:
     def expected_orders(self, t: float, x: Floats, t_x: Floats, T: Floats) -> Floats:
         """Expected orders of each customer in the next `t`, (n,)."""
         rate = (self.r + x) * (self.beta + T) / ((self.alpha + T) * (self.s - 1.0))
-        return rate * -np.expm1((self.s - 1.0) * np.log((self.beta + T) / (self.beta + T + t))) * self.probability_alive(x, t_x, T)
+        return (
+            rate
+            * -np.expm1((self.s - 1.0) * np.log((self.beta + T) / (self.beta + T + t)))
+            * self.probability_alive(x, t_x, T)
+        )

@@ -18,6 +18,7 @@ from features.compute.views import Views
 from features.definitions.recency import NEVER
 from features.profiles.purchase_process.order_times import OrderTimes
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.value.columns import SLOPES, WINDOWS
 
 NO_GAP = 365.0  # days; the default of `gap_days_mean`, for a customer with one order
 Floats = NDArray[np.float64]
@@ -96,9 +97,10 @@ class OrderHistory:
         return np.asarray(self.starts[:-1] + passed[self.starts[1:]] - passed[self.starts[:-1]], dtype=np.int64)
 
     def features(self, as_of: datetime, names: Sequence[str] = RHYTHM_FEATURES) -> NDArray[np.float32]:
-        """Rhythm features of every customer at a moment, float32 array of shape (n, len(names)).
+        """Features of every customer's orders at a moment, float32 array of shape (n, len(names)).
 
-        They are those that a profile build has at the same moment.
+        They are those of the churn models (`models.classify.rhythm`) and of the value models (`models.value.columns`), with
+        the values that a profile build has at the same moment.
         """
         now, first = day_number(as_of), self.starts[:-1]
         end = self.ends(now)
@@ -107,8 +109,10 @@ class OrderHistory:
         last_day = self.days[np.maximum(end - 1, 0)] if len(self.days) else np.zeros(len(end))
         first_day = self.days[np.minimum(first, len(self.days) - 1)] if len(self.days) else np.zeros(len(end))
         recency = np.where(bought, now - last_day, NEVER)
-        counts = {days: end - self.ends(now - days) for days in (28, 56, 91, 365)}
+        counts = {days: end - self.ends(now - days) for days in WINDOWS}
         paid = np.concatenate([[0.0], np.cumsum(self.amounts)])
+        amounts = {days: paid[end] - paid[end - count] for days, count in counts.items()}
+        total = paid[end] - paid[first]
         gaps = np.diff(self.days, prepend=np.nan)
         gaps[self.starts[:-1][np.diff(self.starts) > 0]] = 0.0  # the first order of a customer has no gap
         squares = np.concatenate([[0.0], np.cumsum(np.square(gaps))])
@@ -121,7 +125,10 @@ class OrderHistory:
             "days_since_first_order": np.where(bought, now - first_day, 0.0),
             "orders_total": orders,
             **{f"orders_{days}d": count for days, count in counts.items()},
-            **{f"amount_{days}d": paid[end] - paid[end - counts[days]] for days in (28, 91)},
+            **{f"amount_{days}d": amount for days, amount in amounts.items()},
+            "amount_total": total,
+            "order_value_mean": total / np.maximum(orders, 1.0),
+            **{name: (2.0 * amounts[days] - amounts[2 * days]) / days for days, name in SLOPES.items()},
             "gap_days_mean": mean,
             "gap_days_std": np.where(n_gaps > 1, spread, 0.0),
             "gaps_silent": np.where(mean > 0, recency / np.where(mean > 0, mean, 1.0), 0.0),
@@ -134,6 +141,19 @@ class OrderHistory:
         rows = np.flatnonzero(end > self.starts[:-1])
         recency = (now - self.days[end[rows] - 1]).astype(np.float32)
         return rows[recency <= active_days]
+
+    def totals(self, start: datetime, end: datetime) -> tuple[Floats, Floats]:
+        """Number and paid amount of each customer's orders in ``[start, end)``, each of shape (n,)."""
+        begin, stop = self.ends(day_number(start)), self.ends(day_number(end))
+        paid = np.concatenate([[0.0], np.cumsum(self.amounts)])
+        return (stop - begin).astype(np.float64), paid[stop] - paid[begin]
+
+    def days_to_next(self, as_of: datetime) -> Floats:
+        """Days from a moment to each customer's next order, (n,); infinite if there is none before the end."""
+        place = self.ends(day_number(as_of))
+        came = place < self.starts[1:]
+        days = self.days[np.minimum(place, max(len(self.days) - 1, 0))] if len(self.days) else np.zeros(len(place))
+        return np.where(came, days - day_number(as_of), np.inf)
 
     def bought(self, start: datetime, end: datetime) -> NDArray[np.bool_]:
         """Whether each customer has an order in ``[start, end)``, shape (n,)."""

@@ -124,6 +124,8 @@ CHINESE: dict[str, ChineseTag] = {
     "engagement_trend": ChineseTag("互动趋势", "近 7 天与之前 7 天的行为次数相比，变化超过两成才算升降", TRENDS_ZH),
     "points_expiring": ChineseTag("积分将到期", "有积分将在 30 天内过期"),
     "falling_asleep_reason": ChineseTag("沉睡原因", "客户为什么沉睡，看最后一单到沉默超出平常之间发生了什么：没有触达、触达不相关、没有兴趣", {"no_offer": "没有触达", "irrelevant_pushes": "触达不相关", "no_interest": "没有兴趣"}),
+    "predicted_orders": ChineseTag("预计订单数", "价值模型预计客户在预测期内的下单次数，只对下过单的客户"),
+    "predicted_clv": ChineseTag("预计消费金额", "价值模型预计客户在预测期内的消费金额（客户终身价值），只对下过单的客户"),
     "churn_risk": ChineseTag("流失风险", "流失模型给出的风险等级，只对模型适用的客户", {"low": "低", "medium": "中", "high": "高"}),
 }
 # fmt: on

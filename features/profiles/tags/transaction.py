@@ -209,5 +209,6 @@ TAGS = (
     Tag("refund_prone", "transaction", "refunds of the last 91 days are more than 10 % of what was paid", ("refund_rate", "amount_91d"), lambda c, _: yes_no(c["refund_rate"] > 0.1, c["amount_91d"] > 0)),
     Tag("store_loyalty", "transaction", "share of orders in the most used store: roaming, main_store (half), one_store (80 %); from three orders on", ("top_store_share", "orders_total"), store_loyalty, values=("roaming", "main_store", "one_store")),
     Tag("favourite_store", "transaction", "most used store", ("top_store",), lambda c, _: c["top_store"]),
+    Tag("predicted_clv", "transaction", "expected amount paid within the horizon of the value model, of customers with an order", how="model", ttl_days=35),
 )
 # fmt: on
