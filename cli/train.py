@@ -23,7 +23,7 @@ STATUSES = ("registered", "refused", "skipped")
 
 def train(
     job: Annotated[
-        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|all", help="Job to train.")
+        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|value|all", help="Job to train.")
     ],
     as_of: AsOfOption = None,
     horizon_days: Annotated[
@@ -33,7 +33,7 @@ def train(
             min=1,
             max=365,
             metavar="N",
-            help="Number of days to predict. Default: from the settings (28).",
+            help="Number of days to predict. Default: from the settings (28; value: 90).",
             show_default=False,
         ),
     ] = None,

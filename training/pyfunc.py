@@ -143,8 +143,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     bundle : ModelBundle
     frame : DataFrame
         For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
-        lifecycle and value: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
-        (`features.profiles.lifecycle`).
+        lifecycle and value: one column per feature, categories as text; for lifecycle also the current
+        `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 
@@ -152,8 +152,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     -------
     DataFrame
         Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities or values
-        in the order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists `item_id`,
-        `score`, `source` and `days_to_next_purchase` (NaN if unknown).
+        in the order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists
+        `item_id`, `score`, `source` and `days_to_next_purchase` (NaN if unknown).
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 

@@ -26,7 +26,7 @@ LARGEST_LOG = 12.0  # of a parameter, when times are divided by their mean
 LARGEST_SHAPE = 150.0  # of r and a: customers who differ less than that are the same, and the formulas overflow soon
 NOBODY_LEAVES = 1e-3  # mean probability of leaving after an order
 MAX_ITERATIONS = 1_000
-NODES = np.linspace(-5.0, 5.0, 61)  # of the numerical mean over p; its relative error is below 1e-9
+NODES = np.linspace(-5.0, 5.0, 61)  # of the numerical mean over p
 SMALLEST = 1e-300
 
 
@@ -91,7 +91,7 @@ class BGNBD:
             options={"maxiter": MAX_ITERATIONS, "maxfun": 10 * MAX_ITERATIONS, "ftol": 1e-14, "gtol": 1e-7},
         )
         if not np.isfinite(found.fun) or found.nit >= MAX_ITERATIONS:
-            values = zip("r α a b".split(), np.exp(found.x).tolist(), strict=True)
+            values = zip(("r", "α", "a", "b"), np.exp(found.x).tolist(), strict=True)
             raise DataError(
                 "the fit of the order counts (BG/NBD) did not converge",
                 got=", ".join(f"{name} {value:.3g}" for name, value in values),
@@ -155,11 +155,11 @@ class BGNBD:
 def _expected_orders(t: float, r: Any, alpha: Any, a: Any, b: Any) -> Floats:
     """Expected orders in `t` of customers who have not left, (n,).
 
-    For a given p it is (1 − (1 + pt/α)^−r) ÷ p, whose mean over p is taken numerically. The hypergeometric function of the
-    paper is the same and overflows for many orders or large parameters.
+    For a given p it is (1 − (1 + pt/α)^−r) ÷ p, whose mean over p is taken numerically. The hypergeometric function of
+    the paper is the same and overflows for many orders or large parameters.
     """
     r, alpha, a, b = (np.asarray(value, dtype=np.float64)[..., None] for value in (r, alpha, a, b))
-    # the log-odds of p have exponential tails with the rates a and b around log(a/b): nodes further apart the further out
+    # the log-odds of p have exponential tails with the rates a and b: the nodes lie further apart further out
     width = np.sqrt(polygamma(1, a) + polygamma(1, b)) / 2.0
     log_odds = np.log(a / b) + width * np.sinh(NODES)
     log_weights = a * log_expit(log_odds) + b * log_expit(-log_odds) + np.log(np.cosh(NODES))

@@ -29,8 +29,7 @@ from models.value.intervals import TotalInterval
 from qianmian.workspace import write_json
 
 ORDERS, MONEY = "orders", "money"  # what is predicted
-SAME_AGAIN, BG_NBD, TREES, MEAN = "same again, shrunk", "BG/NBD", "trees", "mean of trees and BG/NBD"
-RECIPES = (SAME_AGAIN, BG_NBD, TREES, MEAN)  # the simplest first
+SAME_AGAIN, BG_NBD, TREES, MIXTURE = "same again, shrunk", "BG/NBD", "trees", "BG/NBD and trees"
 Floats = NDArray[np.float64]
 
 
@@ -41,20 +40,23 @@ class TotalModel:
     Attributes
     ----------
     recipe : str
-        Which of `RECIPES` predicts.
+        What predicts: `SAME_AGAIN` or `MIXTURE`.
     interval : TotalInterval
+    weight : float
+        Weight of the trees in the mixture, from 0 to 1; BG/NBD has the rest.
     window : int
         Days of the recent past of the recipe `SAME_AGAIN`.
     again : tuple of float
         Its line: what everybody gets, and the part of the own recent total.
     booster : xgboost.Booster or None
-        Trees of the recipes `TREES` and `MEAN`, which predict the total ÷ `scale`.
+        Trees, which predict the total ÷ `scale`; None if they have no weight.
     scale : float
         Mean total of the rows that the trees learnt from.
     """
 
-    recipe: str = BG_NBD
+    recipe: str = MIXTURE
     interval: TotalInterval = field(default_factory=TotalInterval)
+    weight: float = 0.5
     window: int = 91
     again: tuple[float, float] = (0.0, 1.0)
     booster: xgb.Booster | None = None
@@ -134,12 +136,13 @@ class ValueModel:
         return PredictedValue(orders, low, high, money, money_low, money_high, probability)
 
     def expected(self, X: NDArray[np.float32], what: str, recipe: str | None = None) -> Floats:
-        """Expected total of each customer within the horizon, (n,); by default with the recipe that was chosen."""
+        """Expected total of each customer within the horizon, (n,); by default with the recipe that was chosen.
+
+        `BG_NBD` and `TREES` are the parts of the mixture alone.
+        """
         columns = by_name(X, self.features)
-        learned, growth = self._learned(columns, what, recipe or self.totals[what].recipe), 1.0
-        if self.horizon_days != self.learned_days:
-            growth = self._growth(columns)
-        return np.asarray(learned * growth, dtype=np.float64)
+        learned = self._learned(columns, what, recipe or self.totals[what].recipe)
+        return learned if self.horizon_days == self.learned_days else learned * self._growth(columns)
 
     def columns(self, columns: Mapping[str, Floats]) -> NDArray[np.float32]:
         """What the trees read, (n, c)."""
@@ -168,9 +171,12 @@ class ValueModel:
             return total.again[0] + total.again[1] * self.recent_rate(columns, what, total.window)
         if recipe == BG_NBD:
             return self.process_based(columns, what)
-        assert total.booster is not None
-        found = total.booster.predict(to_dmatrix(self.columns(columns))).astype(np.float64) * total.scale
-        return found if recipe == TREES else (found + self.process_based(columns, what)) / 2.0
+        weight = 1.0 if recipe == TREES else total.weight
+        found = np.zeros(len(next(iter(columns.values()))))
+        if weight > 0.0:
+            assert total.booster is not None
+            found += weight * total.scale * total.booster.predict(to_dmatrix(self.columns(columns))).astype(np.float64)
+        return found if weight == 1.0 else found + (1.0 - weight) * self.process_based(columns, what)
 
     def _growth(self, columns: Mapping[str, Floats]) -> Floats | float:
         """Expected orders of the horizon ÷ those of `learned_days`."""
@@ -193,6 +199,7 @@ class ValueModel:
     def get_params(self) -> dict[str, Any]:
         """The parameters as plain values, for the run and the manifest."""
         found: dict[str, Any] = {"recipe": self.totals[ORDERS].recipe}
+        found |= {f"weight_of_trees_{what}": total.weight for what, total in self.totals.items()}
         for name, part in (("bgnbd", self.counts), ("gamma_gamma", self.amounts)):
             if part is not None:
                 found |= {f"{name}_{parameter}": value for parameter, value in part.as_dict().items()}
@@ -207,6 +214,7 @@ class ValueModel:
                 save_booster(total.booster, folder / f"{what}.json")
             described[what] = {
                 "recipe": total.recipe,
+                "weight": total.weight,
                 "interval": total.interval.as_dict(),
                 "window": total.window,
                 "again": list(total.again),
@@ -234,6 +242,7 @@ class ValueModel:
             what: TotalModel(
                 total["recipe"],
                 TotalInterval.from_dict(total["interval"]),
+                total["weight"],
                 total["window"],
                 (total["again"][0], total["again"][1]),
                 load_booster(folder / f"{what}.json") if total["trees"] else None,

@@ -99,8 +99,8 @@ class OrderHistory:
     def features(self, as_of: datetime, names: Sequence[str] = RHYTHM_FEATURES) -> NDArray[np.float32]:
         """Features of every customer's orders at a moment, float32 array of shape (n, len(names)).
 
-        They are those of the churn models (`models.classify.rhythm`) and of the value models (`models.value.columns`), with
-        the values that a profile build has at the same moment.
+        They are those of the churn models (`models.classify.rhythm`) and of the value models (`models.value.columns`),
+        with the values that a profile build has at the same moment.
         """
         now, first = day_number(as_of), self.starts[:-1]
         end = self.ends(now)

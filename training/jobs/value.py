@@ -11,13 +11,21 @@ import numpy as np
 from features.profiles.tags.declare import TagValue
 from models.bundle import ModelBundle
 from models.value.columns import MONEY_FEATURES, ORDER_FEATURES, by_name
-from models.value.value_model import MONEY, ORDERS, SAME_AGAIN, TREES, ValueModel
+from models.value.value_model import MONEY, ORDERS, ValueModel
 from qianmian.errors import DataError
 from training import plots
 from training.churn.snapshots import Snapshots
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
-from training.value.fitting import ValueFitting, can_fit, choose_recipe, fit_amounts, fit_counts, with_intervals
+from training.value.fitting import (
+    ValueFitting,
+    can_fit,
+    chosen,
+    fit_amounts,
+    fit_counts,
+    with_choice,
+    with_intervals,
+)
 from training.value.report import EVERYBODY, LAST_AGAIN, evaluate, in_words, next_order_coverage
 from training.value.rows import PastMoments, ValueRows
 
@@ -59,23 +67,27 @@ def run(context: TrainingContext) -> EvaluatedModel:
     no_amounts = "" if no_money else can_fit(fit_amounts, parts, past.features)
     notes = (*notes, *(f"left out: {why}" for why in (no_counts, no_amounts) if why))
     whats = (ORDERS,) if no_money else (ORDERS, MONEY)
-    fitting = ValueFitting(past, learned, whats, not no_counts, not no_money and not no_amounts, context.shuffled, seed)
     # BG/NBD learns from no labels, so a test of the gate with permuted ones leaves it out
-    recipes = (SAME_AGAIN, TREES) if context.shuffle_labels else fitting.recipes()
+    counts, amounts = not no_counts and not context.shuffle_labels, not no_money and not no_amounts
+    fitting = ValueFitting(past, learned, whats, counts, amounts, context.shuffled, seed)
     context.progress(f"value: {learned} days ahead, chosen at {validation:%Y-%m-%d}, evaluated at {test:%Y-%m-%d}")
-    before = fitting.fit_at(validation)
-    recipe, recipe_note = choose_recipe(before, validated, recipes, seed)
-    test_model = with_intervals(fitting.fit_at(test, (recipe,)), recipe, before, validated, seed)
+    before, first_note = chosen(fitting.fit_at(validation), validated, seed)
+    fitted_at_test = fitting.fit_at(test)
+    test_model = with_intervals(with_choice(fitted_at_test, before), before, validated, seed)
     means = {what: float(values.mean()) for what, values in past.before(test).totals.items()}
     report = evaluate(test_model, tested, past.last_totals(test), means, seed)
     dates = next_order_coverage(past.snapshots.process(test), tested, past.features, float(learned), seed)
     context.progress("value: fitting on all dates")
-    model = with_intervals(fitting.fit_at(context.as_of, (recipe,)), recipe, test_model, tested, seed).within(horizon)
+    # what ships is made as what was evaluated, one period later: chosen and calibrated on the test period
+    last, recipe_note = chosen(fitted_at_test, tested, seed)
+    model = with_intervals(fitting.fit_at(context.as_of, last), last, tested, seed).within(horizon)
+    recipe = model.totals[ORDERS].recipe
     notes = (
-        recipe_note,
+        f"evaluated: {first_note}",
+        f"registered: {recipe_note}",
         *notes,
         *(model.counts.notes() if model.counts else ()),
-        *in_words(report, recipe, learned, dates),
+        *in_words(report, learned, dates),
     )
     if dates is not None:
         report = replace(report, metrics={**report.metrics, "coverage_80_next_order": dates})
@@ -129,8 +141,8 @@ def horizons(context: TrainingContext, history_days: int) -> tuple[int, int, tup
     if horizon > learnable:
         notes = (
             *notes,
-            f"horizon: {horizon} days are predicted by what was learnt for {learnable}, in the proportion in which BG/NBD "
-            f"expects more orders; the evaluation is of {learnable} days, a quarter of the history",
+            f"horizon: {horizon} days are predicted by what was learnt for {learnable}, in the proportion in which "
+            f"BG/NBD expects more orders; the evaluation is of {learnable} days, a quarter of the history",
         )
     return horizon, min(horizon, learnable), notes
 
@@ -147,7 +159,7 @@ def check_rows(tested: ValueRows, learned: int) -> None:
     if len(tested) < MIN_CUSTOMERS or buyers < MIN_BUYERS:
         raise DataError(
             "there are too few customers to evaluate value",
-            got=f"{len(tested)} customers with an order before the last {learned} days, {buyers} of them with one in these",
+            got=f"{len(tested)} customers before the last {learned} days, {buyers} of them with a later order",
             allowed=f"at least {MIN_CUSTOMERS} customers, {MIN_BUYERS} of them with a later order",
             hint="ingest more customers or a longer history, or choose another --horizon-days",
         )
@@ -194,7 +206,7 @@ def published(context: TrainingContext, model: ValueModel) -> dict[str, tuple[li
     if not len(buyers):
         return {}
     places = [profile.spec.names.index(name) for name in model.features]
-    found = model.predict(profile.values[np.ix_(buyers, places)])
+    found = model.predict(profile.values[buyers][:, places])
     one_ids = profile.one_ids[buyers].tolist()
     tags: dict[str, tuple[list[str], list[TagValue]]] = {"predicted_orders": (one_ids, found.orders.tolist())}
     if found.money is not None:

@@ -18,12 +18,13 @@ from models.value.bgnbd import BGNBD
 from models.value.columns import MONEY_WINDOWS, WINDOWS, by_name, repeat_orders
 from models.value.gamma_gamma import GammaGamma
 from models.value.intervals import TotalInterval
-from models.value.value_model import MEAN, MONEY, ORDERS, RECIPES, SAME_AGAIN, TREES, TotalModel, ValueModel
+from models.value.value_model import BG_NBD, MIXTURE, MONEY, ORDERS, SAME_AGAIN, TREES, TotalModel, ValueModel
 from qianmian.errors import DataError
-from training.bootstrap import bootstrap_means
+from training.bootstrap import mean_metric
 from training.value.rows import PastMoments, ValueRows
 
 ROUNDS = 250
+WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the trees
 POWER = 1.5  # of the deviance by which recipes are compared: between that of counts (1) and that of amounts (2)
 SMALLEST_SHARE = 0.01  # of the mean total: a prediction of 0 would have an infinite deviance
 TREE_PARAMETERS: dict[str, Any] = {
@@ -66,10 +67,15 @@ class ValueFitting:
     relabel: Relabel
     seed: int
 
-    def fit_at(self, as_of: datetime, recipes: Sequence[str] = RECIPES) -> ValueModel:
-        """What was learnt from everything known at a date, for these recipes.
+    def fit_at(self, as_of: datetime, like: ValueModel | None = None) -> ValueModel:
+        """What was learnt from everything known at a date.
 
-        The model predicts `learned_days`; its intervals are not fitted yet, and its recipe is the first of them.
+        The model predicts `learned_days`; its intervals are not fitted yet.
+
+        Parameters
+        ----------
+        like : ValueModel, optional
+            An earlier model whose recipe and weights were chosen; what has no weight is not fitted.
         """
         now, rows = self.past.rows(as_of), self.past.before(as_of)
         features = self.past.features
@@ -82,23 +88,23 @@ class ValueFitting:
             fit_amounts(now, features) if self.amounts else None,
         )
         columns = by_name(rows.X, features)
-        needs_trees = bool({TREES, MEAN} & {*recipes})
-        X = model.columns(columns) if needs_trees else None
+        X = model.columns(columns)
 
         def fit(what: str) -> TotalModel:
             y = self.relabel(rows.totals[what])
             window = nearest_window(what, self.learned_days)
-            again = line(model.recent_rate(columns, what, window), y)
-            scale = float(y.mean()) or 1.0
-            booster = fit_trees(X, y / scale, self.seed) if X is not None else None
-            return TotalModel(recipes[0], TotalInterval(), window, again, booster, scale)
+            found = TotalModel(
+                window=window,
+                again=line(model.recent_rate(columns, what, window), y),
+                scale=float(y.mean()) or 1.0,
+                recipe=like.totals[what].recipe if like else MIXTURE,
+                weight=like.totals[what].weight if like else 1.0,
+            )
+            unused = found.recipe == SAME_AGAIN or found.weight == 0.0
+            return found if unused else replace(found, booster=fit_trees(X, y / found.scale, self.seed))
 
         fits = run_parallel([partial(fit, what) for what in self.whats])
         return replace(model, totals=dict(zip(self.whats, fits, strict=True)))
-
-    def recipes(self) -> tuple[str, ...]:
-        """The recipes that can be fitted, the simplest first."""
-        return RECIPES if self.counts else (SAME_AGAIN, TREES)
 
 
 def fit_counts(rows: ValueRows, features: Sequence[str]) -> BGNBD:
@@ -125,7 +131,14 @@ def nearest_window(what: str, days: int) -> int:
 
 
 def line(rates: Floats, y: Floats) -> tuple[float, float]:
-    """The line a + b · rate nearest to the totals, a and b not negative; a large rate counts less, as it varies more."""
+    """The line a + b · rate nearest to the totals, a and b not negative; a large rate counts less, as it varies more.
+
+    Examples
+    --------
+    >>> a, b = line(np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.5, 2.0]))
+    >>> round(a, 6), round(b, 6)
+    (1.0, 0.5)
+    """
     weights = 1.0 / (rates + max(float(y.mean()), np.finfo(np.float64).tiny))
     mean_rate, mean = np.average(rates, weights=weights), np.average(y, weights=weights)
     spread = np.average((rates - mean_rate) ** 2, weights=weights)
@@ -149,8 +162,24 @@ def deviances(y: Floats, predicted: Floats) -> Floats:
     return np.asarray(2.0 * (first - second + np.power(mu, 2.0 - POWER) / (2.0 - POWER)), dtype=np.float64)
 
 
-def choose_recipe(model: ValueModel, rows: ValueRows, recipes: Sequence[str], seed: int) -> tuple[str, str]:
-    """The simplest recipe within noise of the best on customers it did not learn from, and a sentence about the choice.
+def with_weights(model: ValueModel, rows: ValueRows) -> ValueModel:
+    """A model whose trees have the weight with the least deviance on customers it did not learn from (stacking).
+
+    If BG/NBD could not be fitted, the trees have all the weight.
+    """
+    if model.counts is None:
+        return model
+    totals = {}
+    for what, total in model.totals.items():
+        y = rows.totals[what]
+        trees, process = (model.expected(rows.X, what, one) for one in (TREES, BG_NBD))
+        losses = [float(deviances(y, weight * trees + (1.0 - weight) * process).mean()) for weight in WEIGHTS]
+        totals[what] = replace(total, weight=float(WEIGHTS[int(np.argmin(losses))]))
+    return replace(model, totals=totals)
+
+
+def chosen(model: ValueModel, rows: ValueRows, seed: int) -> tuple[ValueModel, str]:
+    """A model with weights and the simplest recipe within noise of the best, and a sentence about the choice.
 
     Money decides; the number of orders, if there are no amounts.
 
@@ -159,32 +188,42 @@ def choose_recipe(model: ValueModel, rows: ValueRows, recipes: Sequence[str], se
     model : ValueModel
         Fitted on what was known at the date of `rows`.
     rows : ValueRows
-        Customers with their later totals.
-    recipes : sequence of str
-        The simplest first.
+        Customers with their later totals, which the model did not learn from.
     """
+    model = with_weights(model, rows)
     what = MONEY if MONEY in model.totals else ORDERS
-    losses = np.column_stack([deviances(rows.totals[what], model.expected(rows.X, what, one)) for one in recipes])
-    means = losses.mean(axis=0)
-    best = int(means.argmin())
-    lows = np.quantile(bootstrap_means(losses - losses[:, [best]], seed), 0.025, axis=0)
-    first = int(np.argmax(lows <= 0))  # the best one is not behind itself
-    table = ", ".join(f"{name} {mean:.4g}" for name, mean in zip(recipes, means.tolist(), strict=True))
-    return recipes[first], (
-        f"model: {recipes[first]}, the simplest within noise of the best for {what} of {len(rows):,} customers before "
-        f"the test date; deviance {table}"
+    names = [SAME_AGAIN, *([BG_NBD] if model.counts is not None else []), TREES, MIXTURE]
+    losses = {name: deviances(rows.totals[what], model.expected(rows.X, what, name)) for name in names}
+    ahead = mean_metric(losses[SAME_AGAIN] - losses[MIXTURE], seed)
+    recipe = MIXTURE if ahead.low > 0 else SAME_AGAIN
+    table = ", ".join(f"{name} {loss.mean():.4g}" for name, loss in losses.items())
+    weights = " and ".join(f"{total.weight:.0%} in {name}" for name, total in model.totals.items())
+    found = f"{MIXTURE} (weight of the trees: {weights})" if recipe == MIXTURE else SAME_AGAIN
+    note = (
+        f"{found}; deviance for {what} of {len(rows):,} customers: {table}; the mixture is ahead of {SAME_AGAIN} by "
+        f"{ahead}"
     )
+    totals = {name: replace(total, recipe=recipe) for name, total in model.totals.items()}
+    return replace(model, totals=totals), note
 
 
-def with_intervals(model: ValueModel, recipe: str, source: ValueModel, rows: ValueRows, seed: int) -> ValueModel:
-    """A model with a recipe, and with intervals by what an earlier model (`source`) predicted for later totals."""
+def with_choice(model: ValueModel, like: ValueModel) -> ValueModel:
+    """A model with the recipe and the weights of another."""
+    totals = {
+        what: replace(total, recipe=like.totals[what].recipe, weight=like.totals[what].weight)
+        for what, total in model.totals.items()
+    }
+    return replace(model, totals=totals)
+
+
+def with_intervals(model: ValueModel, source: ValueModel, rows: ValueRows, seed: int) -> ValueModel:
+    """A model with intervals by what an earlier model (`source`) predicted for totals that it did not learn from."""
     orders = float(rows.totals[ORDERS].sum())
     units = {ORDERS: 1.0, MONEY: float(rows.totals[MONEY].sum()) / max(orders, 1.0) or 1.0}
     totals = {
         what: replace(
             total,
-            recipe=recipe,
-            interval=TotalInterval.fit(source.expected(rows.X, what, recipe), rows.totals[what], units[what], seed),
+            interval=TotalInterval.fit(source.expected(rows.X, what), rows.totals[what], units[what], seed),
         )
         for what, total in model.totals.items()
     }

@@ -11,7 +11,7 @@ from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags.lifecycle import EARLIEST, LATEST
 from models.value.columns import by_name
 from models.value.intervals import coverage
-from models.value.value_model import BG_NBD, MONEY, ORDERS, PredictedValue, ValueModel
+from models.value.value_model import BG_NBD, MONEY, ORDERS, TREES, PredictedValue, ValueModel
 from training.bootstrap import bootstrap_means, mean_metric, percentile_interval
 from training.report import EvalReport, Metric
 from training.value.rows import ValueRows
@@ -49,6 +49,8 @@ def evaluate(
     }
     if model.counts is not None:
         others[BG_NBD] = {what: model.expected(rows.X, what, BG_NBD) for what in predicted}
+    if all(total.booster is not None for total in model.totals.values()):
+        others[TREES] = {what: model.expected(rows.X, what, TREES) for what in predicted}
     own = _errors(predicted, rows)
     metrics = {name: mean_metric(values, seed) for name, values in own.items()}
     metrics |= _roots(own, seed)
@@ -91,8 +93,8 @@ def _roots(errors: Mapping[str, Floats], seed: int) -> dict[str, Metric]:
     for name, values in errors.items():
         if name.startswith("squared_error_"):
             one = mean_metric(values, seed)
-            bounds = np.sqrt([one.value, one.low, one.high]).tolist()
-            found[name.replace("squared_error", "rmse")] = Metric(*bounds, one.n)
+            value, low, high = np.sqrt([one.value, one.low, one.high]).tolist()
+            found[name.replace("squared_error", "rmse")] = Metric(value, low, high, one.n)
     return found
 
 
@@ -141,7 +143,7 @@ def next_order_coverage(
     return mean_metric(((wait >= low[known]) & (wait <= high[known])).astype(np.float64), seed)
 
 
-def in_words(report: EvalReport, recipe: str, learned_days: int, next_order: Metric | None) -> tuple[str, ...]:
+def in_words(report: EvalReport, learned_days: int, next_order: Metric | None) -> tuple[str, ...]:
     """What a reader of the report must know: how good the expectations, the intervals and the dates are."""
     found = []
     for what, name in ((ORDERS, "orders"), (MONEY, "money")):
@@ -151,14 +153,14 @@ def in_words(report: EvalReport, recipe: str, learned_days: int, next_order: Met
         bias = report.metrics[f"bias_{what}"].value
         inside = report.metrics["coverage_80" if what == ORDERS else "coverage_80_money"].value
         found.append(
-            f"{name} of {learned_days} days by {recipe}: mean absolute error {mae:.4g}, {share} × that of {LAST_AGAIN}; all "
-            f"customers together {bias:+.1%}; the 80 % interval contained {inside:.1%}"
+            f"{name} of {learned_days} days: mean absolute error {mae:.4g}, {share} × that of {LAST_AGAIN}; "
+            f"all customers together {bias:+.1%}; the 80 % interval contained {inside:.1%}"
         )
     if next_order is None:
         found.append("date of the next order: too few intervals ended within the test period to test them")
     else:
         found.append(
-            f"date of the next order: the 80 % interval contained {next_order.value:.1%} of the {next_order.n:,} next orders "
-            "whose interval ended within the test period"
+            f"date of the next order: the 80 % interval contained {next_order.value:.1%} of the {next_order.n:,} next "
+            "orders whose interval ended within the test period"
         )
     return tuple(found)
