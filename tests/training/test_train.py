@@ -43,6 +43,7 @@ PLOTS = {
     "lifecycle": {"transitions.png"},
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
+    "value": {"orders.png", "money.png"},
 }
 HEADLINE = {
     "recommend": "ndcg_at_10",
@@ -50,6 +51,7 @@ HEADLINE = {
     "lifecycle": "log_loss",
     "lookalike": "average_precision",
     "content": "ndcg_at_10",
+    "value": "mae_money",
 }
 
 
@@ -188,6 +190,10 @@ def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, 
     if job == "churn":
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
+    elif job == "value":
+        got = model.predict(frame[["one_id", *bundle.spec.names]])
+        np.testing.assert_array_equal(got["predicted_number_of_orders"], bundle.model.predict(X).orders)
+        np.testing.assert_array_equal(got["predicted_clv_high"], bundle.model.predict(X).money_high)
     else:
         process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
         today = stages_of_build(process, profiles.table)[:40]

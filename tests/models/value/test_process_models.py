@@ -31,10 +31,8 @@ def test_published_expectations_of_a_new_customer(t, orders):
 
 
 def test_published_probabilities_of_counts():
-    assert FITTED.probability_of_orders_of_new(0, 39) == pytest.approx(0.5737864, abs=1e-3)
-    assert BGNBD(0.24259, 4.41353, 0.79289, 2.42575).probability_of_orders_of_new(10, 2) == pytest.approx(
-        1.07869e-07, rel=5e-3
-    )
+    assert CDNOW.probability_of_orders_of_new(0, 39) == pytest.approx(0.5737864, abs=1e-6)
+    assert CDNOW.probability_of_orders_of_new(10, 2) == pytest.approx(1.07869e-07, rel=1e-5)
     assert sum(FITTED.probability_of_orders_of_new(n, 39.0) for n in range(200)) == pytest.approx(1.0, abs=1e-6)
 
 
