@@ -201,17 +201,15 @@ class ChurnScores:
             return key in self.champions.customers.tags
         return key != "consent" or bool(self.consents)
 
-    def _values(
-        self, key: str, rows: NDArray[np.int64], reasons: Sequence[Sequence[str]], lang: Lang
-    ) -> Sequence[Any]:
+    def _values(self, key: str, rows: NDArray[np.int64], reasons: Sequence[Sequence[str]], lang: Lang) -> Sequence[Any]:
         listed, scored = rows.tolist(), self.scored[rows].tolist()
         if key in REASONS:
             place = REASONS.index(key)
             return [texts[place] if place < len(texts) else None for texts in reasons]
         if key == "expected_value":
-            return self.values[rows].tolist()
+            return list(self.values[rows].tolist())
         if key == "value_at_risk":
-            return self.value_at_risk[rows].tolist()
+            return list(self.value_at_risk[rows].tolist())
         if key in ("prediction", "value_basis"):
             text = self.prediction(lang) if key == "prediction" else pick(lang, *self.value_basis)
             return [text if one else None for one in scored]
@@ -225,7 +223,7 @@ class ChurnScores:
         if key == "contact_reason":
             return [self.contacts.words(row, lang) for row in listed]
         if key in self.table.column_names:
-            return self.table[key].take(pa.array(rows)).to_pylist()
+            return list(self.table[key].take(pa.array(rows)).to_pylist())
         tag = self.champions.customers.tags[key]
         return [tag[row] for row in listed]
 
@@ -249,7 +247,7 @@ def churn_scores(
     horizon = float(at.require(JOB).bundle.facts.get("horizon_days", at.settings.churn.horizon_days))
     values, basis = _expected_values(at, n, horizon)
     consents = {
-        channel: list(snapshot.tags[f"consent_{channel}"])
+        channel: [None if value is None else bool(value) for value in snapshot.tags[f"consent_{channel}"]]
         for channel in CONSENT_CHANNELS
         if f"consent_{channel}" in snapshot.tags
     }
@@ -282,9 +280,14 @@ def _expected_values(champions: Champions, n: int, horizon: float) -> tuple[NDAr
 
 
 def _predicted(champions: Champions, field: str, n: int) -> NDArray[np.float64] | None:
-    """A field of `serving.predictions` of all n customers, NaN where it is unknown; None without its model."""
+    """A field of `serving.predictions` of all n customers, NaN where it is unknown; None without its model.
+
+    A model that was trained on rows after the moment of the profiles is not used.
+    """
     made = next((one for one in PREDICTIONS.values() if field in one.response.model_fields), None)
     if made is None or made.job not in champions.models:
+        return None
+    if champions.require(made.job).bundle.as_of > champions.customers.as_of:
         return None
     moments = np.full(n, np.datetime64(champions.customers.as_of, "us"))
     found = made.predict(PredictedCustomers(champions, np.arange(n, dtype=np.int64), moments)).fields[field]

@@ -15,7 +15,6 @@ from serving.scoring.lists.words import (
     day,
     day_of_text,
     no_score_words,
-    number,
     percent,
     pick,
     tag_value,

@@ -15,7 +15,18 @@ from qianmian.workspace import atomic_path
 from serving.scoring.lists.columns import NUMERIC_KINDS, Column
 from serving.scoring.lists.words import Lang
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")  # a spreadsheet computes what begins with these
+FORMULA_STARTS = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # a spreadsheet computes what begins with these
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from serving.recommending.explain import TOP_REASONS, without_missing_values
-from serving.scoring.lists.sentences import Values, statements
+from serving.scoring.lists.sentences import Statement, Values, statements
 from serving.scoring.lists.subjects import subject_of
 from serving.scoring.lists.words import Lang, pick
 
-LEAST_SHARE = 0.05  # of the largest contribution of a group, below which one is no reason
+LEAST_SHARE = 0.02  # of the largest contribution of a group, below which one is no reason
 
 
 def sentences(
@@ -60,43 +59,48 @@ def sentences(
     for place, feature in enumerate(spec.features):
         groups.setdefault(subject_of(feature).group, []).append(place)
     totals = np.column_stack([moved[:, places].sum(axis=1) for places in groups.values()])
-    members = list(groups.values())
     found = []
     for row, values in enumerate(own):
+        said: set[str] = set()
+        texts: list[str] = []
         least = LEAST_SHARE * float(np.abs(totals[row]).max())
-
-        def told(direction: int, row: int = row, least: float = least, values: Values = values) -> Iterator[str]:
+        forward = 1 if raises[row] else -1
+        for direction in (forward, -forward):
             strength = direction * totals[row]
-            for group in np.argsort(-strength, kind="stable").tolist():
-                if strength[group] > least:
-                    places = members[group]
-                    text = _strongest(spec, places, direction * moved[row], direction, values, typical, lang)
-                    if text is not None:
-                        yield text
-
-        direction = 1 if raises[row] else -1
-        texts = list(islice(told(direction), top))
-        texts += [pick(lang, f"but {text}", f"但{text}") for text in islice(told(-direction), top - len(texts))]
+            for place in np.argsort(-strength, kind="stable").tolist():
+                if len(texts) == top or strength[place] <= least:
+                    break
+                group, members = list(groups.items())[place]
+                statement = _strongest(
+                    spec, group, members, direction * moved[row], direction, said, values, typical, lang
+                )
+                if statement is not None:
+                    said.add(statement.says or group)
+                    text = statement.text
+                    texts.append(text if direction == forward else pick(lang, f"but {text}", f"但{text}"))
         found.append(texts)
     return found
 
 
 def _strongest(
     spec: FeatureSpec,
-    places: Sequence[int],
+    group: str,
+    members: Sequence[int],
     strength: NDArray[np.float32],
     direction: int,
+    said: Collection[str],
     own: Values,
     typical: Values,
     lang: Lang,
-) -> str | None:
-    """The sentence of the strongest feature of a group whose values speak for the direction; None if none does."""
-    for place in sorted(places, key=lambda place: -strength[place]):
+) -> Statement | None:
+    """The statement of the strongest feature of a group that speaks for the direction and says something new."""
+    for place in sorted(members, key=lambda place: -strength[place]):
         if strength[place] <= 0:
             return None
         feature = spec.features[place]
         sign = direction * subject_of(feature).sign
         for statement in statements(feature, own, typical, lang):
-            if statement.difference is None or (statement.difference and statement.difference * sign >= 0):
-                return statement.text
+            speaks = statement.difference is None or (statement.difference and statement.difference * sign >= 0)
+            if speaks and (statement.says or group) not in said:
+                return statement
     return None

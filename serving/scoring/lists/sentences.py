@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from features.compute.algebra import Feature
@@ -14,6 +14,7 @@ from serving.scoring.lists.words import Lang, money, number, percent, pick, plur
 
 NO_GAP = 365.0  # days: `gap_days_mean` of a customer with fewer than two orders
 LAST_ORDER, MEAN_GAP, ORDERS = "days_since_last_order", "gap_days_mean", "orders_total"
+ALIKE = 0.1  # share by which a value differs from the typical one at least to be told as a difference
 SMALLEST_AMOUNT = 0.005  # of half a cent: what differences of float32 leave of nothing
 Values: TypeAlias = Mapping[str, float | str | None]  # feature → value of one customer, None if it is unknown
 
@@ -29,10 +30,14 @@ class Statement:
     difference : int or None
         Whether the value is above (1), equal to (0) or below (−1) the one beside it, as both are printed; None without
         another value.
+    says : str
+        Group of subjects to which the sentence belongs, if it is not that of the feature: without orders in a window,
+        all features of orders say how long the last one is ago.
     """
 
     text: str
     difference: int | None = None
+    says: str = ""
 
 
 def statements(feature: Feature, own: Values, typical: Values, lang: Lang) -> list[Statement]:
@@ -71,15 +76,22 @@ def statements(feature: Feature, own: Values, typical: Values, lang: Lang) -> li
     if value is None or not math.isfinite(value):
         return []
     about = _About(subject, name, value, own, typical, lang)
-    tell = {
+    tell: Mapping[str, Callable[[], Iterator[Statement]]] = {
         "recency": about.recency,
         "rhythm": about.rhythm,
+        "regularity": about.regularity,
         "count": about.count,
         "amount": about.amount,
-        "measure": lambda: about.measure(feature),
-        "category": lambda: about.measure(feature),
-    }[subject.kind]
-    return list(tell())
+    }
+    told = list(tell[subject.kind]() if subject.kind in tell else about.measure(feature))
+    last = _number(own, LAST_ORDER)
+    if value == 0 and subject.kind in ("count", "amount") and feature.view in ("orders", "lines") and last is not None:
+        recency = SUBJECTS[LAST_ORDER]
+        ago = _About(recency, LAST_ORDER, last, own, typical, lang).recency()
+        # the longer ago the last order is, the fewer there are: a difference of the other sign
+        turned = [one if one.difference is None else replace(one, difference=-one.difference) for one in ago]
+        told = [replace(one, says=recency.group) for one in (*turned, *told)]
+    return told
 
 
 @dataclass(frozen=True)
@@ -104,14 +116,14 @@ class _About:
         return Statement(first + self.say(mark, "，") + second, (value > other) - (value < other))
 
     def beside_typical(self, first: str, shown: Callable[[float], str], value: float | None = None) -> Statement:
-        """The value beside that of the typical customer, if it is known."""
+        """The value beside that of the typical customer, if it is known; about the same counts as equal."""
         middle = _number(self.typical, self.name)
         if middle is None or middle >= NEVER:
             return Statement(first)
         value = self.value if value is None else value
-        differs = shown(value) != shown(middle)
-        second = self.say(f"{shown(middle)} for the typical customer", f"一般客户为 {shown(middle)}")
-        return self.beside(first, second, value if differs else middle, middle)
+        alike = shown(value) == shown(middle) or abs(value - middle) < ALIKE * max(abs(value), abs(middle))
+        second = self.say(f"{shown(middle)} is typical", f"一般客户为 {shown(middle)}")
+        return self.beside(first, second, middle if alike else value, middle)
 
     def recency(self) -> Iterator[Statement]:
         en, zh = self.subject.en, self.subject.zh
@@ -138,30 +150,36 @@ class _About:
             if self.own.get(ORDERS) == 1:
                 yield Statement(self.say("only one order so far", "至今只有一单"))
             return
-        first = self.say(f"an order every {self.days(gap)} on average", f"平均每 {gap} 天一单")
+        first = self.say(f"an order every {self.days(gap)}", f"平均每 {gap} 天一单")
         middle = _number(self.typical, MEAN_GAP)
         if middle is None or middle >= NO_GAP:
             yield Statement(first)
             return
         usual = max(1, round(middle))
-        second = self.say(f"every {self.days(usual)} for the typical customer", f"一般客户约每 {usual} 天一单")
+        if abs(gap - usual) < ALIKE * max(gap, usual):
+            usual = gap
+        second = self.say(f"every {usual} is typical", f"一般客户约每 {usual} 天一单")
         yield self.beside(first, second, gap, usual)
 
     def count(self) -> Iterator[Statement]:
         stem, days = split_window(self.name)
         singular, many = self.subject.en.split("|")
-        shown = number(self.value)
+        shown, unit = number(self.value), self.say("", f" {self.subject.zh.partition('{}')[2].strip()[:1]}")
         noun = plural(self.value, singular, many) if shown != "0" else singular
         counted = self.say(f"{'no' if shown == '0' else shown} {noun}", self.subject.zh.format(shown))
+
+        def with_unit(some: float) -> str:
+            return number(some) + unit
+
         if days is None:
-            yield self.beside_typical(self.say(f"{counted} so far", f"累计{counted}"), number)
+            yield self.beside_typical(self.say(f"{counted} so far", f"累计{counted}"), with_unit)
             return
         first = self.say(f"{counted} in the last {self.days(days)}", f"近 {days} 天{counted}")
         if (longer := _number(self.own, f"{stem}_{2 * days}d")) is not None:
             before = longer - self.value
-            second = self.say(f"{number(before)} in the {days} before", f"再往前 {days} 天为 {number(before)}")
+            second = self.say(f"{number(before)} in the {days} before", f"再往前 {days} 天为 {number(before)}{unit}")
             yield self.beside(first, second, self.value, before, ", ")
-        yield self.beside_typical(first, number)
+        yield self.beside_typical(first, with_unit)
 
     def amount(self) -> Iterator[Statement]:
         stem, days = split_window(self.name)
@@ -190,15 +208,24 @@ class _About:
                 )
         yield self.beside_typical(first, money)
 
+    def regularity(self) -> Iterator[Statement]:
+        spread = number(round(self.value))
+        told = self.beside_typical(self.say(f"± {spread} days", f"波动 {spread} 天"), lambda some: number(round(some)))
+        how = {1: ("irregular orders", "下单不规律"), -1: ("regular orders", "下单规律")}
+        en, zh = how.get(told.difference or 0, ("gaps between orders", "下单间隔"))
+        yield replace(told, text=self.say(f"{en}: {told.text}", f"{zh}：{told.text}"))
+
     def measure(self, feature: Feature) -> Iterator[Statement]:
         if self.value == feature.default and self.value in (NEVER, NO_GAP):
             return
-        of_days = "days" in split_window(self.name)[0].split("_") or "tenure" == self.subject.group
+        of_days = "days" in split_window(self.name)[0].split("_") or self.subject.group == "tenure"
 
         def shown(some: float) -> str:
             if of_days:
                 return self.days(round(some))
-            return {"currency": money, "0..1": percent}.get(feature.unit, number)(some)
+            if feature.unit == "currency":
+                return money(some)
+            return percent(some) if feature.unit == "0..1" else number(some)
 
         days = split_window(self.name)[1]
         if days is None or self.subject.en == feature.description:  # descriptions name their window

@@ -1,7 +1,7 @@
 """What features are about, in words: the table from which reasons become sentences.
 
-A feature is looked up by its name without the window, so that `orders_28d` and `orders_91d` share a line. A feature that
-has none, such as one of an industry pack, is worded by its description.
+A feature is looked up by its name without the window, so that `orders_28d` and `orders_91d` share a line. A feature
+that has none, such as one of an industry pack, is worded by its description.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from features.compute.algebra import Feature
 from features.definitions.behaviour import COUNTED_EVENT_TYPES
 from features.profiles.tags.chinese import DAY_PARTS_ZH
 
-Kind: TypeAlias = Literal["recency", "rhythm", "count", "amount", "measure", "category"]
+Kind: TypeAlias = Literal["recency", "rhythm", "regularity", "count", "amount", "measure", "category"]
 WINDOW = re.compile(r"(?P<stem>.+?)_(?P<days>\d+)d")
 
 
@@ -72,13 +72,13 @@ SUBJECTS: Mapping[str, Subject] = {
     "gaps_silent": Subject("recency", "recency", "", "", 1, "days_since_last_order"),
     "gaps_silent_max": Subject("recency", "recency", "", "", 1, "days_since_last_order"),
     "days_since_first_order": Subject("tenure", "measure", "time since the first order", "首单距今", -1),
-    "gap_days_mean": Subject("rhythm", "rhythm", "", "", 1),
-    "gap_days_max": Subject("rhythm", "measure", "longest time between orders", "最长下单间隔", 1),
-    "order_gap_days_mean": Subject("rhythm", "measure", "mean time between orders", "平均下单间隔", 1),
-    "last_gap_days": Subject("rhythm", "measure", "time before the last order", "最近一次下单间隔", 1),
-    "gap_days_std": Subject("regularity", "measure", "spread of the time between orders", "下单间隔的波动"),
-    "order_gap_days_std": Subject("regularity", "measure", "spread of the time between orders", "下单间隔的波动"),
-    "gap_variation": Subject("regularity", "measure", "", "", 0, "gap_days_std"),
+    "gap_days_mean": Subject("frequency", "rhythm", "", "", 1),
+    "gap_days_max": Subject("frequency", "measure", "longest time between orders", "最长下单间隔", 1),
+    "order_gap_days_mean": Subject("frequency", "measure", "mean time between orders", "平均下单间隔", 1),
+    "last_gap_days": Subject("frequency", "measure", "time before the last order", "最近一次下单间隔", 1),
+    "gap_days_std": Subject("regularity", "regularity", "", ""),
+    "order_gap_days_std": Subject("regularity", "regularity", "", ""),
+    "gap_variation": Subject("regularity", "regularity", "", "", 0, "gap_days_std"),
     "orders_trend": Subject("frequency", "count", "", "", -1, "orders_28d"),
     "orders_slope": Subject("frequency", "count", "", "", -1, "orders_28d"),
     "amount": Subject("money", "amount", "spent", "消费", -1),
@@ -179,7 +179,10 @@ SUBJECTS: Mapping[str, Subject] = {
         touch_click_rate=("share of messages clicked", "触达点击率"),
     ),
     **_measures(
-        "refunds", 0, refunded_amount=("refunds", "退款金额"), refund_rate=("refunds per amount paid", "退款占消费的比例")
+        "refunds",
+        0,
+        refunded_amount=("refunds", "退款金额"),
+        refund_rate=("refunds per amount paid", "退款占消费的比例"),
     ),
     **_measures(
         "hours",

@@ -7,12 +7,19 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Literal, TypeAlias
 
-from features.profiles.tags.chinese import CHINESE, YES_NO_ZH, ChineseTag
+from features.profiles.tags.chinese import YES_NO_ZH, ChineseTag
 from qianmian.schema import CONSENT_CHANNELS
 
 Lang: TypeAlias = Literal["en", "zh"]
-MONTHS = tuple("January February March April May June July August September October November December".split())
-CHANNELS: Mapping[str, tuple[str, str]] = {"email": ("e-mail", "邮件"), "sms": ("SMS", "短信"), "push": ("push", "推送")}
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+CHANNELS: Mapping[str, tuple[str, str]] = {
+    "email": ("e-mail", "邮件"),
+    "sms": ("SMS", "短信"),
+    "push": ("push", "推送"),
+}
 YES_NO_UNKNOWN: Mapping[bool | None, tuple[str, str]] = {
     True: ("yes", YES_NO_ZH[True]),
     False: ("no", YES_NO_ZH[False]),
@@ -116,6 +123,7 @@ def tag_value(words: ChineseTag | None, value: object, lang: Lang) -> str:
 
     Examples
     --------
+    >>> from features.profiles.tags.chinese import CHINESE
     >>> stage = CHINESE["lifecycle_stage"]
     >>> tag_value(stage, "at_risk", "en"), tag_value(stage, "at_risk", "zh"), tag_value(None, "GROCERY_A", "en")
     ('at risk', '流失预警', 'GROCERY_A')

@@ -100,4 +100,6 @@ def _short(date: str, lang: Lang) -> str:
     ('5 Dec 17', '17/12/5')
     """
     moment = datetime.fromisoformat(date)
-    return pick(lang, f"{moment.day} {MONTHS[moment.month - 1][:3]} {moment:%y}", f"{moment:%y}/{moment.month}/{moment.day}")
+    return pick(
+        lang, f"{moment.day} {MONTHS[moment.month - 1][:3]} {moment:%y}", f"{moment:%y}/{moment.month}/{moment.day}"
+    )

@@ -13,7 +13,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def element(name: str, *children: str, **attributes: object) -> Markup:
+def element(name: str, /, *children: str, **attributes: object) -> Markup:
     """An HTML or SVG element.
 
     Parameters
@@ -23,8 +23,8 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
     *children : str
         Its content; what is no `Markup` is escaped.
     **attributes : object
-        Attributes, escaped. ``class_`` is ``class``, and other underscores are hyphens; None and False leave one out, True
-        gives it no value.
+        Attributes, escaped. ``class_`` is ``class``, and other underscores are hyphens; None and False leave one out,
+        True gives it no value.
 
     Examples
     --------

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.erasure.files import ROW_ATTRIBUTE
 from qianmian.schema import EVALUATION, RISK_BANDS
 from qianmian.workspace import atomic_path
-from serving.scoring.lists.churn import JOB, ChurnScores, Sort
+from serving.scoring.lists.churn import ChurnScores, Sort
 from serving.scoring.lists.columns import COLUMNS
 from serving.scoring.lists.contact import CONTACT, NOT_CONTACTED
 from serving.scoring.lists.report.charts import Line, bar, chart
@@ -24,7 +25,6 @@ from serving.scoring.lists.words import Lang, consent_words, day, money, number,
 SHOWN, HELD_BACK, COMPARED = 100, 20, 200  # customers in the list, in that of whom not to contact, and of the curves
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 CURVE_POINTS = 51
-ROW_OF = "data-one-id"  # attribute of a row, by which an erasure finds it; a row is a line of the file
 
 
 def write_report(scores: ChurnScores, path: Path, lang: Lang, sort: Sort, top: int | None = None) -> Path:
@@ -157,9 +157,7 @@ class _Report:
         if not self.has_value or total <= 0:
             return []
         say, scores = self.say, self.scores
-        orders = {
-            name: (found := scores.order(name))[scores.scored[found]] for name in ("value_at_risk", "risk")
-        }
+        orders = {name: (found := scores.order(name))[scores.scored[found]] for name in ("value_at_risk", "risk")}
         n = len(self.order)
         k = min(COMPARED, n)
         lines = [
@@ -247,14 +245,16 @@ class _Report:
             if contact_reason:
                 cells.append(element("td", scores.contacts.words(row, lang)))
             else:
-                cells.append(element("td", element("ul", *(element("li", text) for text in reasons[place]))))
+                cells.append(
+                    element("td", element("ul", *(element("li", text) for text in reasons[place])), class_="why")
+                )
             cells += [element("td", COLUMNS[key].cell(tags[key][row], lang)) for key, _ in tag_columns]
             if scores.consents:
                 consents = {channel: values[row] for channel, values in scores.consents.items()}
                 cells.append(element("td", consent_words(consents, lang)))
-            made.append(element("tr", *cells, **{ROW_OF: table["one_id"][row].as_py()}))
+            made.append(element("tr", *cells, **{ROW_ATTRIBUTE: table["one_id"][row].as_py()}))
         sorted_by = say("probability" if self.sort == "risk" else "value_at_risk")
-        return _table(heads, made, sorted_by=sorted_by, class_="sortable")
+        return _table(heads, made, sorted_by, unsorted=[say("why")], class_="sortable")
 
     def next_steps(self) -> list[Markup]:
         say, n = self.say, min(COMPARED, len(self.contact))
@@ -271,14 +271,12 @@ class _Report:
     def provenance(self) -> list[Markup]:
         scores, say, lang = self.scores, self.say, self.lang
         champion, snapshot = scores.champion, scores.champions.customers
-        named = say(
-            "model_value", name=champion.name, version=champion.version, as_of=day(champion.bundle.as_of, lang)
-        )
+        named = say("model_value", name=champion.name, version=champion.version, as_of=day(champion.bundle.as_of, lang))
         facts = [
             (say("model"), named),
             (say("profiles"), say("profiles_value", as_of=f"{scores.as_of:%Y-%m-%d %H:%M}", n=f"{len(scores):,}")),
             (say("data"), snapshot.data_digest),
-            (say("command"), f"qianmian score {JOB} --report --lang {lang} --sort {self.sort}"),
+            (say("command"), f"qianmian score {scores.champion.job} --report --lang {lang} --sort {self.sort}"),
         ]
         if kind := champion.bundle.facts.get("model"):
             facts.insert(1, (say("kind"), str(kind)))
@@ -291,7 +289,11 @@ class _Report:
 
 
 def _table(
-    heads: Sequence[tuple[str, bool]], rows: Sequence[Markup], sorted_by: str | None = None, **attributes: object
+    heads: Sequence[tuple[str, bool]],
+    rows: Sequence[Markup],
+    sorted_by: str | None = None,
+    unsorted: Collection[str] = (),
+    **attributes: object,
 ) -> Markup:
     """A table; each head has its text and whether the column is of numbers. Every row is a line of the file."""
     cells = [
@@ -301,10 +303,12 @@ def _table(
             scope="col",
             class_="number" if numeric else None,
             aria_sort="descending" if text == sorted_by else None,
+            data_unsorted=text in unsorted,
         )
         for text, numeric in heads
     ]
-    lines = [part for row in rows for part in (Markup("\n"), row)]
+    # an erasure removes whole lines: a line break within a row, which an id may have, is a blank
+    lines = [Markup("\n" + " ".join(row.splitlines())) for row in rows]
     table = element(
         "table", element("thead", element("tr", *cells)), element("tbody", *lines, Markup("\n")), **attributes
     )

@@ -27,6 +27,7 @@ thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:no
 .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.total td,tr.total th{font-weight:650;border-top:2px solid var(--ink)}
 td ul{margin:0;padding-left:16px}
+td.why{min-width:22em}
 td.id{overflow-wrap:anywhere;font-weight:600}
 tbody th{font-weight:600}
 .high{color:#9b1c1c;font-weight:650}.medium{color:#8a4b06;font-weight:650}
@@ -44,9 +45,10 @@ code{font-size:.92em}
 @page{margin:14mm}
 @media print{
 body{font-size:11px}main{max-width:none;padding:0}h1{font-size:20px}h2{font-size:15px;margin-top:20px;break-after:avoid}
-h3{break-after:avoid}
+h3{font-size:12px;break-after:avoid}
 table{font-size:9.5px}th,td{padding:3px 5px}tr,figure,.tiles div{break-inside:avoid}thead{display:table-header-group}
-.tiles{grid-template-columns:repeat(4,1fr)}.tiles dd{font-size:17px}.two{grid-template-columns:1fr 1fr}
+.tiles{grid-template-columns:repeat(4,1fr)}.tiles dd{font-size:17px}.tiles dt{font-size:10px}
+.two{grid-template-columns:1fr 1fr}
 th button::after,th[aria-sort] button::after{content:""}.screen{display:none}.scroll{overflow:visible}
 svg.bar{width:60px}}
 """
@@ -56,6 +58,7 @@ SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    if ("unsorted" in head.dataset) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

@@ -69,8 +69,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "top": ("Whom to contact first", "先联系谁"),
     "top_note": (
-        "The first {n} of {of} customers to contact, by {sort}. Click a heading to sort.",
-        "建议联系的 {of} 位客户中的前 {n} 位，按{sort}排序。点击表头可重新排序。",
+        "The first {n} of {of} customers to contact, by {sort}. Click a heading to sort. Typical is the median of the customers with a score.",
+        "建议联系的 {of} 位客户中的前 {n} 位，按{sort}排序。点击表头可重新排序。“一般客户”指有评分客户的中位数。",
     ),
     "sort_value_at_risk": ("value at risk", "预计流失金额"),
     "sort_risk": ("churn probability", "流失概率"),
