@@ -89,7 +89,7 @@ ReportOption = Annotated[
 
 
 @dataclass(frozen=True)
-class ListOptions:
+class PeopleListOptions:
     """What a list is to be like; without any of it, the file is one for machines.
 
     Attributes
@@ -112,7 +112,7 @@ class ListOptions:
     @property
     def wanted(self) -> bool:
         """Whether any option of a list is given."""
-        return self != ListOptions()
+        return self != PeopleListOptions()
 
     @property
     def language(self) -> Language:

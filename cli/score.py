@@ -9,7 +9,7 @@ import typer
 
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
-from cli.list_options import BomOption, ColumnsOption, ListLangOption, ListOptions, TopOption
+from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_churn import churn
 from cli.score_lookalike import lookalike
@@ -44,7 +44,7 @@ def tags(
     as_json: JsonOption = False,
 ) -> None:
     """Write all tags of every customer, one row per customer; no model is needed."""
-    moment, people = parse_as_of(as_of), ListOptions(lang, columns, top, bom)
+    moment, people = parse_as_of(as_of), PeopleListOptions(lang, columns, top, bom)
     check_suffix(out, SUFFIXES)
     people.check(out)
 

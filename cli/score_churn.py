@@ -14,7 +14,7 @@ from cli.list_options import (
     BomOption,
     ColumnsOption,
     ListLangOption,
-    ListOptions,
+    PeopleListOptions,
     ReportOption,
     SortOption,
     TopOption,
@@ -73,7 +73,7 @@ def churn(
 ) -> None:
     """Write the churn probability of every customer, with reasons; train the model first if it is missing."""
     moment, execution = parse_as_of(as_of), Execution(engine, spark_master, workers)
-    people = ListOptions(lang, columns, top, bom, sort)
+    people = PeopleListOptions(lang, columns, top, bom, sort)
     # the report alone has options of its own: its language, number of customers and order
     as_list = people.wanted and out is not None
     if out is None and report_file is None:
@@ -165,7 +165,7 @@ def _scores(champions: Champions, moment: datetime | None, builder: Builder | No
     return scores
 
 
-def _write_report(located: Workspace, scores: ChurnScores, path: Path, people: ListOptions, order: Order) -> None:
+def _write_report(located: Workspace, scores: ChurnScores, path: Path, people: PeopleListOptions, order: Order) -> None:
     """Write the report, and note it in the index of written files."""
     from features.erasure.exports import begin_export, record_export
     from serving.scoring.lists.report.page import write_report

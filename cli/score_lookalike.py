@@ -10,7 +10,7 @@ import typer
 
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
-from cli.list_options import BomOption, ColumnsOption, ListLangOption, ListOptions, TopOption
+from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import JsonOption, WorkspaceOption
 from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
 from qianmian.errors import UsageError
@@ -53,7 +53,7 @@ def lookalike(
 ) -> None:
     """Write the customers most similar to a seed, as /v1/lookalike finds them; train the model if it is missing."""
     check_suffix(out, SUFFIXES)
-    people = ListOptions(lang, columns, top, bom)
+    people = PeopleListOptions(lang, columns, top, bom)
     people.check(out)
     if size is not None and ratio is not None:
         raise UsageError("--size and --ratio exclude each other", hint="omit one of the two")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.console import Output
-from cli.list_options import BomOption, ColumnsOption, ListLangOption, ListOptions, TopOption
+from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
 from cli.scoring import (
     Execution,
@@ -37,7 +37,7 @@ def predictions(
     as_json: JsonOption = False,
 ) -> None:
     """Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing."""
-    people = ListOptions(lang, columns, top, bom)
+    people = PeopleListOptions(lang, columns, top, bom)
     _score(None, out, as_of, Execution(engine, spark_master, workers), people, workspace, as_json)
 
 
@@ -46,7 +46,7 @@ def _score(
     out: Path,
     as_of: str | None,
     execution: Execution,
-    people: ListOptions,
+    people: PeopleListOptions,
     workspace: Path | None,
     as_json: bool,
 ) -> None:

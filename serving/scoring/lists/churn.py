@@ -19,7 +19,7 @@ from serving.predictions.base import PredictedCustomers
 from serving.recommending.explain import TOP_REASONS
 from serving.scoring.churn import JOB, score_churn
 from serving.scoring.lists.columns import TagWords, choose, column_of
-from serving.scoring.lists.contact import CONTACT, Contacts, decide
+from serving.scoring.lists.contact import CONTACT, Contacts, contacts_of
 from serving.scoring.lists.files import PeopleList
 from serving.scoring.lists.reasons import sentences
 from serving.scoring.lists.sentences import LAST_ORDER, MEAN_GAP, ORDERS, Values
@@ -253,7 +253,7 @@ def churn_scores(
     }
     profiles = snapshot.features
     contacted = "days_since_last_touch"
-    contacts = decide(
+    contacts = contacts_of(
         table["no_score_reason"].to_pylist(),
         table["risk_band"].to_pylist(),
         consents,

@@ -27,7 +27,7 @@ NUMERIC_KINDS = ("number", "money", "percent")
 
 
 @dataclass(frozen=True)
-class Column:
+class ListColumn:
     """A column of a list.
 
     Attributes
@@ -57,7 +57,7 @@ class Column:
 
         Examples
         --------
-        >>> probability = Column("churn_probability", "Churn probability", "流失概率", "percent")
+        >>> probability = ListColumn("churn_probability", "Churn probability", "流失概率", "percent")
         >>> probability.cell(0.1234, "en"), probability.cell(None, "en")
         ('12.3%', '')
         """
@@ -97,66 +97,64 @@ def _by_type(value: Any, lang: Lang, words: ChineseTag | None) -> str:
     return tag_value(words, value, lang)
 
 
-# fmt: off
 _COLUMNS = (
-    Column("user_id", "Customer", "客户编号"),
-    Column("user_source", "Source", "来源系统"),
-    Column("one_id", "OneID", "OneID"),
-    Column("rank", "Rank", "排名"),
-    Column("score", "Similarity", "相似度", "number"),
-    Column("churn_probability", "Churn probability", "流失概率", "percent"),
-    Column("risk_band", "Risk", "流失风险", "band"),
-    Column("expected_value", "Expected value", "预期价值", "money"),
-    Column("value_at_risk", "Value at risk", "预计流失金额", "money"),
-    Column("value_basis", "Expected value is", "预期价值口径"),
-    Column("prediction", "Prediction", "预测内容"),
-    Column("reason_1", "Reason 1", "原因一"),
-    Column("reason_2", "Reason 2", "原因二"),
-    Column("reason_3", "Reason 3", "原因三"),
-    Column("reasons", "Reasons", "原因"),
-    Column("no_score_reason", "No score because", "无评分原因", "no_score"),
-    Column("consent", "Consent", "触达许可"),
-    Column("contact", "Contact", "是否联系"),
-    Column("contact_reason", "Why, or why not", "联系说明"),
-    Column("lifecycle_stage", "Stage", "生命周期阶段", "stage"),
-    Column("previous_stage", "Stage before", "上一阶段", "stage"),
-    Column("next_stage", "Next stage", "下一阶段", "stage"),
-    Column("next_order_date", "Expected next order", "预计下次下单", "tag"),
-    Column("expected_date_of_next_order", "Expected next order", "预计下次下单", "tag"),
-    Column("expected_date_of_next_order_earliest", "Next order, earliest", "下次下单最早日期", "tag"),
-    Column("expected_date_of_next_order_latest", "Next order, latest", "下次下单最晚日期", "tag"),
-    Column("average_days_between_orders", "Days between orders", "平均下单间隔（天）", "number"),
-    Column("average_order_value", "Average order", "客单价", "money"),
-    Column("historic_clv", "Value so far", "历史价值", "money"),
-    Column("predicted_clv", "Predicted value", "预测价值", "money"),
-    Column("predicted_clv_low", "Predicted value, low", "预测价值下限", "money"),
-    Column("predicted_clv_high", "Predicted value, high", "预测价值上限", "money"),
-    Column("total_clv", "Total value", "总价值", "money"),
-    Column("historic_number_of_orders", "Orders so far", "历史订单数", "number"),
-    Column("predicted_number_of_orders", "Predicted orders", "预测订单数", "number"),
-    Column("predicted_number_of_orders_low", "Predicted orders, low", "预测订单数下限", "number"),
-    Column("predicted_number_of_orders_high", "Predicted orders, high", "预测订单数上限", "number"),
-    Column("purchase_probability", "Purchase probability", "购买概率", "percent"),
-    Column("left_probability", "Probability of having left", "已离开的概率", "percent"),
-    Column("left_days", "Left: no return within (days)", "离开判定天数", "number"),
-    Column("propensities", "Propensities", "购买倾向"),
-    Column("demand_type", "Demand type", "需求类型", "tag", CHINESE["demand_type"]),
-    Column("ranked_channel_affinity", "Best channels", "渠道偏好排序"),
-    Column("best_contact_time", "Best contact time", "最佳触达时间"),
-    Column("as_of", "As of", "数据截至"),
-    Column("model_version", "Model version", "模型版本"),
+    ListColumn("user_id", "Customer", "客户编号"),
+    ListColumn("user_source", "Source", "来源系统"),
+    ListColumn("one_id", "OneID", "OneID"),
+    ListColumn("rank", "Rank", "排名"),
+    ListColumn("score", "Similarity", "相似度", "number"),
+    ListColumn("churn_probability", "Churn probability", "流失概率", "percent"),
+    ListColumn("risk_band", "Risk", "流失风险", "band"),
+    ListColumn("expected_value", "Expected value", "预期价值", "money"),
+    ListColumn("value_at_risk", "Value at risk", "预计流失金额", "money"),
+    ListColumn("value_basis", "Expected value is", "预期价值口径"),
+    ListColumn("prediction", "Prediction", "预测内容"),
+    ListColumn("reason_1", "Reason 1", "原因一"),
+    ListColumn("reason_2", "Reason 2", "原因二"),
+    ListColumn("reason_3", "Reason 3", "原因三"),
+    ListColumn("reasons", "Reasons", "原因"),
+    ListColumn("no_score_reason", "No score because", "无评分原因", "no_score"),
+    ListColumn("consent", "Consent", "触达许可"),
+    ListColumn("contact", "Contact", "是否联系"),
+    ListColumn("contact_reason", "Why, or why not", "联系说明"),
+    ListColumn("lifecycle_stage", "Stage", "生命周期阶段", "stage"),
+    ListColumn("previous_stage", "Stage before", "上一阶段", "stage"),
+    ListColumn("next_stage", "Next stage", "下一阶段", "stage"),
+    ListColumn("next_order_date", "Expected next order", "预计下次下单", "tag"),
+    ListColumn("expected_date_of_next_order", "Expected next order", "预计下次下单", "tag"),
+    ListColumn("expected_date_of_next_order_earliest", "Next order, earliest", "下次下单最早日期", "tag"),
+    ListColumn("expected_date_of_next_order_latest", "Next order, latest", "下次下单最晚日期", "tag"),
+    ListColumn("average_days_between_orders", "Days between orders", "平均下单间隔（天）", "number"),
+    ListColumn("average_order_value", "Average order", "客单价", "money"),
+    ListColumn("historic_clv", "Value so far", "历史价值", "money"),
+    ListColumn("predicted_clv", "Predicted value", "预测价值", "money"),
+    ListColumn("predicted_clv_low", "Predicted value, low", "预测价值下限", "money"),
+    ListColumn("predicted_clv_high", "Predicted value, high", "预测价值上限", "money"),
+    ListColumn("total_clv", "Total value", "总价值", "money"),
+    ListColumn("historic_number_of_orders", "Orders so far", "历史订单数", "number"),
+    ListColumn("predicted_number_of_orders", "Predicted orders", "预测订单数", "number"),
+    ListColumn("predicted_number_of_orders_low", "Predicted orders, low", "预测订单数下限", "number"),
+    ListColumn("predicted_number_of_orders_high", "Predicted orders, high", "预测订单数上限", "number"),
+    ListColumn("purchase_probability", "Purchase probability", "购买概率", "percent"),
+    ListColumn("left_probability", "Probability of having left", "已离开的概率", "percent"),
+    ListColumn("left_days", "Left: no return within (days)", "离开判定天数", "number"),
+    ListColumn("propensities", "Propensities", "购买倾向"),
+    ListColumn("demand_type", "Demand type", "需求类型", "tag", CHINESE["demand_type"]),
+    ListColumn("ranked_channel_affinity", "Best channels", "渠道偏好排序"),
+    ListColumn("best_contact_time", "Best contact time", "最佳触达时间"),
+    ListColumn("as_of", "As of", "数据截至"),
+    ListColumn("model_version", "Model version", "模型版本"),
 )
-# fmt: on
-COLUMNS: Mapping[str, Column] = {column.key: column for column in _COLUMNS}
+COLUMNS: Mapping[str, ListColumn] = {column.key: column for column in _COLUMNS}
 
 
-def column_of(key: str, tags: TagWords) -> Column:
+def column_of(key: str, tags: TagWords) -> ListColumn:
     """The column of a key: of `COLUMNS`, of a tag, or one with the key as its heading."""
     if key in COLUMNS:
         return COLUMNS[key]
     described = key.replace("_", " ").capitalize()
     words = tags.get(key)
-    return Column(key, described, words.name if words is not None else described, "tag", words)
+    return ListColumn(key, described, words.name if words is not None else described, "tag", words)
 
 
 def choose(wanted: Sequence[str] | None, default: Iterable[str], available: Iterable[str]) -> list[str]:

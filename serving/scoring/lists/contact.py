@@ -50,7 +50,7 @@ class Contacts:
         return {code: count for code, count in found.items() if count}
 
 
-def decide(
+def contacts_of(
     no_score_reasons: Sequence[str | None],
     bands: Sequence[str | None],
     consents: Mapping[str, Sequence[bool | None]],
@@ -81,11 +81,11 @@ def decide(
         given |= np.array([value is True for value in values], dtype=bool)
         refused |= np.array([value is False for value in values], dtype=bool)
     days = np.full(n, NEVER) if contacted_days is None else contacted_days
-    gone = np.zeros(n, dtype=bool) if left is None else np.nan_to_num(left) >= settings.unlikely_to_return
+    unlikely = np.zeros(n, dtype=bool) if left is None else np.nan_to_num(left) >= settings.unlikely_to_return
     codes = np.full(n, CONTACT, dtype=object)
     for code, applies in (  # the last one that applies stays, so the order is that of `NOT_CONTACTED` from its end
         ("low_risk", np.array([band == RISK_BANDS[0] for band in bands], dtype=bool)),
-        ("unlikely_to_return", gone),
+        ("unlikely_to_return", unlikely),
         ("recently_contacted", days < settings.contact_pause_days),
         ("no_consent", refused & ~given),  # a channel of which nothing is told does not outweigh a refusal
     ):

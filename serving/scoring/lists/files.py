@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qianmian.workspace import atomic_path
-from serving.scoring.lists.columns import NUMERIC_KINDS, Column
+from serving.scoring.lists.columns import NUMERIC_KINDS, ListColumn
 from serving.scoring.lists.words import Lang
 
 FORMULA_STARTS = (
@@ -35,7 +35,7 @@ class PeopleList:
 
     Attributes
     ----------
-    columns : sequence of Column
+    columns : sequence of ListColumn
         The columns.
     values : mapping of str to sequence
         Key of each column → n values, in the order of the rows.
@@ -43,7 +43,7 @@ class PeopleList:
         Language.
     """
 
-    columns: Sequence[Column]
+    columns: Sequence[ListColumn]
     values: Mapping[str, Sequence[Any]]
     lang: Lang
 
@@ -59,7 +59,7 @@ class PeopleList:
             for heading, column in zip(found, self.columns, strict=True)
         ]
 
-    def cells(self, column: Column) -> list[str]:
+    def cells(self, column: ListColumn) -> list[str]:
         """The values of a column in words."""
         return [column.cell(value, self.lang) for value in self.values[column.key]]
 

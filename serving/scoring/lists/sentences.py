@@ -91,7 +91,8 @@ def statements(feature: Feature, own: Values, typical: Values, lang: Lang) -> li
         # the longer ago the last order is, the fewer there are: a difference of the other sign
         turned = [one if one.difference is None else replace(one, difference=-one.difference) for one in ago]
         told = [replace(one, says=recency.group) for one in (*turned, *told)]
-    return told
+    compared = [one for one in told if one.difference is not None]
+    return compared or told
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,15 @@ class _About:
         yield self.beside_typical(first, lambda some: self.days(math.floor(some)), days)
 
     def rhythm(self) -> Iterator[Statement]:
-        if (gap := _own_gap(self.own)) is None:
+        if (gap := _own_gap({**self.own, MEAN_GAP: self.value})) is None:
             if self.own.get(ORDERS) == 1:
                 yield Statement(self.say("only one order so far", "至今只有一单"))
             return
+        window = split_window(self.name)[1]
         first = self.say(f"an order every {self.days(gap)}", f"平均每 {gap} 天一单")
-        middle = _number(self.typical, MEAN_GAP)
+        if window is not None:
+            first = self.say(f"{first} in the last {self.days(window)}", f"近 {window} 天{first}")
+        middle = _number(self.typical, self.name)
         if middle is None or middle >= NO_GAP:
             yield Statement(first)
             return

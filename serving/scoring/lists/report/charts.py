@@ -14,7 +14,7 @@ TICKS = 4
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A line of a chart.
 
     Attributes
@@ -37,7 +37,7 @@ class Line:
 
 def chart(
     title: str,
-    lines: Sequence[Line],
+    lines: Sequence[ChartLine],
     labels: Sequence[tuple[float, str]],
     shown: Callable[[float], str],
     x_title: str = "",
@@ -48,7 +48,7 @@ def chart(
     ----------
     title : str
         What it shows, for readers who cannot see it.
-    lines : sequence of Line
+    lines : sequence of ChartLine
         At most three.
     labels : sequence of (float, str)
         Places on the horizontal axis, from 0 to 1, and their texts.

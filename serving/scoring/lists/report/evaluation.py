@@ -8,9 +8,9 @@ from typing import Any
 
 from qianmian.schema import RISK_BANDS
 from serving.scoring.lists.columns import COLUMNS
-from serving.scoring.lists.report.charts import Line, chart
+from serving.scoring.lists.report.charts import ChartLine, chart
 from serving.scoring.lists.report.markup import Markup, element
-from serving.scoring.lists.report.texts import Words
+from serving.scoring.lists.report.texts import ReportTexts
 from serving.scoring.lists.words import MONTHS, Lang, percent, pick
 
 AT = "at "  # slices of a date are named `at 2017-12-05`
@@ -20,7 +20,7 @@ FEW = 30  # customers below which an observed share says little
 
 def how_sure(evaluation: Mapping[str, Any] | None, lang: Lang) -> list[Markup]:
     """The section of a report; `evaluation` is `EvalReport.summary`, None for a model that has none."""
-    say = Words(lang)
+    say = ReportTexts(lang)
     found = [element("h2", say("sure"))]
     if evaluation is None:
         return [*found, element("p", say("no_evaluation"))]
@@ -39,7 +39,7 @@ def how_sure(evaluation: Mapping[str, Any] | None, lang: Lang) -> list[Markup]:
 
 def _by_band(slices: Mapping[str, Any], lang: Lang) -> Markup | None:
     """Predicted and observed share of each risk band."""
-    say = Words(lang)
+    say = ReportTexts(lang)
     rows = []
     for band in reversed(RISK_BANDS):
         if (found := slices.get(f"{band} risk")) is None:
@@ -66,15 +66,17 @@ def _by_band(slices: Mapping[str, Any], lang: Lang) -> Markup | None:
 
 def _by_month(slices: Mapping[str, Any], lang: Lang) -> Markup | None:
     """Predicted and observed share at each past date, as a chart."""
-    say = Words(lang)
+    say = ReportTexts(lang)
     dates = sorted((name.removeprefix(AT), found) for name, found in slices.items() if name.startswith(AT))
     if len(dates) < 2:
         return None
     places = [place / (len(dates) - 1) * 0.92 + 0.04 for place in range(len(dates))]
     observed = [found["observed"] for _, found in dates]
     lines = [
-        Line(say("predicted"), _points(places, [found["predicted"] for _, found in dates]), marked=True),
-        Line(say("observed"), _points(places, observed), [(low, high) for _, low, high, _ in observed], marked=True),
+        ChartLine(say("predicted"), _points(places, [found["predicted"] for _, found in dates]), marked=True),
+        ChartLine(
+            say("observed"), _points(places, observed), [(low, high) for _, low, high, _ in observed], marked=True
+        ),
     ]
     labels = [(place, _short(name, lang)) for place, (name, _) in zip(places, dates, strict=True)]
     if len(labels) > 7:

@@ -15,11 +15,11 @@ from qianmian.workspace import atomic_path
 from serving.scoring.lists.churn import ChurnScores, Sort
 from serving.scoring.lists.columns import COLUMNS
 from serving.scoring.lists.contact import CONTACT, NOT_CONTACTED
-from serving.scoring.lists.report.charts import Line, bar, chart
+from serving.scoring.lists.report.charts import ChartLine, bar, chart
 from serving.scoring.lists.report.evaluation import how_sure
 from serving.scoring.lists.report.markup import Markup, element, joined
 from serving.scoring.lists.report.style import SCRIPT, STYLE
-from serving.scoring.lists.report.texts import Words
+from serving.scoring.lists.report.texts import ReportTexts
 from serving.scoring.lists.words import Lang, consent_words, day, money, number, percent, pick
 
 SHOWN, HELD_BACK, COMPARED = 100, 20, 200  # customers in the list, in that of whom not to contact, and of the curves
@@ -52,12 +52,13 @@ class _Report:
     """The sections of a report."""
 
     def __init__(self, scores: ChurnScores, lang: Lang, sort: Sort, top: int) -> None:
-        self.scores, self.lang, self.sort, self.top, self.say = scores, lang, sort, top, Words(lang)
+        self.scores, self.lang, self.sort, self.top, self.say = scores, lang, sort, top, ReportTexts(lang)
         self.order = scores.order(sort)
         self.order = self.order[scores.scored[self.order]]
         self.contact = self.order[scores.contacts.codes[self.order] == CONTACT]
         self.has_value = bool(scores.value_basis[0])
         self.at_risk = np.nan_to_num(scores.value_at_risk)
+        self.several_sources = len(scores.table["user_source"].unique()) > 1
         self.sort_name = self.say(f"sort_{sort}")
         self.until = day(scores.last_day, lang)
 
@@ -161,7 +162,7 @@ class _Report:
         n = len(self.order)
         k = min(COMPARED, n)
         lines = [
-            Line(say(key), _cumulated(self.at_risk[orders[name]] / total))
+            ChartLine(say(key), _cumulated(self.at_risk[orders[name]] / total))
             for key, name in (("by_value", "value_at_risk"), ("by_risk", "risk"))
         ]
         shares = {name: float(self.at_risk[rows[:k]].sum()) / total for name, rows in orders.items()}
@@ -236,7 +237,7 @@ class _Report:
             band = table["risk_band"][row].as_py()
             p, value = float(scores.probabilities[row]), float(scores.value_at_risk[row])
             cells = [
-                element("td", table["user_id"][row].as_py(), class_="id"),
+                self._customer(row),
                 _number_cell(percent(p, 1), p),
                 element("td", COLUMNS["risk_band"].cell(band, lang), class_=band),
             ]
@@ -255,6 +256,12 @@ class _Report:
             made.append(element("tr", *cells, **{ROW_ATTRIBUTE: table["one_id"][row].as_py()}))
         sorted_by = say("probability" if self.sort == "risk" else "value_at_risk")
         return _table(heads, made, sorted_by, unsorted=[say("why")], class_="sortable")
+
+    def _customer(self, row: int) -> Markup:
+        """The cell of a customer's id, with its source where there are several."""
+        table = self.scores.table
+        source = f" {table['user_source'][row].as_py()}" if self.several_sources else ""
+        return element("td", table["user_id"][row].as_py(), element("span", source, class_="soft"), class_="id")
 
     def next_steps(self) -> list[Markup]:
         say, n = self.say, min(COMPARED, len(self.contact))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from serving.scoring.lists.words import Lang, pick
 
-# fmt: off
 TEXTS: Mapping[str, tuple[str, str]] = {
     "title": ("Who may not order again", "哪些客户可能不再下单"),
     "subtitle": ("Churn report as of {as_of}", "流失报告，数据截至 {as_of}"),
@@ -45,7 +44,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "by_band": ("Predicted against what happened, by risk", "各风险等级：预测与实际"),
     "by_month": ("Predicted against what happened, by date", "各日期：预测与实际"),
-    "month_note": ("Each date is predicted by a model of that time; bars are 95% intervals.", "每个日期都由当时的模型预测；竖线为 95% 区间。"),
+    "month_note": (
+        "Each date is predicted by a model of that time; bars are 95% intervals.",
+        "每个日期都由当时的模型预测；竖线为 95% 区间。",
+    ),
     "predicted": ("predicted", "预测"),
     "observed": ("observed", "实际"),
     "few": ("few customers", "客户较少"),
@@ -57,8 +59,14 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "value_at_risk": ("Value at risk", "预计流失金额"),
     "share_at_risk": ("Share of it", "占比"),
     "all": ("All", "合计"),
-    "value_note": ("Value at risk is churn probability × expected value ({basis}).", "预计流失金额 = 流失概率 × 预期价值（{basis}）。"),
-    "no_value": ("The data have no amounts, so there is no value at risk; customers are sorted by probability.", "数据中没有金额，因此无法计算预计流失金额；客户按概率排序。"),
+    "value_note": (
+        "Value at risk is churn probability × expected value ({basis}).",
+        "预计流失金额 = 流失概率 × 预期价值（{basis}）。",
+    ),
+    "no_value": (
+        "The data have no amounts, so there is no value at risk; customers are sorted by probability.",
+        "数据中没有金额，因此无法计算预计流失金额；客户按概率排序。",
+    ),
     "curve": ("Value at risk, by how many customers are contacted", "联系多少客户，覆盖多少预计流失金额"),
     "by_value": ("highest value at risk first", "按预计流失金额从高到低"),
     "by_risk": ("highest probability first", "按流失概率从高到低"),
@@ -86,13 +94,19 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "to_contact": ("to contact", "建议联系"),
     "all_customers": ("all customers", "全部客户"),
     "reconcile": ("Every customer is in one row of this table.", "每位客户只计入此表的一行。"),
-    "held_back": ("The {n} with the highest {sort} who are not to be contacted", "不建议联系的客户中{sort}最高的 {n} 位"),
+    "held_back": (
+        "The {n} with the highest {sort} who are not to be contacted",
+        "不建议联系的客户中{sort}最高的 {n} 位",
+    ),
     "next": ("What to do next", "下一步"),
     "next_list": (
         "Work through the list from the top: the first {n} carry {share} of the value at risk of all who may be contacted.",
         "从名单最上面开始联系：前 {n} 位占全部可联系客户预计流失金额的 {share}。",
     ),
-    "next_list_risk": ("Work through the list from the top: it is sorted by probability.", "从名单最上面开始联系：名单按概率排序。"),
+    "next_list_risk": (
+        "Work through the list from the top: it is sorted by probability.",
+        "从名单最上面开始联系：名单按概率排序。",
+    ),
     "next_reason": (
         "Let the reason choose the message: a reminder for who is later than usual, an offer for who spends less.",
         "按原因决定内容：比平时晚下单的客户适合提醒，消费减少的客户适合优惠。",
@@ -107,7 +121,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "provenance": ("Where this comes from", "数据来源"),
     "model": ("Model", "模型"),
-    "model_value": ("{name}, version {version}; trained on the data before {as_of}", "{name}，版本 {version}；用 {as_of} 之前的数据训练"),
+    "model_value": (
+        "{name}, version {version}; trained on the data before {as_of}",
+        "{name}，版本 {version}；用 {as_of} 之前的数据训练",
+    ),
     "kind": ("Kind of model", "模型类型"),
     "profiles": ("Profiles", "画像"),
     "profiles_value": ("as of {as_of} (UTC), {n} customers", "截至 {as_of}（UTC），{n} 位客户"),
@@ -118,15 +135,14 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "本文件包含客户编号，请按客户数据的要求保管；`qianmian erase` 删除客户时会同时从本文件中移除。",
     ),
 }
-# fmt: on
 
 
-class Words:
+class ReportTexts:
     """The texts of a language.
 
     Examples
     --------
-    >>> Words("en")("sure"), Words("zh")("subtitle", as_of="2018年1月2日")
+    >>> ReportTexts("en")("sure"), ReportTexts("zh")("subtitle", as_of="2018年1月2日")
     ('How sure is this?', '流失报告，数据截至 2018年1月2日')
     """
 
