@@ -58,7 +58,12 @@ ColumnsOption = Annotated[
 TopOption = Annotated[
     int | None,
     typer.Option(
-        "--top", min=1, metavar="N", help="Only the first N rows.", show_default=False, rich_help_panel=HELP_PANEL
+        "--top",
+        min=1,
+        metavar="N",
+        help="Only the first N rows; of a report, customers.",
+        show_default=False,
+        rich_help_panel=HELP_PANEL,
     ),
 ]
 BomOption = Annotated[
@@ -153,10 +158,8 @@ class PeopleListOptions:
                 got="spark",
                 hint="omit --engine spark, or omit --lang, --columns, --top, --bom, --sort and --report",
             )
-        if workers > 1 and self.wanted:
-            raise UsageError(
-                "a list for people is made by one process", where="--workers", got=workers, hint="omit --workers"
-            )
+        if workers > 1 and (self.wanted or out is None):
+            raise UsageError(f"{what} is made by one process", where="--workers", got=workers, hint="omit --workers")
 
     def write(
         self,

@@ -76,10 +76,14 @@ def sentences(
                 )
                 if statement is not None:
                     said.add(statement.says or group)
-                    text = statement.text
-                    texts.append(text if direction == forward else pick(lang, f"but {text}", f"但{text}"))
+                    texts.append(statement.text if direction == forward else _against(statement.text, lang))
         found.append(texts)
     return found
+
+
+def _against(text: str, lang: Lang) -> str:
+    """A sentence that speaks against the ones before it; Chinese has a blank before digits."""
+    return pick(lang, f"but {text}", f"但 {text}" if text[0].isdigit() else f"但{text}")
 
 
 def _strongest(

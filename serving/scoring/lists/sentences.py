@@ -214,7 +214,8 @@ class _About:
 
     def regularity(self) -> Iterator[Statement]:
         spread = number(round(self.value))
-        told = self.beside_typical(self.say(f"± {spread} days", f"波动 {spread} 天"), lambda some: number(round(some)))
+        varies = self.say(f"± {spread} days", f"波动 {spread} 天")
+        told = self.beside_typical(varies, lambda some: number(round(some)) + self.say("", " 天"))
         how = {1: ("irregular orders", "下单不规律"), -1: ("regular orders", "下单规律")}
         en, zh = how.get(told.difference or 0, ("gaps between orders", "下单间隔"))
         yield replace(told, text=self.say(f"{en}: {told.text}", f"{zh}：{told.text}"))

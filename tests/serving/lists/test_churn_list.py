@@ -5,21 +5,27 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
+from cli.list_options import Sort
 from cli.main import run
+from cli.score_churn import _order
 from features.erasure.customer import ErasedCustomer
 from features.erasure.exports import read_exports
 from features.erasure.files import erase_rows
+from qianmian.errors import UsageError
 from qianmian.schema import EVALUATION
 from qianmian.workspace import Workspace
 from serving.champions import Champions
+from serving.predictions.base import Predicted, Prediction
 from serving.scoring.churn import score_churn
-from serving.scoring.lists.churn import DEFAULT_COLUMNS, churn_scores
+from serving.scoring.lists.churn import DEFAULT_COLUMNS, churn_scores, jobs
 from serving.scoring.lists.contact import CONTACT
 from serving.scoring.lists.report.page import write_report
 
@@ -168,8 +174,38 @@ def test_ids_are_escaped_and_an_erasure_takes_the_whole_row(champions, tmp_path)
     assert len(Tables(out.read_text()).customers) == len(page.customers) - removed
 
 
+class ValueFields(BaseModel):
+    predicted_clv: float | None
+    left_probability: float | None
+
+
+def test_the_predicted_value_and_who_has_left_are_used_where_there_are_models(champions, scores, monkeypatch):
+    def predict(customers):
+        n = len(customers)
+        left = [None if row % 2 else 0.95 for row in range(n)]
+        return Predicted({"predicted_clv": [7.0, None] + [3.0] * (n - 2), "left_probability": left}, [None] * n)
+
+    value = Prediction("value", "lifecycle", ValueFields, lambda champion: [], predict)
+    monkeypatch.setattr("serving.scoring.lists.churn.PREDICTIONS", {"value": value})
+    assert jobs() == ["churn", "lifecycle"]
+    found = churn_scores(champions, {})
+    assert found.value_basis == ("predicted value of the next 28 days", "未来 28 天的预测价值")
+    assert found.values[[0, 2]].tolist() == [7.0, 3.0]
+    assert np.isnan(found.values[1])
+    assert found.contacts.counts["unlikely_to_return"] > 0
+    assert np.isnan(found.people_list("en", ["value_at_risk"]).values["value_at_risk"][-1])
+    # a model that knows later rows than the profiles is not used
+    later = replace(champions.models["lifecycle"].bundle, as_of=scores.as_of + timedelta(days=1))
+    models = {**champions.models, "lifecycle": replace(champions.models["lifecycle"], bundle=later)}
+    found = churn_scores(Champions(models, champions.customers, champions.settings), {})
+    assert found.value_basis == scores.value_basis
+
+
 def test_without_amounts_probability_sorts(champions, scores):
     bare = replace(scores, values=np.full(len(scores), np.nan), value_basis=("", ""))
+    with pytest.raises(UsageError, match="no amounts"):
+        _order(bare, Sort.VALUE_AT_RISK)
+    assert (_order(bare, None), _order(scores, None), _order(scores, Sort.RISK)) == ("risk", "value_at_risk", "risk")
     assert bare.default_sort == "risk"
     assert "value_at_risk" not in bare.people_list("en").values
     assert (np.diff(np.array(bare.people_list("en").values["churn_probability"][: int(bare.scored.sum())])) <= 0).all()
@@ -222,6 +258,7 @@ def test_a_file_for_machines_stays_the_same_beside_a_report(workspace, tmp_path)
         (["churn", "--out", "x.csv", "--lang", "en", "--engine", "spark"], "omit --engine spark"),
         (["churn", "--report", "x.html", "--engine", "spark"], "omit --engine spark"),
         (["churn", "--out", "x.csv", "--lang", "en", "--workers", "2"], "one process"),
+        (["churn", "--report", "x.html", "--workers", "2"], "a report is made by one process"),
         (["predictions", "--out", "x.csv", "--top", "3", "--engine", "spark"], "omit --engine spark"),
         (["tags", "--out", "x.csv", "--columns", "lifecycle_stag"], "did you mean lifecycle_stage?"),
         (["tags", "--out", "x.parquet", "--bom"], "only CSV"),

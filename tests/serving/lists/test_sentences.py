@@ -35,7 +35,7 @@ CASES = [
     ("amount_28d", {"amount_28d": 5.5, "amount_slope_28d": 5.5 / 28}, {"amount_28d": 20.0}, "5.50 spent in the last 28 days; 20.00 is typical", "近 28 天消费 5.50，一般客户为 20.00", -1),
     ("gap_days_mean", {"gap_days_mean": 24.2, "orders_total": 5.0}, {"gap_days_mean": 7.1}, "an order every 24 days; every 7 is typical", "平均每 24 天一单，一般客户约每 7 天一单", 1),
     ("gap_days_mean", {"gap_days_mean": 365.0, "orders_total": 1.0}, {"gap_days_mean": 7.1}, "only one order so far", "至今只有一单", None),
-    ("gap_days_std", {"gap_days_std": 32.0}, {"gap_days_std": 7.0}, "irregular orders: ± 32 days; 7 is typical", "下单不规律：波动 32 天，一般客户为 7", 1),
+    ("gap_days_std", {"gap_days_std": 32.0}, {"gap_days_std": 7.0}, "irregular orders: ± 32 days; 7 is typical", "下单不规律：波动 32 天，一般客户为 7 天", 1),
     ("days_since_first_order", {"days_since_first_order": 80.0}, {"days_since_first_order": 350.0}, "time since the first order: 80 days; 350 days is typical", "首单距今：80 天，一般客户为 350 天", -1),
     ("days_since_first_order", {"days_since_first_order": 345.0}, {"days_since_first_order": 350.0}, "time since the first order: 345 days; 350 days is typical", "首单距今：345 天，一般客户为 350 天", 0),
     ("discounted_line_share_91d", {"discounted_line_share_91d": 0.62}, {"discounted_line_share_91d": 0.4}, "share of order lines with a discount in the last 91 days: 62%; 40% is typical", "近 91 天打折商品行占比：62%，一般客户为 40%", 1),

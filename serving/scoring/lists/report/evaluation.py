@@ -59,7 +59,10 @@ def _by_band(slices: Mapping[str, Any], lang: Lang) -> Markup | None:
     if not rows:
         return None
     heads = [element("th", say("risk"), scope="col")]
-    heads += [element("th", say(key).capitalize(), scope="col", class_="number") for key in ("customers", "predicted", "observed")]
+    heads += [
+        element("th", say(key).capitalize(), scope="col", class_="number")
+        for key in ("customers", "predicted", "observed")
+    ]
     table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
     return element("div", element("h3", say("by_band")), element("div", table, class_="scroll"))
 

@@ -268,9 +268,8 @@ class _Report:
         steps = [say("next_reason"), say("next_control", until=self.until), say("next_again")]
         total = float(self.at_risk[self.contact].sum())
         if n and total > 0:
-            best = np.sort(self.at_risk[self.contact])[::-1] if self.sort == "value_at_risk" else None
-            carried = self.at_risk[self.contact[:n]].sum() if best is None else best[:n].sum()
-            steps.insert(0, say("next_list", n=f"{n:,}", share=percent(float(carried) / total)))
+            carried = float(self.at_risk[self.contact[:n]].sum())
+            steps.insert(0, say("next_list", n=f"{n:,}", share=percent(carried / total)))
         elif n:
             steps.insert(0, say("next_list_risk"))
         return [element("h2", say("next")), element("ol", *(element("li", _with_code(step)) for step in steps))]
