@@ -14,7 +14,7 @@ from qianmian.schema import EVALUATION, RISK_BANDS
 from qianmian.workspace import atomic_path
 from serving.scoring.lists.churn import ChurnScores, Sort
 from serving.scoring.lists.columns import COLUMNS
-from serving.scoring.lists.contact import CONTACT, NOT_CONTACTED
+from serving.scoring.lists.contact import CONTACT, NO_SCORE, NOT_CONTACTED
 from serving.scoring.lists.report.charts import ChartLine, bar, chart
 from serving.scoring.lists.report.evaluation import how_sure
 from serving.scoring.lists.report.markup import Markup, element, joined
@@ -212,7 +212,8 @@ class _Report:
         return found
 
     def _reason_row(self, words: str, count: int, value: float, **attributes: object) -> Markup:
-        cells = [f"{count:,}", *([money(value)] if self.has_value else [])]
+        without_score = attributes.get("data_code") in NO_SCORE
+        cells = [f"{count:,}", *(["–" if without_score else money(value)] if self.has_value else [])]
         return element(
             "tr",
             element("th", words, scope="row"),
