@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from qianmian.model_settings import (
     ChurnSettings,
     LifecycleSettings,
+    ListsSettings,
     LookalikeSettings,
     RecommendSettings,
     Section,
@@ -227,6 +228,7 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

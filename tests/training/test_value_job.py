@@ -96,7 +96,10 @@ def test_the_level_and_scale_of_totals():
     best = deviances(y, np.full(4, y.mean())).mean()
     assert all(deviances(y, np.full(4, y.mean() * factor)).mean() > best for factor in (0.8, 1.25))
     assert np.isfinite(deviances(y, np.zeros(4))).all()
-    assert line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == (pytest.approx(2.1702, abs=1e-4), 0.0)  # no falling line
+    assert line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == (
+        pytest.approx(2.1702, abs=1e-4),
+        0.0,
+    )  # no falling line
     assert line(np.ones(3), np.array([1.0, 2.0, 3.0])) == (pytest.approx(2.0), 0.0)  # constant rates
     assert [nearest_window(what, days) for what, days in ((ORDERS, 10), (MONEY, 10), (MONEY, 90))] == [7, 28, 91]
 
