@@ -110,12 +110,12 @@ class ValueModel:
 
     user_arrays: ClassVar[tuple[UserArrays, ...]] = ()
 
-    features: tuple[str, ...]
-    horizon_days: float
-    learned_days: float
-    process: PurchaseProcess
-    counts: BGNBD | None
-    amounts: GammaGamma | None
+    features: tuple[str, ...] = ()
+    horizon_days: float = 90.0
+    learned_days: float = 90.0
+    process: PurchaseProcess = field(default_factory=lambda: PurchaseProcess(30.0))
+    counts: BGNBD | None = None
+    amounts: GammaGamma | None = None
     totals: Mapping[str, TotalModel] = field(default_factory=dict)
 
     def predict(self, X: NDArray[np.float32]) -> PredictedValue:

@@ -11,11 +11,15 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.profiles.building import build_snapshot
 from models.bundle import ModelBundle
 from models.value.columns import MONEY_FEATURES, ORDER_FEATURES, amounts_by_window, by_name
 from models.value.value_model import BG_NBD, MONEY, ORDERS
 from qianmian.errors import DataError
 from qianmian.settings import Settings
+from serving.champions import Champion, Champions
+from serving.predictions import PREDICTIONS
+from serving.predictions.base import predict_rows
 from tests.features.conftest import write_lake
 from training.churn.history import OrderHistory
 from training.gate import apply_gate
@@ -91,17 +95,38 @@ def test_a_saved_model_predicts_the_same(evaluated, shop, tmp_path):
     assert longer.orders.sum() < 2 * found.orders.sum()  # some leave meanwhile
 
 
+def test_rows_of_the_prediction(evaluated, shop):
+    """The fields of known customers, and why others have none; the dates are those of the tags."""
+    snapshot = build_snapshot(Builder(Lake(shop), FEATURES), END, Settings())
+    bought = np.flatnonzero(snapshot.features.column("orders_total") > 0)
+    never = np.flatnonzero(snapshot.features.column("orders_total") == 0)
+    shared = {snapshot.one_ids[int(bought[0])]: "too many orders for one person"}
+    bundle = replace(evaluated.bundle, facts={**evaluated.bundle.facts, "shared_accounts": shared})
+    champions = Champions({"value": Champion("value", "1", bundle)}, snapshot, Settings())
+    rows = np.array([-1, *bought[:40], *never[:1]])
+    unknown, account, *found = predict_rows(champions, rows, None, [PREDICTIONS["value"]])
+    assert unknown["no_score_reason"] == "unknown customer"
+    assert account["no_score_reason"] == "too many orders for one person"
+    assert account["predicted_clv"] is account["historic_clv"] is None
+    if len(never):
+        assert found.pop()["no_score_reason"] == "never bought"
+    for row, place in zip(found, bought[1:40].tolist(), strict=True):
+        assert row["no_score_reason"] is None
+        assert row["expected_date_of_next_order"] == snapshot.tags["next_order_date"][place]
+        assert row["total_clv"] == pytest.approx(row["historic_clv"] + row["predicted_clv"], abs=0.02)
+        assert row["historic_number_of_orders"] == snapshot.features.column("orders_total")[place]
+        assert row["predicted_clv_low"] <= row["predicted_clv_high"]
+
+
 def test_the_level_and_scale_of_totals():
     y = np.array([0.0, 0.0, 4.0, 8.0])
     best = deviances(y, np.full(4, y.mean())).mean()
     assert all(deviances(y, np.full(4, y.mean() * factor)).mean() > best for factor in (0.8, 1.25))
     assert np.isfinite(deviances(y, np.zeros(4))).all()
-    assert line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0])) == (
-        pytest.approx(2.1702, abs=1e-4),
-        0.0,
-    )  # no falling line
+    falling = line(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]))
+    assert falling == (pytest.approx(2.1702, abs=1e-4), 0.0)
     assert line(np.ones(3), np.array([1.0, 2.0, 3.0])) == (pytest.approx(2.0), 0.0)  # constant rates
-    assert [nearest_window(what, days) for what, days in ((ORDERS, 10), (MONEY, 10), (MONEY, 90))] == [7, 28, 91]
+    assert [nearest_window(what, days) for what, days in ((ORDERS, 10), (MONEY, 10), (MONEY, 90))] == [14, 28, 91]
 
 
 def test_horizons_beyond_the_history(shop):

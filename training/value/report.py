@@ -98,13 +98,13 @@ def _roots(errors: Mapping[str, Floats], seed: int) -> dict[str, Metric]:
     return found
 
 
-def ratio(over: Floats, under: Floats, seed: int) -> Metric:
+def ratio(values: Floats, base: Floats, seed: int) -> Metric:
     """Mean of one value ÷ mean of another of the same customers, with the interval of paired resamples."""
-    means = bootstrap_means(np.column_stack([over, under]), seed)
-    if not under.mean():
-        return Metric(float("nan"), float("nan"), float("nan"), len(under))
-    below = np.where(means[:, 1] != 0, means[:, 1], np.nan)
-    return percentile_interval(float(over.mean() / under.mean()), means[:, 0] / below, len(over))
+    means = bootstrap_means(np.column_stack([values, base]), seed)
+    if not base.mean():
+        return Metric(float("nan"), float("nan"), float("nan"), len(base))
+    bases = np.where(means[:, 1] != 0, means[:, 1], np.nan)
+    return percentile_interval(float(values.mean() / base.mean()), means[:, 0] / bases, len(values))
 
 
 def covered(found: PredictedValue, rows: ValueRows, seed: int) -> dict[str, Metric]:
