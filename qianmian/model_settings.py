@@ -117,3 +117,14 @@ class LookalikeSettings(Section):
 
     minimum_seed: int = Field(20, ge=5, description="requests with fewer known seed customers are rejected")
     factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
+
+
+class ContactSettings(Section):
+    """Settings of `train contact`."""
+
+    horizon_days: int = Field(
+        56,
+        ge=7,
+        le=365,
+        description="length of each of the two held-out periods of responses; at most a quarter of the history",
+    )

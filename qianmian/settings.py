@@ -6,7 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from qianmian.model_settings import ChurnSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
+from qianmian.model_settings import (
+    ChurnSettings,
+    ContactSettings,
+    LifecycleSettings,
+    LookalikeSettings,
+    RecommendSettings,
+    Section,
+)
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 
@@ -219,6 +226,7 @@ class Settings(Section):
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    contact: ContactSettings = Field(default_factory=ContactSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qianmian.schema import WEEKDAYS
+
 CATEGORIES_ZH = {
     "basic": "基础属性",
     "behaviour": "行为",
@@ -41,6 +43,8 @@ class ChineseTag:
         return YES_NO_ZH[value] if isinstance(value, bool) else self.values.get(str(value))
 
 
+WEEKDAYS_ZH = dict(zip(WEEKDAYS, ("周一", "周二", "周三", "周四", "周五", "周六", "周日"), strict=True))
+SLOTS_ZH = {"night": "凌晨", "morning": "上午", "midday": "中午", "afternoon": "下午", "evening": "晚上"}
 DAY_PARTS_ZH = {"night": "凌晨", "morning": "上午", "afternoon": "下午", "evening": "晚上"}
 LEVELS_ZH = {"none": "无", "light": "轻度", "regular": "中度", "heavy": "重度"}
 TRENDS_ZH = {"rising": "上升", "steady": "平稳", "falling": "下降"}
@@ -63,7 +67,9 @@ CHINESE: dict[str, ChineseTag] = {
     "consent_push": ChineseTag("推送触达许可", "是否同意通过推送消息联系，以最近一次告知为准"),
     "active_hours": ChineseTag("下单时段", "下单最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "browsing_hours": ChineseTag("浏览时段", "近 91 天行为最多的时段，按工作区时区计算", DAY_PARTS_ZH),
-    "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", dict(zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), ("周一", "周二", "周三", "周四", "周五", "周六", "周日"), strict=True))),
+    "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", WEEKDAYS_ZH),
+    "best_channel": ChineseTag("最佳触达渠道", "客户响应最多的渠道，不含客户拒绝的渠道"),
+    "best_contact_time": ChineseTag("最佳触达时间", "客户响应最多的星期与时段，按工作区时区", {f"{day}_{slot}": f"{day_zh}{slot_zh}" for day, day_zh in WEEKDAYS_ZH.items() for slot, slot_zh in SLOTS_ZH.items()}),
     "weekend_shopper": ChineseTag("周末购物型", "至少一半的订单在周末下单"),
     "preferred_channel": ChineseTag("偏好下单渠道", "下单最多的渠道"),
     "preferred_visit_channel": ChineseTag("偏好访问渠道", "近 28 天行为最多的渠道"),
