@@ -49,6 +49,7 @@ DAY_PARTS_ZH = {"night": "凌晨", "morning": "上午", "afternoon": "下午", "
 LEVELS_ZH = {"none": "无", "light": "轻度", "regular": "中度", "heavy": "重度"}
 TRENDS_ZH = {"rising": "上升", "steady": "平稳", "falling": "下降"}
 AFFINITY_ZH = {"weak": "弱", "moderate": "中", "strong": "强"}
+STAGES_ZH = {"prospect": "潜在客户", "new": "新客", "active": "活跃客户", "loyal": "忠诚客户", "at_risk": "流失预警", "asleep": "沉睡客户", "lost": "流失客户"}
 THIRDS_ZH = {"low": "低", "middle": "中", "high": "高"}
 
 # fmt: off
@@ -117,7 +118,8 @@ CHINESE: dict[str, ChineseTag] = {
     "favourite_topic": ChineseTag("偏好话题", "近 91 天停留最久的话题，没有停留时长则取次数最多的话题"),
     "topic_dwell_seconds": ChineseTag("话题停留秒数", "近 91 天在偏好话题上的停留时长（秒）"),
     "content_reader": ChineseTag("内容阅读量", "近 28 天接触内容的次数：无、轻度（1–3 次）、中度（4–19 次）、重度（20 次及以上）", LEVELS_ZH),
-    "lifecycle_stage": ChineseTag("生命周期阶段", "潜在、新客（首单在近 30 天），其余按客户在回购期（本店典型下单间隔的四倍）内再次下单的概率划分：60% 以上为忠诚（一年满 10 单）或活跃，40% 以上为流失预警，25% 以上为沉睡，再低为流失", {"prospect": "潜在客户", "new": "新客", "active": "活跃客户", "loyal": "忠诚客户", "at_risk": "流失预警", "asleep": "沉睡客户", "lost": "流失客户"}),
+    "lifecycle_stage": ChineseTag("生命周期阶段", "潜在、新客（首单在近 30 天），其余按客户在回购期（本店典型下单间隔的四倍）内再次下单的概率划分：60% 以上为忠诚（一年满 10 单）或活跃，40% 以上为流失预警，25% 以上为沉睡，再低为流失", STAGES_ZH),
+    "previous_lifecycle_stage": ChineseTag("上次生命周期阶段", "上一次（更早日期）发布的画像中的生命周期阶段", STAGES_ZH),
     "buyer_stage": ChineseTag("购买阶段", "按订单数划分：未购买、首购、复购、忠诚", {"prospect": "未购买", "first_time": "首购客户", "repeat": "复购客户", "loyal": "忠诚客户"}),
     "days_since_last_order": ChineseTag("距上次下单天数", "距离上一次下单的天数"),
     "days_to_next_order": ChineseTag("预计下次下单天数", "按客户自己的节奏和目前的沉默时长，预计还有多少天再次下单（中位数）"),
