@@ -119,7 +119,7 @@ def _evaluated(
     seed = context.settings.seed
     choices: dict[str, PatternChoice] = {}
     tests: dict[str, PatternTest] = {}
-    notes = [f"contact: {text}" for text in missing.values()]
+    notes = list(missing.values())
     for part, found in evidence.items():
         history, validation, test = found.of(part)
         if context.shuffle_labels:
@@ -129,12 +129,12 @@ def _evaluated(
         tests[part] = evaluate(_fit(choice, history + validation, attributes), test)
         stand_in = ", which stand in for responses to contacts" if found.stands_in else ""
         sent = "" if found.stands_in or found.exposures is not None else "; how many messages were sent is unknown"
-        notes.append(f"contact: {PARTS[part]} is that of {found.name}{stand_in}{sent}")
-        notes.append(f"contact: {PARTS[part]} is told by {LEVELS[choice.patterns.level]}; {choice.note}")
+        notes.append(f"{PARTS[part]} is that of {found.name}{stand_in}{sent}")
+        notes.append(f"{PARTS[part]} is told by {LEVELS[choice.patterns.level]}; {choice.note}")
     kept = [part for part, choice in choices.items() if choice.beats_chance] or list(choices)[:1]
     for part in choices:
         if part not in kept:
-            notes.append(f"contact: {PARTS[part]} is left out: its responses are no better than chance")
+            notes.append(f"{PARTS[part]} is left out: its responses are no better than chance")
     metrics: dict[str, Metric] = {}
     baselines: dict[str, dict[str, Metric]] = {"chance": {}, "all customers": {}}
     differences: dict[str, Metric] = {}
