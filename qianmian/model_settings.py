@@ -128,3 +128,11 @@ class ContactSettings(Section):
         le=365,
         description="length of each of the two held-out periods of responses; at most a quarter of the history",
     )
+
+
+class DemandSettings(Section):
+    """Settings of `train demand`."""
+
+    horizon_days: int = Field(
+        56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from qianmian.model_settings import (
     ChurnSettings,
     ContactSettings,
+    DemandSettings,
     LifecycleSettings,
     LookalikeSettings,
     RecommendSettings,
@@ -227,6 +228,7 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
+    demand: DemandSettings = Field(default_factory=DemandSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

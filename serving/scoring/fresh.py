@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from features.profiles.snapshot import Snapshot
 from features.profiles.tags.declare import TagValue
 from qianmian.interruption import checkpoint
-from qianmian.schema import CONSENTS
 from serving.champions import Champions
 from serving.events.fresh_features import FreshValues
 from serving.fresh_profiles import fresh_features, has_events
@@ -119,7 +118,7 @@ def fresh_snapshot(
     fresh : mapping of int to FreshValues
         Row of the customer in `profiles` → fresh features, each of a moment of its own.
     tags : mapping of str to sequence
-        Tags of the customers that were computed anew; the consents are those of `profiles`.
+        Tags of the customers that were computed anew; the others are those of `profiles`.
     """
     known = set(profiles.table.column_names)
     names = [name for name in next(iter(fresh.values())).values if name in known]
@@ -130,5 +129,5 @@ def fresh_snapshot(
     for name in names:
         values = [customer.values[name] for customer in fresh.values()]
         columns[name] = pa.chunked_array([pa.array(values, profiles.table.schema.field(name).type)])
-    consents = {name: [profiles.tags[name][row] for row in fresh] for name in CONSENTS if name in profiles.tags}
-    return replace(profiles, table=pa.table(columns), tags={**consents, **tags})
+    built_tags = {name: [values[row] for row in fresh] for name, values in profiles.tags.items()}
+    return replace(profiles, table=pa.table(columns), tags={**built_tags, **tags})

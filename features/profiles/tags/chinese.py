@@ -95,6 +95,7 @@ CHINESE: dict[str, ChineseTag] = {
     "price_band": ChineseTag("价格带", "按所购商品的平均价格水平（在各自品类里算贵还是便宜）把客户三等分；至少 20 行商品，靠近分界的不下结论", {"budget": "平价", "middle": "中端", "premium": "高端"}),
     "basket_size": ChineseTag("购物篮大小", "按平均每单的商品行数把客户三等分", {"small": "小", "middle": "中", "large": "大"}),
     "demand_type": ChineseTag("需求类型", "与全体客户相比，最能打动这位客户的是什么：价格（折扣商品占比）、品质（所购商品在品类里的价格水平）还是内容（内容行为占比）；至少 20 行商品", {"price_driven": "价格驱动", "quality_driven": "品质驱动", "content_driven": "内容驱动", "balanced": "均衡"}),
+    "expected_demand_type": ChineseTag("预期需求类型", "购买还少的客户，按首批访问所看的内容预计最能打动他的是什么", {"price_driven": "价格驱动", "quality_driven": "品质驱动", "content_driven": "内容驱动", "balanced": "均衡"}),
     "discount_seeker": ChineseTag("折扣敏感", "近 91 天购买的商品行中，打折的超过 60%"),
     "coupon_user": ChineseTag("用券习惯", "近 91 天的订单用券情况：从不、有时、多数（一半及以上）", {"never": "从不用券", "sometimes": "有时用券", "mostly": "多数用券"}),
     "trading": ChineseTag("消费升降级", "近 56 天所购商品的价格水平与此前相比：升级、持平、降级；偶然波动算持平", {"up": "消费升级", "steady": "持平", "down": "消费降级"}),
