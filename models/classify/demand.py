@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -39,7 +40,7 @@ class DemandClassifier:
     user_arrays: ClassVar[tuple[UserArrays, ...]] = ()
     classes_ = DEMAND_TYPES
 
-    def __init__(self, method: str, columns: tuple[str, ...], regularization: float = 0.1) -> None:
+    def __init__(self, method: str = RULE, columns: Sequence[str] = (), regularization: float = 0.1) -> None:
         self.method, self.columns, self.regularization = method, tuple(columns), regularization
 
     def get_params(self) -> dict[str, Any]:
@@ -58,7 +59,8 @@ class DemandClassifier:
         """
         y = np.array([DEMAND_TYPES.index(one) for one in types.tolist()], dtype=np.int64)
         shares = (np.bincount(y, minlength=len(DEMAND_TYPES)) + 0.5) / (len(y) + 0.5 * len(DEMAND_TYPES))
-        self.edges_ = np.array([np.quantile(self._looked(X, name), [1 / 3, 2 / 3]) for name in (LOOKED_LEVEL, LOOKED_CONTENT)])
+        looked = (self._looked(X, name) for name in (LOOKED_LEVEL, LOOKED_CONTENT))
+        self.edges_ = np.array([np.quantile(values, [1 / 3, 2 / 3]) for values in looked])
         self.rule_ = np.tile(shares, (len(DEMAND_TYPES), 1))
         groups = self.groups(X)
         for group in range(len(DEMAND_TYPES)):
@@ -72,10 +74,9 @@ class DemandClassifier:
             from sklearn.linear_model import LogisticRegression  # not for prediction
 
             fitted = LogisticRegression(C=self.regularization, max_iter=500).fit(self._scaled(X), y)
-            if len(fitted.classes_) == 2:  # one row of weights, of the second class
-                weights, intercepts = np.vstack([-fitted.coef_, fitted.coef_]) / 2, np.append(-fitted.intercept_, fitted.intercept_) / 2
-            else:
-                weights, intercepts = fitted.coef_, fitted.intercept_
+            weights, intercepts = fitted.coef_, fitted.intercept_
+            if len(fitted.classes_) == 2:  # one row of weights, of the second class against the first
+                weights, intercepts = np.vstack([-weights, weights]) / 2, np.append(-intercepts, intercepts) / 2
             self.intercepts_ = np.full(len(DEMAND_TYPES), intercepts.min() - np.log(len(y)))  # of a type that none had
             self.weights_[fitted.classes_], self.intercepts_[fitted.classes_] = weights, intercepts
         return self
