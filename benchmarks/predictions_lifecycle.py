@@ -61,7 +61,9 @@ def agreement(workspace: Path) -> tuple[dict[str, Any], dict[str, float]]:
             [float(np.median(v)) for v in _enough(medians)]
         ),
     }
-    found = {f"churn_probability_{stage}": mean_metric(v).__dict__ for stage, v in zip(ORDER, means, strict=True) if len(v)}
+    found = {
+        f"churn_probability_{stage}": mean_metric(v).__dict__ for stage, v in zip(ORDER, means, strict=True) if len(v)
+    }
     found |= {f"customers_{stage}": common.value(float((stages == stage).sum())) for stage in ORDER}
     low_and_late = ((bands == "low") & late).astype(np.float64)
     found["low_risk_and_late"] = mean_metric(low_and_late).__dict__

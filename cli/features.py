@@ -105,7 +105,7 @@ def features(
     if moves is not None:
         listed = ", ".join(f"{a} → {b} {n:,}" for (a, b), n in list(moves.moves.items())[:MAX_MOVES_SHOWN])
         output.say(
-            f"lifecycle stages since {moves.since:%Y-%m-%d}: {moves.stayed:,} customers stayed, "
+            f"lifecycle stages since {moves.previous_as_of:%Y-%m-%d}: {moves.stayed:,} customers stayed, "
             f"{sum(moves.moves.values()):,} moved{': ' if listed else ''}{listed}"
         )
     _report_unsupported(output, snapshot.unsupported)
@@ -156,7 +156,7 @@ def _moves_as_dict(moves: StageMoves | None) -> dict[str, Any] | None:
     if moves is None:
         return None
     listed = [{"from": a, "to": b, "customers": n} for (a, b), n in moves.moves.items()]
-    return {"since": moves.since, "stayed": moves.stayed, "moves": listed}
+    return {"previous_as_of": moves.previous_as_of, "stayed": moves.stayed, "moves": listed}
 
 
 def _report_unsupported(output: Output, unsupported: Sequence[str]) -> None:

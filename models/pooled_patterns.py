@@ -224,7 +224,7 @@ def log_losses(patterns: Floats, responses: Floats, exposures: Floats) -> Floats
 
 
 def compared(later: Responses) -> Codes:
-    """Rows of the customers whose later responses tell patterns apart: with a response, and exposed in several cells."""
+    """Rows of the customers whose later responses tell patterns apart: they responded, exposed in several cells."""
     has = later.totals > 0
     if later.exposures is not None:
         has &= np.asarray((later.exposures > 0).sum(axis=1)).ravel() > 1

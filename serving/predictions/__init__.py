@@ -7,5 +7,6 @@ from serving.predictions import churn, contact, demand, lifecycle
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
-    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, contact.PREDICTION, demand.PREDICTION)}
+    "prediction",
+    {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, contact.PREDICTION, demand.PREDICTION)},
 )

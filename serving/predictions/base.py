@@ -52,7 +52,7 @@ class PredictedCustomers:
         return profiles.column(name)[self.rows] if name in profiles.spec.names else None
 
     def tag(self, name: str) -> list[TagValue] | None:
-        """Values of a tag that `Prediction.tags` or `Prediction.built_tags` names; None if the profiles do not have it."""
+        """Values of a tag that `Prediction.tags` or `built_tags` names; None if the profiles do not have it."""
         values = self.champions.customers.tags.get(name)
         return None if values is None else [values[row] for row in self.rows.tolist()]
 

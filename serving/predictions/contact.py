@@ -39,7 +39,7 @@ class ContactFields(BaseModel):
     """How to contact one customer."""
 
     ranked_channel_affinity: list[ChannelAffinity] | None = Field(
-        description="channels, best first, without those that the customer refused; null where the data name no channels"
+        description="channels, best first, without those that the customer refused; null where data name none"
     )
     best_contact_time: ContactTime | None = Field(description="null where the data tell no times")
 

@@ -50,9 +50,7 @@ def predict(customers: PredictedCustomers) -> Predicted:
         for row, best, probability in zip(rows.tolist(), found.argmax(axis=1), found.max(axis=1), strict=True):
             types[row], sources[row], certain[row] = DEMAND_TYPES[best], FIRST_SESSIONS, rounded(probability)
     reasons = [None if value is not None else NOTHING_SHOWN for value in types]
-    return Predicted(
-        {"demand_type": types, "demand_type_source": sources, "demand_type_probability": certain}, reasons
-    )
+    return Predicted({"demand_type": types, "demand_type_source": sources, "demand_type_probability": certain}, reasons)
 
 
 PREDICTION = Prediction("demand", JOB, DemandFields, columns, predict, built_tags=(TAG,))

@@ -44,7 +44,12 @@ def test_cells_are_days_and_slots():
 def test_each_customer_has_a_best_time_and_channels_in_order(model):
     found = model.predict(np.array([0, 1, -1]))
     first, second, unknown = model.best_times(found)
-    assert (first["day"], first["slot"], first["hours"], first["basis"]) == ("monday", "evening", "18:00-24:00", "customer")
+    assert (first["day"], first["slot"], first["hours"], first["basis"]) == (
+        "monday",
+        "evening",
+        "18:00-24:00",
+        "customer",
+    )
     assert (second["day"], second["slot"]) == ("sunday", "night")
     assert unknown["basis"] == "all"
     channels = [[one["channel"] for one in ranked] for ranked in model.ranked_channels(found)]

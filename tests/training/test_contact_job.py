@@ -61,9 +61,13 @@ def test_planted_hours_and_channels_are_found(evaluated, planted):
         "times": "opened and clicked messages",
         "channels": "opened and clicked messages",
     }
-    own = Lake(planted).connect().sql(
-        f"SELECT one_id, any_value(number) % 3 AS hour, any_value(number) % 2 AS channel FROM ({PEOPLE}) AS people "
-        "JOIN customers USING (source, source_user_id) GROUP BY one_id HAVING count(*) = 1"
+    own = (
+        Lake(planted)
+        .connect()
+        .sql(
+            f"SELECT one_id, any_value(number) % 3 AS hour, any_value(number) % 2 AS channel FROM ({PEOPLE}) AS people "
+            "JOIN customers USING (source, source_user_id) GROUP BY one_id HAVING count(*) = 1"
+        )
     )
     found = model.predict(np.arange(len(one_ids)))
     times = dict(zip(one_ids.tolist(), found.times.argmax(axis=1).tolist(), strict=True))
@@ -98,9 +102,7 @@ def test_permuted_responses_are_refused(planted, settings):
 
 @pytest.mark.slow
 def test_responses_that_are_alike_at_all_times_are_refused(shop, copy_workspace, settings):
-    alike = copy_workspace(
-        shop, {"touches": TOUCHES.format(answers=ALIKE), "campaigns": CAMPAIGNS}
-    )
+    alike = copy_workspace(shop, {"touches": TOUCHES.format(answers=ALIKE), "campaigns": CAMPAIGNS})
     evaluated = run(context(alike, settings))
     assert not apply_gate(evaluated.report, evaluated.rules).passed
 

@@ -61,7 +61,9 @@ def test_data_that_tell_nothing_are_refused(shop, copy_workspace, queries, told)
         run(context(copy_workspace(shop, queries)))
 
 
-@pytest.mark.parametrize(("counts", "told"), [((6, 4), "at least 50, each with 8 order lines"), ((80,), "all newcomers have the same")])
+@pytest.mark.parametrize(
+    ("counts", "told"), [((6, 4), "at least 50, each with 8 lines"), ((80,), "all newcomers have the same")]
+)
 def test_few_newcomers_or_one_type_are_refused(counts, told):
     with pytest.raises(DataError, match=told):
         _require_newcomers({"training": of_types(counts)}, 28)
@@ -69,7 +71,9 @@ def test_few_newcomers_or_one_type_are_refused(counts, told):
 
 def test_the_shop_without_demand_types_is_the_same_as_before_they_existed():
     """Demand types have a random stream of their own: the people, and all that is drawn for them, stay."""
-    with_types, without = (SOURCES["synthetic"](customers=40, days=90, demand_types=flag).truth() for flag in (True, False))
+    with_types, without = (
+        SOURCES["synthetic"](customers=40, days=90, demand_types=flag).truth() for flag in (True, False)
+    )
     kept = [name for name in without["persons"].columns if name not in ("started_at", "churned_at")]
     assert with_types["persons"][kept].equals(without["persons"][kept])
     assert set(with_types["persons"].demand_type) == set(DEMAND_TYPES)

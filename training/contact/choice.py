@@ -48,9 +48,7 @@ class PatternChoice:
     note: str
 
 
-def choose_patterns(
-    history: Responses, later: Responses, groupings: Mapping[str, Codes], seed: int
-) -> PatternChoice:
+def choose_patterns(history: Responses, later: Responses, groupings: Mapping[str, Codes], seed: int) -> PatternChoice:
     """Choose the level, what the segments are and the strengths, by the log loss of the later responses.
 
     A more detailed level is chosen only if it reduces the log loss beyond noise, paired by customer.

@@ -19,7 +19,7 @@ from features.compute.builder import Builder
 from features.compute.views import Views, timestamp
 from features.id_map import IdMap
 from features.profiles.tags.behaviour import VISIT_EVENTS
-from models.contact import CHANNELS, N_CELLS, TIMES, cell_of
+from models.contact import N_CELLS, TIMES, cell_of
 from models.pooled_patterns import Responses, compared
 
 MIN_CUSTOMERS = 50  # with a response, in each period
@@ -76,7 +76,9 @@ class Evidence:
         return found
 
 
-def read_evidence(builder: Builder, as_of: datetime, starts: tuple[datetime, datetime], people: IdMap) -> list[Evidence]:
+def read_evidence(
+    builder: Builder, as_of: datetime, starts: tuple[datetime, datetime], people: IdMap
+) -> list[Evidence]:
     """Every kind of evidence that the lake has rows of, the best first.
 
     Opened and clicked messages of `touches` come first, because the messages that had no response are known too. Then

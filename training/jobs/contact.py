@@ -26,7 +26,7 @@ from training.contact.choice import PatternChoice, PatternTest, choose_patterns,
 from training.contact.evidence import MIN_CUSTOMERS, Evidence, read_evidence, too_little
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
-from training.report import EvalReport, Metric, Metrics
+from training.report import EvalReport, Metric
 
 MAX_GROUPS = 20  # of a profile attribute that makes segments
 ACTIVITY_GROUPS = 3
@@ -107,7 +107,7 @@ def _usable(found: list[Evidence]) -> tuple[dict[str, Evidence], dict[str, str]]
             got="; ".join(missing.values()),
             allowed=f"contacts with opened or clicked, events or orders, with clock times or channels, of at least "
             f"{MIN_CUSTOMERS} customers in each of three periods",
-            hint="map clock times in `ts`, `opened` and `clicked` of touches, or `channel`; or choose other --horizon-days",
+            hint="map clock times in `ts`, `opened`, `clicked` or `channel`; or choose another --horizon-days",
         )
     return evidence, {part: text for part, text in missing.items() if part not in evidence}
 
@@ -132,9 +132,8 @@ def _evaluated(
         notes.append(f"{PARTS[part]} is that of {found.name}{stand_in}{sent}")
         notes.append(f"{PARTS[part]} is told by {LEVELS[choice.patterns.level]}; {choice.note}")
     kept = [part for part, choice in choices.items() if choice.beats_chance] or list(choices)[:1]
-    for part in choices:
-        if part not in kept:
-            notes.append(f"{PARTS[part]} is left out: its responses are no better than chance")
+    left_out = [part for part in choices if part not in kept]
+    notes += [f"{PARTS[part]} is left out: its patterns are no better than chance" for part in left_out]
     metrics: dict[str, Metric] = {}
     baselines: dict[str, dict[str, Metric]] = {"chance": {}, "all customers": {}}
     differences: dict[str, Metric] = {}
@@ -150,8 +149,7 @@ def _evaluated(
         rules.append(GateRule(f"{part}_log_loss:chance", higher_is_better=False))
         if choices[part].patterns.level:
             rules.append(GateRule(f"{part}_log_loss:all customers", higher_is_better=False))
-    compared: dict[str, Metrics] = {name: found for name, found in baselines.items()}
-    report = EvalReport(metrics, compared, differences, {}, notes=tuple(notes))
+    report = EvalReport(metrics, baselines, differences, {}, notes=tuple(notes))
     levels = {part: LEVELS[choices[part].patterns.level] for part in kept}
     return report, {part: choices[part] for part in kept}, rules, levels
 
@@ -178,7 +176,8 @@ def _without_signal(data: Responses, seed: int) -> Responses:
 def _groups(attributes: dict[str, Codes], data: Responses) -> dict[str, Codes]:
     """What segments may be: an attribute, or how many responses a customer has (thirds)."""
     totals = data.totals
-    edges = np.quantile(totals[totals > 0], np.linspace(0, 1, ACTIVITY_GROUPS + 1)[1:-1]) if totals.any() else []
+    inner = np.linspace(0, 1, ACTIVITY_GROUPS + 1)[1:-1]
+    edges = np.quantile(totals[totals > 0], inner) if totals.any() else np.empty(0)
     activity = np.where(totals > 0, np.searchsorted(edges, totals, side="right"), -1)
     return {**attributes, "number of responses": activity.astype(np.int64)}
 

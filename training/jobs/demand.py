@@ -113,7 +113,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
         facts=context.facts("demand", horizon_days=horizon, newcomer_days=NEWCOMER_DAYS),
     )
     rows = undecided(now)
-    kinds = np.array(DEMAND_TYPES)[model.predict_proba(now.values[np.ix_(rows, input_columns(now.spec))]).argmax(axis=1)]
+    kinds = np.array(DEMAND_TYPES)[
+        model.predict_proba(now.values[np.ix_(rows, input_columns(now.spec))]).argmax(axis=1)
+    ]
     rules = [
         GateRule("log_loss:shares of the types", higher_is_better=False),
         GateRule("log_loss:what they looked at", higher_is_better=False, require_improvement=False),
@@ -154,7 +156,7 @@ def _require_newcomers(groups: dict[str, Newcomers], horizon: int) -> None:
                 "there are too few newcomers whose purchases tell their demand type",
                 where=f"the {name} moments",
                 got=len(group.types),
-                allowed=f"at least {MIN_NEWCOMERS}, each with {MIN_LATER_LINES} order lines in the {horizon} days after",
+                allowed=f"at least {MIN_NEWCOMERS}, each with {MIN_LATER_LINES} lines in the {horizon} days after",
                 hint="ingest a longer history, or choose a longer --horizon-days",
             )
     if len(found := np.unique(groups["training"].types)) < 2:

@@ -34,7 +34,9 @@ def draw_transactions(
     )  # a person with two accounts alternates between them
     quantity = 1.0 + rng.poisson(0.3, number)
     full = items["price"][item] * quantity
-    discount = np.round(np.where(rng.random(number) < discount_rate(people, orders["person"][order]), full * 0.15, 0.0), 2)
+    discount = np.round(
+        np.where(rng.random(number) < discount_rate(people, orders["person"][order]), full * 0.15, 0.0), 2
+    )
     coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
     bought = {
         "person": orders["person"][order],

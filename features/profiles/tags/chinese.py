@@ -49,7 +49,15 @@ DAY_PARTS_ZH = {"night": "凌晨", "morning": "上午", "afternoon": "下午", "
 LEVELS_ZH = {"none": "无", "light": "轻度", "regular": "中度", "heavy": "重度"}
 TRENDS_ZH = {"rising": "上升", "steady": "平稳", "falling": "下降"}
 AFFINITY_ZH = {"weak": "弱", "moderate": "中", "strong": "强"}
-STAGES_ZH = {"prospect": "潜在客户", "new": "新客", "active": "活跃客户", "loyal": "忠诚客户", "at_risk": "流失预警", "asleep": "沉睡客户", "lost": "流失客户"}
+STAGES_ZH = {
+    "prospect": "潜在客户",
+    "new": "新客",
+    "active": "活跃客户",
+    "loyal": "忠诚客户",
+    "at_risk": "流失预警",
+    "asleep": "沉睡客户",
+    "lost": "流失客户",
+}
 THIRDS_ZH = {"low": "低", "middle": "中", "high": "高"}
 
 # fmt: off

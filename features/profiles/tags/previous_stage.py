@@ -56,7 +56,7 @@ class StageMoves:
 
     Attributes
     ----------
-    since : datetime
+    previous_as_of : datetime
         `as_of` of the profiles before, naive UTC.
     moves : dict of (str, str) to int
         (stage before, stage now) → customers who moved, the most frequent first.
@@ -64,7 +64,7 @@ class StageMoves:
         Customers whose stage is the same.
     """
 
-    since: datetime
+    previous_as_of: datetime
     moves: dict[tuple[str, str], int]
     stayed: int
 
@@ -80,5 +80,5 @@ def stage_moves(snapshot: Snapshot) -> StageMoves | None:
         if before is not None and now is not None
     )
     moved = sorted(((pair, n) for pair, n in pairs.items() if pair[0] != pair[1]), key=lambda move: (-move[1], move[0]))
-    since = datetime.fromisoformat(facts.source.removeprefix(SOURCE_PREFIX))
-    return StageMoves(since, dict(moved), pairs.total() - sum(n for _, n in moved))
+    previous_as_of = datetime.fromisoformat(facts.source.removeprefix(SOURCE_PREFIX))
+    return StageMoves(previous_as_of, dict(moved), pairs.total() - sum(n for _, n in moved))

@@ -45,7 +45,7 @@ def test_the_moves_add_up(snapshots):
     second = snapshots[1]
     moves = stage_moves(second)
     known = sum(value is not None for value in second.tags[PREVIOUS])
-    assert moves.since == BEFORE
+    assert moves.previous_as_of == BEFORE
     assert moves.stayed + sum(moves.moves.values()) == known
     assert moves.moves
     assert all(before != now for before, now in moves.moves)
@@ -56,7 +56,7 @@ def test_a_build_of_the_same_date_keeps_the_previous_stages(workspace, snapshots
     again = ensure_snapshot(workspace, NOW, Settings.model_validate({"lifecycle": {"loyal_orders": 3}}))
     assert list(again.tags[STAGE]) != list(snapshots[1].tags[STAGE])
     assert list(again.tags[PREVIOUS]) == list(snapshots[1].tags[PREVIOUS])
-    assert stage_moves(again).since == BEFORE
+    assert stage_moves(again).previous_as_of == BEFORE
 
 
 def test_nothing_is_known_before_profiles_of_an_earlier_date(workspace, snapshots):
