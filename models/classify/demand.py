@@ -73,12 +73,12 @@ class DemandClassifier:
         if self.method == LOGISTIC and len(np.unique(y)) > 1:
             from sklearn.linear_model import LogisticRegression  # not for prediction
 
-            fitted = LogisticRegression(C=self.regularization, max_iter=500).fit(self._scaled(X), y)
-            weights, intercepts = fitted.coef_, fitted.intercept_
-            if len(fitted.classes_) == 2:  # one row of weights, of the second class against the first
+            estimated = LogisticRegression(C=self.regularization, max_iter=500).fit(self._scaled(X), y)
+            weights, intercepts = estimated.coef_, estimated.intercept_
+            if len(estimated.classes_) == 2:  # one row of weights, of the second class against the first
                 weights, intercepts = np.vstack([-weights, weights]) / 2, np.append(-intercepts, intercepts) / 2
             self.intercepts_ = np.full(len(DEMAND_TYPES), intercepts.min() - np.log(len(y)))  # of a type that none had
-            self.weights_[fitted.classes_], self.intercepts_[fitted.classes_] = weights, intercepts
+            self.weights_[estimated.classes_], self.intercepts_[estimated.classes_] = weights, intercepts
         return self
 
     def groups(self, X: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ TYPES |= dict.fromkeys(("responses", "exposures"), "float64")
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ContactEvidence:
     """Counts of responses of n customers by time of the week and channel, a row for each combination that occurs.
 
     Attributes
@@ -44,7 +44,7 @@ class Evidence:
     responses : ndarray of float64
     exposures : ndarray of float64 or None
         Messages sent; None if the data do not tell.
-    stands_in : bool
+    is_stand_in : bool
         Whether these are no responses to contacts, and only stand in for them.
     """
 
@@ -57,7 +57,7 @@ class Evidence:
     channel: NDArray[np.int64]
     responses: NDArray[np.float64]
     exposures: NDArray[np.float64] | None = None
-    stands_in: bool = False
+    is_stand_in: bool = False
 
     def of(self, part: str) -> list[Responses]:
         """Responses by time (`TIMES`) or by channel (`CHANNELS`), one matrix for each of `PERIODS`."""
@@ -78,7 +78,7 @@ class Evidence:
 
 def read_evidence(
     builder: Builder, as_of: datetime, starts: tuple[datetime, datetime], people: IdMap
-) -> list[Evidence]:
+) -> list[ContactEvidence]:
     """Every kind of evidence that the lake has rows of, the best first.
 
     Opened and clicked messages of `touches` come first, because the messages that had no response are known too. Then
@@ -106,11 +106,11 @@ def read_evidence(
         events = views["events"].filter(_.event_type.isin(MESSAGE_EVENTS))
         rows = events.mutate(responses=1, exposures=1)
         found.append(_counted("events of opened and clicked messages", [rows], starts, people))
-    found.append(_counted("orders and visits", list(_visits(views, filled)), starts, people, stands_in=True))
+    found.append(_counted("orders and visits", list(_visits(views, filled)), starts, people, is_stand_in=True))
     return [one for one in found if len(one.customers)]
 
 
-def too_little(evidence: Evidence, part: str) -> str:
+def too_little(evidence: ContactEvidence, part: str) -> str:
     """Why the evidence cannot tell times or channels, and what would be enough; empty if it can."""
     periods = evidence.of(part)
     places = evidence.cell if part == TIMES else evidence.channel
@@ -161,8 +161,8 @@ def _counted(
     people: IdMap,
     *,
     exposed: bool = False,
-    stands_in: bool = False,
-) -> Evidence:
+    is_stand_in: bool = False,
+) -> ContactEvidence:
     validation, test = map(timestamp, starts)
     tables = []
     for rows in parts:
@@ -176,7 +176,7 @@ def _counted(
     channel_names = tuple(sorted({text for text in pc.unique(channels).to_pylist() if text}))
     numbers = {column: table[column].to_numpy()[kept] for column in ("period", "weekday", "hour")}
     counts = {column: table[column].to_numpy()[kept].astype(np.float64) for column in ("responses", "exposures")}
-    return Evidence(
+    return ContactEvidence(
         name,
         len(people),
         channel_names,
@@ -186,5 +186,5 @@ def _counted(
         IdMap(channel_names).rows(channels)[kept],
         counts["responses"],
         counts["exposures"] if exposed else None,
-        stands_in,
+        is_stand_in,
     )

@@ -67,14 +67,14 @@ def supported_inputs(builder: Builder) -> tuple[Feature, ...]:
     return tuple(kept[name] for name in (*INPUTS, *WHO) if name in kept)
 
 
-def profiles_at(builder: Builder, as_of: datetime, features: Sequence[Feature]) -> UserFeatures:
+def features_at(builder: Builder, as_of: datetime, features: Sequence[Feature]) -> UserFeatures:
     """These features of all customers at a moment."""
     return builder.build(as_of, features).matrix()
 
 
 def newcomers(builder: Builder, as_of: datetime, horizon: int, features: Sequence[Feature]) -> Newcomers:
     """The newcomers at a moment whose purchases in the `horizon` days after it show a demand type."""
-    now = profiles_at(builder, as_of, features)
+    now = features_at(builder, as_of, features)
     new = now.column("days_since_first_event") <= NEWCOMER_DAYS
     rows = np.flatnonzero(new & (now.column("orders_total") <= MAX_ORDERS) & (now.column("events_91d") >= MIN_LOOKS))
     ids, types = later_types(builder, as_of, horizon)
@@ -106,7 +106,7 @@ def later_types(builder: Builder, as_of: datetime, horizon: int) -> tuple[NDArra
         for name, (view, aggregate, column, where) in wanted.items()
     ]
     end = as_of + timedelta(days=horizon)
-    later = profiles_at(builder, end, builder.supported(declared, end)[0])
+    later = features_at(builder, end, builder.supported(declared, end)[0])
     columns = {name: later.column(name) for name in later.spec.names}
     context = TagContext(fitted=fit_demand(columns, TagContext(), MIN_LATER_LINES))
     return later.one_ids, demand_type(columns, context, MIN_LATER_LINES).astype(np.str_)

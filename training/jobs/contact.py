@@ -23,7 +23,7 @@ from qianmian.schema import CONSENT_CHANNELS
 from training import plots
 from training.bootstrap import mean_metric
 from training.contact.choice import PatternChoice, PatternTest, choose_patterns, evaluate
-from training.contact.evidence import MIN_CUSTOMERS, Evidence, read_evidence, too_little
+from training.contact.evidence import MIN_CUSTOMERS, ContactEvidence, read_evidence, too_little
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.report import EvalReport, Metric
@@ -58,19 +58,19 @@ def run(context: TrainingContext) -> EvaluatedModel:
     report, models, rules, levels = _evaluated(context, evidence, groupings, missing)
     context.progress("contact: fitting on all responses")
     now = _attribute_groups(context, context.as_of, one_ids)
-    fitted: dict[str, PooledPatterns] = {}
+    patterns: dict[str, PooledPatterns] = {}
     for part, choice in models.items():
         periods = evidence[part].of(part)
-        fitted[part] = _fit(choice, periods[0] + periods[1] + periods[2], now)
-    channel_names = evidence[CHANNELS].channel_names if CHANNELS in fitted else ()
-    model = ContactPreferences(channel_names, fitted.get(TIMES), fitted.get(CHANNELS))
-    kinds = {part: evidence[part].name for part in fitted}
+        patterns[part] = _fit(choice, periods[0] + periods[1] + periods[2], now)
+    channel_names = evidence[CHANNELS].channel_names if CHANNELS in patterns else ()
+    model = ContactPreferences(channel_names, patterns.get(TIMES), patterns.get(CHANNELS))
+    kinds = {part: evidence[part].name for part in patterns}
     bundle = ModelBundle(
         "contact",
         model,
         context.as_of,
         user_ids=one_ids,
-        config={part: patterns.get_params() for part, patterns in fitted.items()},
+        config={part: one.get_params() for part, one in patterns.items()},
         facts=context.facts("contact", horizon_days=horizon, responses=kinds, timezone=context.builder.timezone),
     )
     parameters = {
@@ -83,7 +83,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return EvaluatedModel(bundle, report, rules, parameters, _figures(model), example, _tags(context, model, one_ids))
 
 
-def _usable(found: list[Evidence]) -> tuple[dict[str, Evidence], dict[str, str]]:
+def _usable(found: list[ContactEvidence]) -> tuple[dict[str, ContactEvidence], dict[str, str]]:
     """The best evidence of times and of channels, and why there is none.
 
     Raises
@@ -91,7 +91,7 @@ def _usable(found: list[Evidence]) -> tuple[dict[str, Evidence], dict[str, str]]
     DataError
         There is none of either.
     """
-    evidence: dict[str, Evidence] = {}
+    evidence: dict[str, ContactEvidence] = {}
     missing: dict[str, str] = {}
     for part, name in PARTS.items():
         reasons = {one.name: too_little(one, part) for one in found}
@@ -113,7 +113,7 @@ def _usable(found: list[Evidence]) -> tuple[dict[str, Evidence], dict[str, str]]
 
 
 def _evaluated(
-    context: TrainingContext, evidence: dict[str, Evidence], attributes: dict[str, Codes], missing: dict[str, str]
+    context: TrainingContext, evidence: dict[str, ContactEvidence], attributes: dict[str, Codes], missing: dict[str, str]
 ) -> tuple[EvalReport, dict[str, PatternChoice], list[GateRule], dict[str, str]]:
     """Choice and evaluation of each part; a part that is no better than chance on the validation period is left out."""
     seed = context.settings.seed
@@ -127,8 +127,8 @@ def _evaluated(
         choice = choose_patterns(history, validation, _groups(attributes, history), seed)
         choices[part] = choice
         tests[part] = evaluate(_fit(choice, history + validation, attributes), test)
-        stand_in = ", which stand in for responses to contacts" if found.stands_in else ""
-        sent = "" if found.stands_in or found.exposures is not None else "; how many messages were sent is unknown"
+        stand_in = ", which stand in for responses to contacts" if found.is_stand_in else ""
+        sent = "" if found.is_stand_in or found.exposures is not None else "; how many messages were sent is unknown"
         notes.append(f"{PARTS[part]} is that of {found.name}{stand_in}{sent}")
         notes.append(f"{PARTS[part]} is told by {LEVELS[choice.patterns.level]}; {choice.note}")
     kept = [part for part, choice in choices.items() if choice.beats_chance] or list(choices)[:1]
@@ -155,7 +155,7 @@ def _evaluated(
 
 
 def _fit(choice: PatternChoice, data: Responses, attributes: dict[str, Codes]) -> PooledPatterns:
-    """The chosen kind of patterns, fitted on these responses."""
+    """The chosen kind of patterns, of these responses."""
     none = np.full(data.responses.shape[0], -1, dtype=np.int64)
     codes = _groups(attributes, data).get(choice.grouping, none)
     return PooledPatterns(**choice.patterns.get_params()).fit(data, codes)

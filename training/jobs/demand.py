@@ -21,7 +21,7 @@ from training.demand.newcomers import (
     Newcomers,
     input_columns,
     newcomers,
-    profiles_at,
+    features_at,
     supported_inputs,
     undecided,
 )
@@ -64,14 +64,14 @@ def run(context: TrainingContext) -> EvaluatedModel:
     }
     _require_newcomers(groups, horizon)
     seed = context.settings.seed
-    spec = profiles_at(context.builder, context.as_of, features).spec
+    spec = features_at(context.builder, context.as_of, features).spec
     columns = tuple(spec.names[place] for place in input_columns(spec))
     chosen, note = _chosen(context, groups["training"], groups["validation"], columns)
     known = Newcomers.joined([at[date] for date in _before(dates, tests, horizon)])
-    fitted = _fit(context, chosen, known)
+    candidate = _fit(context, chosen, known)
     rule = _fit(context, DemandClassifier(RULE, columns), known)
     test = groups["test"]
-    probabilities, by_rule = fitted.predict_proba(test.X), rule.predict_proba(test.X)
+    probabilities, by_rule = candidate.predict_proba(test.X), rule.predict_proba(test.X)
     shares = np.tile(_shares(known.types), (len(test.types), 1))
     loss, rule_loss, share_loss = (_losses(p, test.types) for p in (probabilities, by_rule, shares))
     majority = DEMAND_TYPES[int(shares[0].argmax())]
@@ -102,7 +102,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     context.progress("demand: fitting on all moments")
     model = _fit(context, chosen, Newcomers.joined(list(at.values())))
-    now = profiles_at(context.builder, context.as_of, features)
+    now = features_at(context.builder, context.as_of, features)
     used = now.spec.select(columns)
     bundle = ModelBundle(
         "demand",
