@@ -113,7 +113,10 @@ def _usable(found: list[ContactEvidence]) -> tuple[dict[str, ContactEvidence], d
 
 
 def _evaluated(
-    context: TrainingContext, evidence: dict[str, ContactEvidence], attributes: dict[str, Codes], missing: dict[str, str]
+    context: TrainingContext,
+    evidence: dict[str, ContactEvidence],
+    attributes: dict[str, Codes],
+    missing: dict[str, str],
 ) -> tuple[EvalReport, dict[str, PatternChoice], list[GateRule], dict[str, str]]:
     """Choice and evaluation of each part; a part that is no better than chance on the validation period is left out."""
     seed = context.settings.seed
@@ -131,7 +134,16 @@ def _evaluated(
         sent = "" if found.is_stand_in or found.exposures is not None else "; how many messages were sent is unknown"
         notes.append(f"{PARTS[part]} is that of {found.name}{stand_in}{sent}")
         notes.append(f"{PARTS[part]} is told by {LEVELS[choice.patterns.level]}; {choice.note}")
-    kept = [part for part, choice in choices.items() if choice.beats_chance] or list(choices)[:1]
+    kept = [part for part, choice in choices.items() if choice.beats_chance]
+    if not kept and not context.shuffle_labels:
+        raise DataError(
+            "no usable signal: responses come at any time and through any channel alike",
+            where="the validation period",
+            got="; ".join(notes),
+            allowed="patterns that are better than chance beyond noise",
+            hint="ingest a longer history, or touches with `opened` and `clicked`",
+        )
+    kept = kept or list(choices)[:1]  # of permuted responses, which the gate must refuse
     left_out = [part for part in choices if part not in kept]
     notes += [f"{PARTS[part]} is left out: its patterns are no better than chance" for part in left_out]
     metrics: dict[str, Metric] = {}

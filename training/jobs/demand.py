@@ -19,9 +19,9 @@ from training.demand.newcomers import (
     MIN_LATER_LINES,
     NEWCOMER_DAYS,
     Newcomers,
+    features_at,
     input_columns,
     newcomers,
-    features_at,
     supported_inputs,
     undecided,
 )
@@ -72,9 +72,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     rule = _fit(context, DemandClassifier(RULE, columns), known)
     test = groups["test"]
     probabilities, by_rule = candidate.predict_proba(test.X), rule.predict_proba(test.X)
-    shares = np.tile(_shares(known.types), (len(test.types), 1))
-    loss, rule_loss, share_loss = (_losses(p, test.types) for p in (probabilities, by_rule, shares))
-    majority = DEMAND_TYPES[int(shares[0].argmax())]
+    loss, rule_loss = (_losses(p, test.types) for p in (probabilities, by_rule))
+    share_loss = _share_losses(known, test)
+    majority = DEMAND_TYPES[int(_shares(known.types).argmax())]
     right = np.array(DEMAND_TYPES)[probabilities.argmax(axis=1)] == test.types
     report = EvalReport(
         {"log_loss": mean_metric(loss, seed), "accuracy": mean_metric(right.astype(np.float64), seed)},
@@ -180,22 +180,43 @@ def _fit(context: TrainingContext, like: DemandClassifier, data: Newcomers) -> D
 def _chosen(
     context: TrainingContext, training: Newcomers, validation: Newcomers, columns: tuple[str, ...]
 ) -> tuple[DemandClassifier, str]:
-    """The rule, unless the regression is better beyond noise on the validation moments; and why."""
+    """The rule, unless the regression is better beyond noise on the validation moments; and why.
+
+    Raises
+    ------
+    DataError
+        What was chosen is no better than the shares of the types.
+    """
     rule = DemandClassifier(RULE, columns)
     losses = _losses(_fit(context, rule, training).predict_proba(validation.X), validation.types)
     candidates = [DemandClassifier(LOGISTIC, columns, strength) for strength in REGULARIZATIONS]
     others = [_losses(_fit(context, one, training).predict_proba(validation.X), validation.types) for one in candidates]
     best = int(np.argmin([other.mean() for other in others]))
-    gain = mean_metric(others[best] - losses, context.settings.seed)
+    seed = context.settings.seed
+    gain = mean_metric(others[best] - losses, seed)
     kind = "the logistic regression ships" if gain.high < 0 else "the rule ships, which is simpler"
     counts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(validation.types.tolist()).items()))
     note = f"{kind}: log loss of the validation, regression minus rule, is {gain} ({counts})"
+    ahead = mean_metric((others[best] if gain.high < 0 else losses) - _share_losses(training, validation), seed)
+    if ahead.value >= 0 and not context.shuffle_labels:  # whether it is beyond noise, the gate asks of the test moments
+        raise DataError(
+            "no usable signal: what newcomers look at first does not tell what they buy and read next",
+            where="the validation moments",
+            got=f"log loss minus that of the shares of the types {ahead}",
+            allowed="a difference below 0",
+            hint="ingest a longer history or more customers",
+        )
     return (candidates[best] if gain.high < 0 else rule), note
 
 
 def _shares(types: NDArray[np.str_]) -> NDArray[np.float64]:
     counts = np.array([(types == name).sum() for name in DEMAND_TYPES]) + 0.5
     return np.asarray(counts / counts.sum())
+
+
+def _share_losses(training: Newcomers, later: Newcomers) -> NDArray[np.float64]:
+    """Log losses of later newcomers, if all have the shares of the types among those of the training."""
+    return _losses(np.tile(_shares(training.types), (len(later.types), 1)), later.types)
 
 
 def _losses(probabilities: NDArray[np.float64], types: NDArray[np.str_]) -> NDArray[np.float64]:
