@@ -135,4 +135,16 @@ class DemandSettings(Section):
 
     horizon_days: int = Field(
         56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+
+
+class ListsSettings(Section):
+    """Settings of the lists and reports for people (`qianmian score … --lang`)."""
+
+    contact_pause_days: int = Field(
+        7,
+        ge=0,
+        description="a customer who was contacted in the last so many days is not contacted again; 0 for no pause",
+    )
+    unlikely_to_return: float = Field(
+        0.9, gt=0, le=1, description="a customer who has left with at least this probability is not contacted"
     )

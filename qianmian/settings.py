@@ -11,6 +11,7 @@ from qianmian.model_settings import (
     ContactSettings,
     DemandSettings,
     LifecycleSettings,
+    ListsSettings,
     LookalikeSettings,
     RecommendSettings,
     Section,
@@ -229,6 +230,7 @@ class Settings(Section):
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)
+    lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)
