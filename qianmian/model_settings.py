@@ -135,6 +135,7 @@ class DemandSettings(Section):
 
     horizon_days: int = Field(
         56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )
 
 
 class ListsSettings(Section):
