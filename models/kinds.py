@@ -18,6 +18,8 @@ MODELS: Registry[str] = Registry(
         "churn": "models.classify.churn_model:ChurnModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "lookalike": "models.lookalike:LookalikeExpander",
+        "demand": "models.classify.demand:DemandClassifier",
+        "contact": "models.contact:ContactPreferences",
     },
 )
 

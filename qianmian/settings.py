@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qianmian.model_settings import (
     ChurnSettings,
+    ContactSettings,
+    DemandSettings,
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
@@ -226,6 +228,8 @@ class Settings(Section):
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    contact: ContactSettings = Field(default_factory=ContactSettings)
+    demand: DemandSettings = Field(default_factory=DemandSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

@@ -18,6 +18,8 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "churn": "churn",
     "lifecycle": "lifecycle",
     "lookalike": "lookalike",
+    "contact": "contact",
+    "demand": "demand",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, lifecycle
+from serving.predictions import churn, contact, demand, lifecycle
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
-    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION)}
+    "prediction",
+    {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, contact.PREDICTION, demand.PREDICTION)},
 )
