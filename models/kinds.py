@@ -19,6 +19,8 @@ MODELS: Registry[str] = Registry(
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "lookalike": "models.lookalike:LookalikeExpander",
         "value": "models.value.value_model:ValueModel",
+        "demand": "models.classify.demand:DemandClassifier",
+        "contact": "models.contact:ContactPreferences",
     },
 )
 

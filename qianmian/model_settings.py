@@ -125,6 +125,25 @@ class LookalikeSettings(Section):
     factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
 
 
+class ContactSettings(Section):
+    """Settings of `train contact`."""
+
+    horizon_days: int = Field(
+        56,
+        ge=7,
+        le=365,
+        description="length of each of the two held-out periods of responses; at most a quarter of the history",
+    )
+
+
+class DemandSettings(Section):
+    """Settings of `train demand`."""
+
+    horizon_days: int = Field(
+        56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )
+
+
 class ListsSettings(Section):
     """Settings of the lists and reports for people (`qianmian score … --lang`)."""
 

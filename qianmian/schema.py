@@ -26,6 +26,9 @@ INACTIVITY_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
 DEMAND_TYPES = ("price_driven", "quality_driven", "content_driven", "balanced")
 TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
 RISK_BANDS = ("low", "medium", "high")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+# slot → its first hour and the hour after it, in the time zone of the workspace
+CONTACT_SLOTS = {"night": (0, 6), "morning": (6, 11), "midday": (11, 14), "afternoon": (14, 18), "evening": (18, 24)}
 
 
 @dataclass(frozen=True)

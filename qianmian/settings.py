@@ -8,6 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qianmian.model_settings import (
     ChurnSettings,
+    ContactSettings,
+    DemandSettings,
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
@@ -228,6 +230,8 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    contact: ContactSettings = Field(default_factory=ContactSettings)
+    demand: DemandSettings = Field(default_factory=DemandSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

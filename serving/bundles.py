@@ -19,6 +19,8 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "lifecycle": "lifecycle",
     "lookalike": "lookalike",
     "value": "value",
+    "contact": "contact",
+    "demand": "demand",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

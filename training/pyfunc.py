@@ -115,12 +115,30 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
+def _demand(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values)
+    return pd.DataFrame(probabilities, columns=list(bundle.model.classes_))
+
+
+def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    one_ids = frame["one_id"].to_numpy(dtype=np.str_)
+    found = bundle.model.predict(bundle.user_map.rows(one_ids))
+    times = [time or {} for time in bundle.model.best_times(found)]
+    channels = [ranked[0] if ranked else {} for ranked in bundle.model.ranked_channels(found)]
+    columns = {f"best_{name}": [time.get(name) for time in times] for name in ("day", "slot")}
+    columns |= {"time_basis": [time.get("basis") for time in times]}
+    columns |= {"best_channel": [channel.get("channel") for channel in channels]}
+    return pd.DataFrame({"one_id": one_ids, **columns})
+
+
 PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
     "value": _value,
+    "contact": _contact,
+    "demand": _demand,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {
@@ -144,6 +162,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     frame : DataFrame
         For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
         lifecycle and value: one column per feature, categories as text; for lifecycle also the current
+        For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
+        churn, demand and lifecycle: one column per feature, categories as text; for lifecycle also the current
         `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, lifecycle, value
+from serving.predictions import churn, contact, demand, lifecycle, value
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
-    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, value.PREDICTION)}
+    "prediction",
+    {
+        one.name: one
+        for one in (
+            lifecycle.PREDICTION,
+            churn.PREDICTION,
+            value.PREDICTION,
+            contact.PREDICTION,
+            demand.PREDICTION,
+        )
+    },
 )

@@ -92,7 +92,7 @@ def test_a_short_history_is_said_with_what_is_needed(verb, case, days):
     done = verb(case, "train", "all")
     assert done.code == 3
     skipped = {line.split(": ")[0]: line for line in done.out.splitlines() if ": skipped: " in line}
-    assert set(skipped) == {"recommend", "churn", "lifecycle", "lookalike", "content", "value"}
+    assert set(skipped) == {"recommend", "churn", "lifecycle", "lookalike", "content", "value", "contact", "demand"}
     for job in ("churn", "lifecycle"):
         assert f"got '{days}'; allowed: at least 112 days for a horizon of 28" in skipped[job]
     assert days in skipped["recommend"]

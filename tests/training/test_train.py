@@ -35,7 +35,8 @@ from training.jobs.base import TrainingContext
 
 NOW = datetime(2025, 1, 1, 12, 0)
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
-ALL = list(JOBS)
+NO_SIGNAL = {"contact": "no usable signal", "demand": "the history is too short"}  # of the shop, and why
+ALL = [job for job in JOBS if job not in NO_SIGNAL]
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
     "recommend": {"recall_by_k.png"},
@@ -80,6 +81,12 @@ def test_registered_with_a_report(trained, job):
     assert result.report.baselines
     json.dumps(result.as_dict())
     assert any(line.startswith(f"{job}: registered in") for line in trained.lines)
+
+
+@pytest.mark.parametrize("job", NO_SIGNAL)
+def test_what_the_shop_does_not_show_is_skipped_with_the_reason(trained, job):
+    assert trained.results[job].status == "skipped"
+    assert NO_SIGNAL[job] in trained.results[job].reason
 
 
 @pytest.mark.parametrize("job", ALL)
@@ -218,7 +225,7 @@ def test_the_tracking_uri_is_reset_after_training(trained):
 
 @pytest.mark.slow
 def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
-    results = train(trained.workspace, ["all"], clock=CLOCK, settings=settings, shuffle_labels=True)
+    results = train(trained.workspace, ALL, clock=CLOCK, settings=settings, shuffle_labels=True)
     for result in results:
         assert (result.status, result.version) == ("refused", None), result.job
         assert "does not beat the baseline" in result.reason

@@ -19,6 +19,7 @@ from features.profiles.lifecycle import (
     INACTIVITY_VISITS,
     LIFECYCLE_FEATURES,
     LONG_GAPS,
+    PREVIOUS_STAGE,
     buyer_stage,
     falling_asleep_reason,
     lifecycle_stage,
@@ -140,6 +141,7 @@ TREND_LEVELS = ("rising", "steady", "falling")
 TAGS = (
     process_tag("lifecycle_stage", "prospect, new (first order in the last 30 days), then by the probability of an order within the return time (four typical gaps of the shop): loyal (10 orders in a year) and active from 60 %, at_risk from 40 %, asleep from 25 %, lost",
         lambda c, context: lifecycle_stage(c, stored_process(context), context.settings.lifecycle), values=LIFECYCLE_STAGES),
+    Tag("previous_lifecycle_stage", "lifecycle", "lifecycle stage in the profiles that were published before, of an earlier date", (PREVIOUS_STAGE,), lambda c, _: c[PREVIOUS_STAGE], values=LIFECYCLE_STAGES),
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
     process_tag("days_to_next_order", "expected time to the next order (median), given the own rhythm and the silence so far", days_to_next_order, ttl_days=7),
