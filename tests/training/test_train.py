@@ -95,7 +95,7 @@ def test_the_run_logs_the_whole_report(trained, client, job):
     assert run.info.status == "FINISHED"
     parameters, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     digest = Lake(trained.workspace).digest
-    assert parameters["horizon_days"] == "28"
+    assert parameters["horizon_days"] == ("90" if job == "value" else "28")
     assert parameters["seed"] == "0"
     assert parameters["data_digest"] == tags["qianmian.data_digest"] == digest
     assert parameters["as_of"] == END.isoformat()
