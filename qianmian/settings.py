@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from qianmian.model_settings import ChurnSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
+from qianmian.model_settings import ChurnSettings, LeftSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 
@@ -217,6 +217,7 @@ class Settings(Section):
     )
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
+    left: LeftSettings = Field(default_factory=LeftSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)

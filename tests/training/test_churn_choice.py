@@ -16,6 +16,7 @@ from models.classify.rhythm import RHYTHM_FEATURES, day_number
 from qianmian.model_settings import LifecycleSettings
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from models.classify.risk_bands import RiskBands
 from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
@@ -136,7 +137,7 @@ def test_the_simplest_model_within_noise_ships():
     better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true, TREES.name: np.full(3000, 0.5)}
     chosen, note = choose_recipe(RecipeValidation(y, np.arange(3000), better), RECIPES, 0)
     assert chosen == MEAN
-    assert "trees on the profile and trees on 12 columns 0.3567" in note
+    assert "trees on the profile, and logistic and trees on 25 columns 0.3567" in note
     # a thousand rows of three customers are three draws
     assert choose_recipe(RecipeValidation(y, np.arange(3000) % 2, better), RECIPES, 0)[0] == MEAN
     assert choose_recipe(None, RECIPES, 0)[0] == LOGISTIC
@@ -148,7 +149,7 @@ def test_the_simplest_model_within_noise_ships():
 def test_predicted_against_observed_by_band():
     p = np.repeat([0.1, 0.5, 0.9], 100)
     y = np.concatenate([np.arange(100) < count for count in (12, 40, 95)]).astype(np.int64)
-    found = by_band(y, p, (0.33, 0.66))
+    found = by_band(y, p, RiskBands(0.33, 0.66))
     assert {name: part["observed"].value for name, part in found.items()} == pytest.approx(
         {"low risk": 0.12, "medium risk": 0.40, "high risk": 0.95}
     )

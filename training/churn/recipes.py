@@ -15,7 +15,16 @@ from models.classify.boosting import MIN_ROWS, check_outcomes
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
-from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, RHYTHM_FEATURES, SEASON, Design
+from models.classify.rhythm import (
+    COUNT_COLUMNS,
+    MADE_OF,
+    PATTERN_COLUMNS,
+    PROCESS,
+    RHYTHM_COLUMNS,
+    RHYTHM_FEATURES,
+    SEASON,
+    Design,
+)
 from qianmian.errors import DataError
 from qianmian.settings import AttributeUse
 from training.churn.snapshots import ChurnRows
@@ -68,7 +77,10 @@ RHYTHM_TREES = MemberRecipe("trees", RHYTHM, RHYTHM_COLUMNS)
 LOGISTIC = Recipe("logistic, 7 columns", (MemberRecipe("logistic", RHYTHM, COUNT_COLUMNS),))
 LOGISTIC_MONEY = Recipe("logistic, 12 columns", (MemberRecipe("logistic", RHYTHM, RHYTHM_COLUMNS),))
 TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
-MEAN = Recipe("trees on the profile and trees on 12 columns", (MemberRecipe("trees", PROFILE), RHYTHM_TREES))
+PATTERN = (MemberRecipe("logistic", RHYTHM, PATTERN_COLUMNS), MemberRecipe("trees", RHYTHM, PATTERN_COLUMNS))
+# three views that miss in different ways: their mean is ahead of each beyond noise (benchmarks/predictions_churn.py)
+MEAN_PATTERN = Recipe("logistic and trees, 25 columns", PATTERN)
+MEAN = Recipe("trees on the profile, and logistic and trees on 25 columns", (MemberRecipe("trees", PROFILE), *PATTERN))
 # the simplest first: of models within noise of the best, the first one ships
 RECIPES = (
     Recipe("logistic, recency", (MemberRecipe("logistic", RHYTHM, RHYTHM_FEATURES[:1]),)),
@@ -77,6 +89,7 @@ RECIPES = (
     TREES,
     # after the trees, because its shape was fitted to all waits and not to the horizon: it must be ahead beyond noise
     Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
+    MEAN_PATTERN,
     MEAN,
 )
 

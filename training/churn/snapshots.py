@@ -170,6 +170,12 @@ class Snapshots:
             self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
         return self._rows[as_of]
 
+    def active_weeks(self, as_of: datetime, owners: NDArray[np.str_], weeks: int) -> NDArray[np.int64]:
+        """In how many of the last weeks customers had an order, shape (n,); −1 for those who are not in the sample."""
+        history = self.history(as_of)
+        places = np.minimum(np.searchsorted(history.one_ids, owners), max(len(history.one_ids) - 1, 0))
+        return np.where(history.one_ids[places] == owners, history.active_weeks(as_of, weeks)[places], -1)
+
     def process(self, as_of: datetime) -> PurchaseProcess:
         """Purchase process of the shop, fitted on the orders before a moment."""
         if as_of not in self._processes:
