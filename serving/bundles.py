@@ -18,6 +18,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "churn": "churn",
     "lifecycle": "lifecycle",
     "lookalike": "lookalike",
+    "left": "left",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

@@ -93,13 +93,20 @@ def at_date(y: NDArray[np.int64], p: Floats) -> Metrics:
     return found
 
 
-def in_words(slices: Mapping[str, Metrics]) -> tuple[str, ...]:
-    """A line for each table of `slices`: risk bands, past dates, top shares, and the customers who are hard to tell."""
+def in_words(slices: Mapping[str, Metrics], outcome: str = "churn") -> tuple[str, ...]:
+    """A line for each table of `slices`: risk bands, past dates, top shares, and the customers who are hard to tell.
+
+    Parameters
+    ----------
+    outcome : {"churn", "left"}
+        What is predicted.
+    """
+    share, did = ("churn", "churned") if outcome == "churn" else ("share that left", "left")
     dates = {name: found for name, found in slices.items() if name.startswith(DATE)}
     bands = {name: found for name, found in slices.items() if name.endswith(RISK)}
     titles = {"by risk band": bands, "by date, each by a model of then": dates}
     lines = [
-        f"predicted against observed churn {title}: {', '.join(_shares(name, part) for name, part in found.items())}"
+        f"predicted against observed {share} {title}: {', '.join(_shares(name, part) for name, part in found.items())}"
         for title, found in titles.items()
         if found
     ]
@@ -107,7 +114,7 @@ def in_words(slices: Mapping[str, Metrics]) -> tuple[str, ...]:
     if told:
         lines.append(f"AUC by date, each by a model of then: {', '.join(told)}")
     lines += [
-        f"the {name} of the customers: {found['precision'].value:.1%} of them churned, {found['lift'].value:.1f} times "
+        f"the {name} of the customers: {found['precision'].value:.1%} of them {did}, {found['lift'].value:.1f} times "
         f"the base rate, and they are {found['recall'].value:.0%} of all who did"
         for name, found in slices.items()
         if name.startswith(HIGHEST)

@@ -16,6 +16,7 @@ from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.rhythm import day_number
 from qianmian.model_settings import LifecycleSettings
 from training.churn.history import OrderHistory
+from training.churn.records import Records
 
 STEP_DAYS = 7  # a moment a week: more rows, and a season is met whatever its week
 # days before the last moment, and the step from there on: older moments say less, and cost as much
@@ -105,12 +106,14 @@ class Snapshots:
         Cutoff of the training; no row at or after it is read.
     first : datetime
         First moment at which a customer could have been silent for `active_days`.
-    features : sequence of str
+    rhythm : sequence of str
         Names of the rhythm features that the lake supports.
     left_out : collection of str
         one_ids of shared accounts.
     lifecycle : LifecycleSettings
         Settings of the purchase process.
+    records : Records
+        Whether customers had a record: further columns.
     """
 
     builder: Builder
@@ -118,12 +121,18 @@ class Snapshots:
     active_days: int
     end: datetime
     first: datetime
-    features: Sequence[str]
+    rhythm: Sequence[str]
     left_out: Collection[str]
     lifecycle: LifecycleSettings
+    records: Records = field(default_factory=Records)
     _rows: dict[datetime, ChurnRows] = field(default_factory=dict)
     _histories: dict[datetime, OrderHistory] = field(default_factory=dict)
     _processes: dict[datetime, PurchaseProcess] = field(default_factory=dict)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns of the rows."""
+        return (*self.rhythm, *self.records.names)
 
     @property
     def moved(self) -> bool:
@@ -166,7 +175,8 @@ class Snapshots:
                 y = (~np.isin(one_ids, after.one_ids[after.bought(as_of, later)])).astype(np.int64)
             else:
                 y = (~history.bought(as_of, later)[places]).astype(np.int64)
-            X = history.features(as_of, self.features)[places]
+            rhythm = history.features(as_of, self.rhythm)[places]
+            X = np.column_stack([rhythm, self.records.values(as_of, one_ids)])
             self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
         return self._rows[as_of]
 

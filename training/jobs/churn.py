@@ -30,6 +30,7 @@ from training.churn.gains import gains_curves, top_shares
 from training.churn.levels import SEASONAL, Rates
 from training.churn.middle import WEEKS, in_middle, middle_slice
 from training.churn.recipes import LOGISTIC, usable_recipes
+from training.churn.records import read_records
 from training.churn.report import DATE, at_date, by_band, by_month, evaluate, in_words, middle_note, month_curves
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
 from training.gate import GateRule
@@ -149,6 +150,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {MIN_CUSTOMERS} active customers, 10 of each class",
             hint="choose another --horizon-days or --active-days, or ingest more customers",
         )
+    builds = {at: context.build_profiles(at) for at in train_dates}
+    snapshots = replace(snapshots, records=read_records(context.builder, spec, dates[0], builds))
     fitting = Fitting(snapshots, wide, spec, context.shuffled, seed)
     before = fitting.training_rows(test, parts)
     origins = [test - timedelta(days=horizon * back) for back in range(MAX_ORIGINS, 0, -1)]

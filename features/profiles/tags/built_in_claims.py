@@ -72,5 +72,6 @@ CLAIMS: dict[str, Claim] = {
     "spending_trend": Ordering(AMOUNT, (("rising", "falling"),)),
     "engagement_trend": Ordering(Later("events", "events", "count"), (("rising", "falling"),)),
     "churn_risk": Ordering(ORDERED, (RISK_BANDS,)),
+    "left_risk": Ordering(ORDERED, (RISK_BANDS,)),
 }
 # fmt: on

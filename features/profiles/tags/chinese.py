@@ -124,6 +124,7 @@ CHINESE: dict[str, ChineseTag] = {
     "engagement_trend": ChineseTag("互动趋势", "近 7 天与之前 7 天的行为次数相比，变化超过两成才算升降", TRENDS_ZH),
     "points_expiring": ChineseTag("积分将到期", "有积分将在 30 天内过期"),
     "falling_asleep_reason": ChineseTag("沉睡原因", "客户为什么沉睡，看最后一单到沉默超出平常之间发生了什么：没有触达、触达不相关、没有兴趣", {"no_offer": "没有触达", "irrelevant_pushes": "触达不相关", "no_interest": "没有兴趣"}),
+    "left_risk": ChineseTag("离店风险", "客户已经离开的风险等级：在自己平均下单间隔的四倍（至少 84 天）内不再下单", {"low": "低", "medium": "中", "high": "高"}),
     "churn_risk": ChineseTag("流失风险", "流失模型给出的风险等级，只对模型适用的客户", {"low": "低", "medium": "中", "high": "高"}),
 }
 # fmt: on
