@@ -1,8 +1,9 @@
 """Churn on Complete Journey at 2017-11-01, where it is hard: households active in 2–6 of the last 13 weeks.
 
-The outcomes, the slice and the baselines are computed from the transactions without the product. A household has churned
-if it has no basket in the next 28 days; evaluated are those with a basket in the last 56. The baselines are recency, the
-number of baskets in the last 28 days, and a logistic regression on seven recency and count columns of weekly snapshots.
+The outcomes, the slice and the baselines are computed from the transactions without the product. A household has
+churned if it has no basket in the next 28 days; evaluated are those with a basket in the last 56. The baselines are
+recency, the number of baskets in the last 28 days, and a logistic regression on seven recency and count columns of
+weekly snapshots.
 
     python benchmarks/predictions_churn.py [--json FILE]
 """

@@ -65,8 +65,8 @@ class ChurnSettings(Section):
     )
     risk_bands: tuple[Fraction, Fraction] | None = Field(
         None,
-        description="absolute bounds of the probability, low < first ≤ medium < second ≤ high; default: relative to the "
-        "customers who are scored when the model is trained",
+        description="absolute bounds of the probability, low < first ≤ medium < second ≤ high; default: relative to "
+        "the customers who are scored when the model is trained",
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from qianmian.model_settings import ChurnSettings, LeftSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
+from qianmian.model_settings import (
+    ChurnSettings,
+    LeftSettings,
+    LifecycleSettings,
+    LookalikeSettings,
+    RecommendSettings,
+    Section,
+)
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 

@@ -136,8 +136,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn, left
-        and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
+        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
+        left and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
         (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.

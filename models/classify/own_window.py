@@ -10,6 +10,25 @@ from numpy.typing import NDArray
 
 from features.profiles.purchase_process.process import Columns, PurchaseProcess
 
+FIRST_DAYS = 28  # of a history before the first moment to learn from, in which customers show a rhythm
+LEARNING_DAYS = 28  # in which there are five weekly moments to learn from
+
+
+def longest_window(history_days: int) -> int:
+    """The longest window in days that a history can label twice: before the test date, and from it to the cutoff.
+
+    Examples
+    --------
+    >>> longest_window(365), days_needed(154)
+    (154, 364)
+    """
+    return (history_days - FIRST_DAYS - LEARNING_DAYS) // 2
+
+
+def days_needed(window_days: float) -> int:
+    """Days of a history that can label windows of this length twice."""
+    return int(2 * window_days) + FIRST_DAYS + LEARNING_DAYS
+
 
 @dataclass(frozen=True)
 class OwnWindow:
@@ -24,7 +43,7 @@ class OwnWindow:
 
     Examples
     --------
-    >>> columns = {"days_since_first_order": [300.0, 300.0], "days_since_last_order": [0.0, 0.0], "orders_total": [62, 4]}
+    >>> columns = {"days_since_first_order": [300.0, 300.0], "days_since_last_order": [0, 0], "orders_total": [62, 4]}
     >>> columns = {name: np.array(values) for name, values in columns.items()}
     >>> OwnWindow(4.0, 84.0).days(PurchaseProcess(10.0), columns).tolist()  # own gaps of 5 and 77.5 days
     [84.0, 310.0]

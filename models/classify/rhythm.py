@@ -54,7 +54,11 @@ OWNERS: dict[str, str | None] = {
     WINDOW: "orders_total",
     **dict.fromkeys(SEASON),
 }
-MADE_OF = {TREND: ("orders_28d", "orders_56d"), PROCESS: PROCESS_FEATURES, WINDOW: PROCESS_FEATURES}  # features that a derived column needs
+MADE_OF = {
+    TREND: ("orders_28d", "orders_56d"),
+    PROCESS: PROCESS_FEATURES,
+    WINDOW: PROCESS_FEATURES,
+}  # features that a derived column needs
 COUNT_COLUMNS = (*BASIC_FEATURES[:6], TREND)  # recency and counts: seven
 RHYTHM_COLUMNS = (*BASIC_FEATURES[:6], *BASIC_FEATURES[7:], TREND)  # recency, frequency and money: twelve
 PATTERN_COLUMNS = (*RHYTHM_COLUMNS, PROCESS, *PATTERN_FEATURES)  # and weeks, trends and gaps: twenty-five

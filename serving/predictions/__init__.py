@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, lifecycle
+from serving.predictions import churn, left, lifecycle
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
-    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION)}
+    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, left.PREDICTION)}
 )

@@ -73,7 +73,7 @@ def top_shares(y: NDArray[np.int64], p: Floats, baselines: Mapping[str, Floats])
 def gains_curves(
     y: NDArray[np.int64], p: Floats, baselines: Mapping[str, Floats]
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Shares of the customers in percent, and the percent of the positives among them: of the model and of baselines."""
+    """Percent of the customers, and the percent of the positives among them: of the model and of the baselines."""
     lines = {
         name: [100 * recall(share, y, q) if share else 0.0 for share in CURVE_SHARES]
         for name, q in {"model": p, **baselines}.items()

@@ -174,7 +174,7 @@ class OrderHistory:
         return np.where(size > 1, np.sqrt(np.maximum(left, 0.0) / np.maximum(size - 1, 1)), 0.0)
 
     def active_weeks(self, as_of: datetime, weeks: int) -> NDArray[np.int64]:
-        """In how many of the last weeks (of seven days, back from the moment) each customer has an order, shape (n,)."""
+        """In how many of the last weeks, each of seven days, each customer has an order before a moment, shape (n,)."""
         edges = np.array([self.ends(day_number(as_of) - 7 * back) for back in range(weeks + 1)])
         return np.asarray((np.diff(edges, axis=0) < 0).sum(axis=0), dtype=np.int64)
 

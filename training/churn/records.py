@@ -46,7 +46,9 @@ class Records:
         return made
 
 
-def read_records(builder: Builder, spec: FeatureSpec, first: datetime, built: Mapping[datetime, ProfileBuild]) -> Records:
+def read_records(
+    builder: Builder, spec: FeatureSpec, first: datetime, built: Mapping[datetime, ProfileBuild]
+) -> Records:
     """The indicators of `spec` at the dates whose profiles are built, and every four weeks before them.
 
     Parameters

@@ -16,7 +16,6 @@ from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier
-from models.classify.churn_model import ChurnModel
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
 from models.classify.risk_bands import FACT, RiskBands
 from qianmian.errors import DataError

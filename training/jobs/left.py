@@ -6,13 +6,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.bundle import ModelBundle
 from models.classify.boosting import MIN_ROWS
 from models.classify.churn_model import ChurnModel
-from models.classify.own_window import OwnWindow
+from models.classify.own_window import FIRST_DAYS, LEARNING_DAYS, OwnWindow, days_needed, longest_window
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
 from models.classify.risk_bands import FACT, RiskBands
 from qianmian.errors import DataError
@@ -26,15 +25,7 @@ from training.churn.snapshots import Snapshots
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.left.choice import SHORT, training_rows, usable_recipes, validate
-from training.left.windows import (
-    FIRST_DAYS,
-    LEARNING_DAYS,
-    Windows,
-    WindowRows,
-    days_needed,
-    longest_window,
-    windows_of_sizes,
-)
+from training.left.windows import WindowRows, Windows, windows_of_sizes
 
 MIN_CUSTOMERS = 100
 TESTED_SHARE = 0.9  # of the customers, whose windows are over at the test date
@@ -44,7 +35,7 @@ RECENCY, OWN_GAPS, BASE_RATE = "recency", "recency in own gaps", "base rate"
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
-    """Choose a model on the past, evaluate it on the last date whose windows are over, and ship a fit on all of them."""
+    """Choose a model on the past, evaluate it on the last date whose windows are over, and ship a fit on all dates."""
     settings, seed = context.settings.left, context.settings.seed
     context.require_order_features(REQUIRED_FEATURES, "left needs dated orders")
     begin = context.history_start("transactions")
@@ -93,7 +84,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     _check(context, test_rows, learnt, settings.min_days)
     before = training_rows(test, seed, learnt.rows)
     recipes = usable_recipes(before)
-    validation = validate(test, _before(test, settings.min_days), recipes, context.shuffled, seed) if len(recipes) > 1 else None
+    validation = (
+        validate(test, _before(test, settings.min_days), recipes, context.shuffled, seed) if len(recipes) > 1 else None
+    )
     recipe, recipe_note = choose_recipe(validation, recipes, seed)
     test_model = fit_recipe(recipe, before, context.shuffled)
     y, X = test_rows.rows.y, test_rows.rows.X
@@ -137,12 +130,19 @@ def run(context: TrainingContext) -> EvaluatedModel:
         "rows": len(data.rhythm.y),
         **model.get_params(),
     }
-    notes = (recipe_note, *in_words(slices, "left"), *_drops(learnt, test_rows, longest, len(now_windows) - len(in_scope)))
+    notes = (
+        recipe_note,
+        *in_words(slices, "left"),
+        *_drops(learnt, test_rows, longest, len(now_windows) - len(in_scope)),
+    )
     importance = np.abs(test_model.explain(X)).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(y, p, "Left: calibration"),
         "gains.png": plots.curves(
-            *gains_curves(y, p, compared), "customers from the highest risk on, %", "of those who left, %", "Left: gains"
+            *gains_curves(y, p, compared),
+            "customers from the highest risk on, %",
+            "of those who left, %",
+            "Left: gains",
         ),
         "importance.png": plots.bars(
             dict(zip(spec.names, importance.tolist(), strict=True)),
@@ -157,7 +157,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     ]
     example = context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
     tags = {"left_risk": (now_X.one_ids[in_scope].tolist(), bands.of(risks))}
-    return EvaluatedModel(bundle, replace(report, slices=slices, notes=notes), rules, parameters, figures, example, tags)
+    return EvaluatedModel(
+        bundle, replace(report, slices=slices, notes=notes), rules, parameters, figures, example, tags
+    )
 
 
 def _before(test: Windows, min_days: int) -> Windows | None:
@@ -179,8 +181,8 @@ def _check(context: TrainingContext, test: WindowRows, learnt: WindowRows, min_d
     if len(y) >= MIN_CUSTOMERS and not 0 < y.sum() < len(y):
         nobody = not y.any()
         raise DataError(
-            f"{'nobody' if nobody else 'everybody'} left: {'all' if nobody else 'none of the'} {len(y)} customers bought "
-            "again within their window",
+            f"{'nobody' if nobody else 'everybody'} left: {'all' if nobody else 'none of the'} {len(y)} customers "
+            "bought again within their window",
             where=f"the windows before {context.as_of:%Y-%m-%d}",
             hint="a shorter left.min_days or left.multiple tells more customers apart"
             if nobody
@@ -191,10 +193,10 @@ def _check(context: TrainingContext, test: WindowRows, learnt: WindowRows, min_d
     if len(y) < MIN_CUSTOMERS or least < MIN_OUTCOMES or of_past < MIN_ROWS:
         raise DataError(
             "there are too few customers to tell who left",
-            got=f"{len(y)} customers at the test date, {int(y.sum())} of them left; {of_past} earlier rows of the rarer "
-            "outcome",
-            allowed=f"at least {MIN_CUSTOMERS} customers, {MIN_OUTCOMES} of each outcome, and {MIN_ROWS} earlier rows of "
-            "each",
+            got=f"{len(y)} customers at the test date, {int(y.sum())} of them left; {of_past} earlier rows of the "
+            "rarer outcome",
+            allowed=f"at least {MIN_CUSTOMERS} customers, {MIN_OUTCOMES} of each outcome, and {MIN_ROWS} earlier rows "
+            "of each",
             hint=f"ingest more customers or a longer history; windows have at least {min_days} days (left.min_days)",
         )
 
@@ -219,9 +221,9 @@ def _drops(learnt: WindowRows, test: WindowRows, longest: float, no_score: int) 
     found = []
     if learnt.not_over or test.not_over:
         found.append(
-            f"left out, whatever happened in their window, because it was not over: {learnt.not_over:,} rows of the past "
-            f"beside {len(learnt.rows.y):,} that were learnt from, and {test.not_over:,} customers at the test date "
-            f"beside {len(test.rows.y):,} that were predicted"
+            f"left out, whatever happened in their window, because it was not over: {learnt.not_over:,} rows of the "
+            f"past beside {len(learnt.rows.y):,} that were learnt from, and {test.not_over:,} customers at the test "
+            f"date beside {len(test.rows.y):,} that were predicted"
         )
     if no_score:
         found.append(

@@ -13,25 +13,6 @@ from models.classify.rhythm import Design, day_number
 from training.churn.history import OrderHistory
 from training.churn.snapshots import ChurnRows, Snapshots, moments, stacked
 
-FIRST_DAYS = 28  # of the history before the first moment, in which customers show a rhythm
-LEARNING_DAYS = 28  # in which there are five weekly moments to learn from
-
-
-def longest_window(history_days: int) -> int:
-    """The longest window that a history can label twice: before the test date, and from it to the cutoff.
-
-    Examples
-    --------
-    >>> longest_window(365), days_needed(154)
-    (154, 364)
-    """
-    return (history_days - FIRST_DAYS - LEARNING_DAYS) // 2
-
-
-def days_needed(window_days: float) -> int:
-    """Days of a history that can label windows of this length."""
-    return int(2 * window_days) + FIRST_DAYS + LEARNING_DAYS
-
 
 @dataclass(frozen=True)
 class WindowRows:
