@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from training.churn.choice import Backtest, RecipeValidation
 from training.churn.gains import HIGHEST
 from training.churn.middle import ENOUGH, MIDDLE, mean_auc_difference
 from training.churn.recipes import LOGISTIC
+from training.churn.snapshots import Snapshots
 from training.report import EvalReport, Metric, Metrics
 
 Floats = NDArray[np.float64]
@@ -134,6 +136,22 @@ def _shares(name: str, found: Metrics) -> str:
     few = " (few)" if found["observed"].n < FEW else ""
     shares = f"{found['predicted'].value:.1%} against {found['observed'].value:.1%}"
     return f"{name.removeprefix(DATE)} {shares} of {found['observed'].n:,}{few}"
+
+
+def returns_note(snapshots: Snapshots, days: int) -> tuple[str, ...]:
+    """How many of those who churned came back all the same, at the last moment whose returns are known."""
+    as_of = snapshots.end - timedelta(days=days)
+    told = as_of >= snapshots.first and days > snapshots.horizon_days
+    back = snapshots.came_back(as_of, days) if told else np.empty(0, dtype=bool)
+    if not len(back):
+        return ()
+    share = rate(int(back.sum()), len(back))
+    few = " (few)" if len(back) < FEW else ""
+    return (
+        f"churn is no purchase for {snapshots.horizon_days} days: of the {len(back):,} customers who churned at "
+        f"{as_of:%Y-%m-%d}{few}, {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] bought again within {days} days "
+        "of that date; `train left` predicts who does not come back",
+    )
 
 
 def middle_note(validation: RecipeValidation | None, shipped: str, seed: int) -> tuple[str, ...]:

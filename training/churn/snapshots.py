@@ -180,6 +180,13 @@ class Snapshots:
             self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
         return self._rows[as_of]
 
+    def came_back(self, as_of: datetime, days: int) -> NDArray[np.bool_]:
+        """Who of those who churned at a moment ordered within some days of it all the same, shape (n,)."""
+        rows, over = self.rows(as_of), as_of + self.horizon
+        later = as_of + timedelta(days=days)
+        history = self.history(later)
+        return np.isin(rows.owners[rows.y == 1], history.one_ids[history.bought(over, later)])
+
     def active_weeks(self, as_of: datetime, owners: NDArray[np.str_], weeks: int) -> NDArray[np.int64]:
         """In how many of the last weeks customers had an order, shape (n,); −1 for those who are not in the sample."""
         history = self.history(as_of)

@@ -30,7 +30,17 @@ from training.churn.levels import SEASONAL, Rates
 from training.churn.middle import WEEKS, in_middle, middle_slice
 from training.churn.recipes import LOGISTIC, usable_recipes
 from training.churn.records import read_records
-from training.churn.report import DATE, at_date, by_band, by_month, evaluate, in_words, middle_note, month_curves
+from training.churn.report import (
+    DATE,
+    at_date,
+    by_band,
+    by_month,
+    evaluate,
+    in_words,
+    middle_note,
+    month_curves,
+    returns_note,
+)
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -190,6 +200,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         *season_note(rates, test, seasonal, level),
         *in_words(slices),
         *middle_note(validation, recipe.name, seed),
+        *returns_note(snapshots, context.settings.left.min_days),
         *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
         *attribute_notes,
         *sufficient_for_labels(coded, learnt.y, test_rows.y, p, seed),
