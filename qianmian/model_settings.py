@@ -130,3 +130,16 @@ class LookalikeSettings(Section):
 
     minimum_seed: int = Field(20, ge=5, description="requests with fewer known seed customers are rejected")
     factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
+
+
+class ListsSettings(Section):
+    """Settings of the lists and reports for people (`qianmian score … --lang`)."""
+
+    contact_pause_days: int = Field(
+        7,
+        ge=0,
+        description="a customer who was contacted in the last so many days is not contacted again; 0 for no pause",
+    )
+    unlikely_to_return: float = Field(
+        0.9, gt=0, le=1, description="a customer who has left with at least this probability is not contacted"
+    )

@@ -205,6 +205,7 @@ TABLES: dict[str, Table] = {
 # fmt: on
 
 # Names in the MLflow registry: training writes them, serving reads them.
+EVALUATION = "evaluation"  # fact of a bundle: `training.report.EvalReport.summary` of its model
 REGISTERED_PREFIX = "qianmian-"
 CHAMPION, PREVIOUS = "champion", "previous"
 EVENT_TAG = "qianmian.event."  # + ISO time: tag of a registered model, one per promotion or rollback

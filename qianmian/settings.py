@@ -10,6 +10,7 @@ from qianmian.model_settings import (
     ChurnSettings,
     LeftSettings,
     LifecycleSettings,
+    ListsSettings,
     LookalikeSettings,
     RecommendSettings,
     Section,
@@ -227,6 +228,7 @@ class Settings(Section):
     left: LeftSettings = Field(default_factory=LeftSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

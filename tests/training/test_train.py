@@ -154,8 +154,9 @@ def profiles(trained):
 
 
 @pytest.mark.parametrize("job", ALL)
-def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, job):
+def test_pyfunc_predicts_the_same_as_the_bundle(trained, store, profiles, bundle_folder, job):
     bundle = ModelBundle.load(bundle_folder(store, f"qianmian-{job}"))
+    assert bundle.facts["evaluation"] == json.loads(json.dumps(trained.results[job].report.summary()))
     assert bundle.as_of == END
     assert bundle.facts["job"] == job
     assert bundle.facts["data_digest"] == Lake(store).digest
