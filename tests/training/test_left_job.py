@@ -109,7 +109,7 @@ def test_a_history_that_is_too_short_says_what_is_enough(shop):
     error = raised.value
     assert "too short" in error.message
     assert str(days_needed(40)) in str(error.allowed)
-    assert "left.min_days to at most 32" in str(error.hint)
+    assert "of at most 32" in str(error.hint)
 
 
 def test_few_customers_are_refused(tmp_path):

@@ -76,6 +76,6 @@ def mean_auc_difference(
         return float(np.mean(found))
 
     rng, n = np.random.default_rng(seed), len(customers)
-    drawn = [difference(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(n_resamples)]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    bootstrap_values = [difference(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(n_resamples)]
+    low, high = np.nanquantile(bootstrap_values, [0.025, 0.975])
     return Metric(difference(np.ones(n, dtype=np.int64)), float(low), float(high), n)

@@ -37,32 +37,34 @@ RECENCY, OWN_GAPS, BASE_RATE = "recency", "recency in own gaps", "base rate"
 def run(context: TrainingContext) -> EvaluatedModel:
     """Choose a model on the past, evaluate it on the last date whose windows are over, and ship a fit on all dates."""
     settings, seed = context.settings.left, context.settings.seed
+    min_days = context.horizon_days or settings.min_days
     context.require_order_features(REQUIRED_FEATURES, "left needs dated orders")
     begin = context.history_start("transactions")
     history_days = (context.as_of - begin).days
-    if longest_window(history_days) < settings.min_days:
+    if longest_window(history_days) < min_days:
         shortest = longest_window(history_days)
         raise DataError(
             "the history is too short to tell who left",
             where="transactions",
             got=f"{history_days} days",
-            allowed=f"at least {days_needed(settings.min_days)} days for a window of {settings.min_days}",
-            hint="ingest a longer history" + (f", or set left.min_days to at most {shortest}" if shortest >= 7 else ""),
+            allowed=f"at least {days_needed(min_days)} days for a window of {min_days}",
+            hint="ingest a longer history"
+            + (f", or choose a --horizon-days (left.min_days) of at most {shortest}" if shortest >= 7 else ""),
         )
     profile = context.profile(context.as_of)
     rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile.spec.names)
     spec = profile.neutral_spec().select(rhythm)
     snapshots = Snapshots(
         context.builder,
-        horizon_days=settings.min_days,
-        active_days=settings.min_days,
+        horizon_days=min_days,
+        active_days=min_days,
         end=context.as_of,
         first=begin + timedelta(days=FIRST_DAYS),
         rhythm=rhythm,
         left_out=[account.one_id for account in context.shared_accounts],
         lifecycle=context.settings.lifecycle,
     )
-    window = OwnWindow(settings.multiple, float(settings.min_days))
+    window = OwnWindow(settings.multiple, float(min_days))
     buyers = (profile.column("orders_total") > 0) & ~context.is_shared(profile.one_ids)
     design = Windows(snapshots, context.as_of, window, np.inf).design
     now_X = context.profile(context.as_of, spec).take(np.flatnonzero(buyers))
@@ -70,23 +72,21 @@ def run(context: TrainingContext) -> EvaluatedModel:
     if not len(now_windows):
         raise DataError("nobody has bought anything, so nobody can have left", where="transactions", got="no buyers")
     # customers with a longer window get no score
-    longest = float(max(min(now_windows.max(), longest_window(history_days)), settings.min_days))
+    longest = float(max(min(now_windows.max(), longest_window(history_days)), min_days))
     # at the test date, the windows of nine in ten customers are over
-    tested = float(np.clip(np.ceil(np.quantile(now_windows, TESTED_SHARE)), settings.min_days, longest))
+    tested = float(np.clip(np.ceil(np.quantile(now_windows, TESTED_SHARE)), min_days, longest))
     everything = Windows(snapshots, context.as_of, window, longest)
     test = Windows(snapshots, context.as_of - timedelta(days=tested), window, longest)
     test_rows = test.at(test.known_at, context.as_of)
     learnt = test.learnt()
     context.progress(
         f"left: {len(test.dates())} dates from {test.dates()[0]:%Y-%m-%d}, evaluated at {test.known_at:%Y-%m-%d} on "
-        f"windows of {settings.min_days} to {tested:g} days"
+        f"windows of {min_days} to {tested:g} days"
     )
-    _check(context, test_rows, learnt, settings.min_days)
+    _check(context, test_rows, learnt, min_days)
     before = training_rows(test, seed, learnt.rows)
     recipes = usable_recipes(before)
-    validation = (
-        validate(test, _before(test, settings.min_days), recipes, context.shuffled, seed) if len(recipes) > 1 else None
-    )
+    validation = validate(test, _before(test, min_days), recipes, context.shuffled, seed) if len(recipes) > 1 else None
     recipe, recipe_note = choose_recipe(validation, recipes, seed)
     test_model = fit_recipe(recipe, before, context.shuffled)
     y, X = test_rows.rows.y, test_rows.rows.X
@@ -99,7 +99,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         **by_band(y, p, RiskBands.relative(p)),
         **{
             name: predicted_and_observed(y[rows], p[rows])
-            for name, rows in windows_of_sizes(test_rows.windows, float(settings.min_days)).items()
+            for name, rows in windows_of_sizes(test_rows.windows, float(min_days)).items()
         },
         **top_shares(y, p, compared),
         **middle_slice(y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
@@ -113,7 +113,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     bands = RiskBands.relative(risks if len(risks) else p)
     facts = context.facts(
         "left",
-        min_days=settings.min_days,
+        min_days=min_days,
         multiple=settings.multiple,
         longest_days=longest,
         base_rate=float(data.rhythm.y.mean()),
@@ -122,7 +122,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     bundle = ModelBundle("left", model, context.as_of, spec, config={"model": model.get_params()}, facts=facts)
     parameters = {
-        "min_days": settings.min_days,
+        "min_days": min_days,
         "multiple": settings.multiple,
         "longest_days": longest,
         "model": recipe.name,

@@ -87,10 +87,10 @@ def validate(
         return None
     members = list(dict.fromkeys(member for recipe in recipes for member in recipe.members))
     fits = [partial(fit_member, member, data, relabel, FOLDS) for data, _ in splits for member in members]
-    fitted = run_parallel(fits)
+    fitted_members = run_parallel(fits)
     predictions: dict[str, list[NDArray[np.float64]]] = {recipe.name: [] for recipe in recipes}
     for number, (data, rows) in enumerate(splits):
-        of_split = dict(zip(members, fitted[number * len(members) :], strict=False))
+        of_split = dict(zip(members, fitted_members[number * len(members) :], strict=False))
         for recipe in recipes:
             chosen = tuple(of_split[member] for member in recipe.members)
             model = ChurnModel(data.design(data.features), chosen)
