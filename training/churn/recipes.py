@@ -85,7 +85,7 @@ PATTERN = (
     MemberRecipe("logistic", RHYTHM, PATTERN_COLUMNS, records=True),
     MemberRecipe("trees", RHYTHM, PATTERN_COLUMNS, records=True),
 )
-# three views that miss in different ways: their mean is ahead of each beyond noise (benchmarks/predictions_churn.py)
+# a straight line and steps miss in different ways; so do the many dates with few columns and the few with all
 MEAN_PATTERN = Recipe("logistic and trees, 25 columns", PATTERN)
 MEAN = Recipe("trees on the profile, and logistic and trees on 25 columns", (MemberRecipe("trees", PROFILE), *PATTERN))
 # the simplest first: of models within noise of the best, the first one ships

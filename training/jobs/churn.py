@@ -182,7 +182,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     p = test_model.predict_proba(test_X)[:, 1]
     rankings, probabilities = fitting.baselines(before, rates, test, test_rows)
     report = evaluate(test_rows.y, p, rankings, probabilities)
-    compared = rankings | {name: q for name, q in probabilities.items() if name == LOGISTIC.name}
+    compared = rankings | {name: q for name, q in probabilities.items() if name == LOGISTIC.name != recipe.name}
     hard = np.flatnonzero(in_middle(snapshots.active_weeks(test, test_rows.owners, WEEKS)))
     slices = {
         **by_band(test_rows.y, p, _bands(context, p)),

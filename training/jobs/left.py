@@ -93,7 +93,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     p = test_model.predict_proba(X, test.known_at)[:, 1]
     rankings, probabilities = _baselines(context, test_model, before, X, test_rows)
     report = evaluate(y, p, rankings, probabilities)
-    compared = rankings | {name: q for name, q in probabilities.items() if name == SHORT.name}
+    compared = rankings | {name: q for name, q in probabilities.items() if name == SHORT.name != recipe.name}
     hard = np.flatnonzero(in_middle(snapshots.active_weeks(test.known_at, test_rows.rows.owners, WEEKS)))
     slices = {
         **by_band(y, p, RiskBands.relative(p)),
