@@ -13,14 +13,14 @@ from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleLis
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_churn import churn
 from cli.score_lookalike import lookalike
-from cli.score_predictions import predictions
+from cli.score_predictions import predictions, propensity, value
 from cli.score_recommend import recommend
 from cli.scoring import OutOption, ensure_profiles, report
 from cli.times import parse_as_of
 from qianmian.workspace import Workspace
 
 score = typer.Typer(
-    help="Score all customers into a file: recommend, churn, predictions, tags or lookalike. An interrupted run "
+    help="Score all customers into a file: recommend, churn, predictions, value, propensity, tags or lookalike. An interrupted run "
     "continues after its last block; recommend, churn and predictions take --workers and --engine spark. With --lang, "
     "--columns or --top, all but recommend write a list for people.",
     no_args_is_help=True,
@@ -30,6 +30,8 @@ score.command("recommend")(recommend)
 
 score.command("churn")(churn)
 score.command("predictions")(predictions)
+score.command("value")(value)
+score.command("propensity")(propensity)
 
 
 @score.command()

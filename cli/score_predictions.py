@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli.console import Output
@@ -23,22 +23,40 @@ from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
 
 
-def predictions(
-    out: OutOption,
-    as_of: AsOfOption = None,
-    workers: WorkersOption = 1,
-    engine: EngineOption = "duckdb",
-    spark_master: SparkMasterOption = None,
-    lang: ListLangOption = None,
-    columns: ColumnsOption = None,
-    top: TopOption = None,
-    bom: BomOption = False,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing."""
-    people = PeopleListOptions(lang, columns, top, bom)
-    _score(None, out, as_of, Execution(engine, spark_master, workers), people, workspace, as_json)
+def _command(name: str | None, text: str) -> Callable[..., None]:
+    """A command that writes one prediction, or all that have a model."""
+
+    def command(
+        out: OutOption,
+        as_of: AsOfOption = None,
+        workers: WorkersOption = 1,
+        engine: EngineOption = "duckdb",
+        spark_master: SparkMasterOption = None,
+        lang: ListLangOption = None,
+        columns: ColumnsOption = None,
+        top: TopOption = None,
+        bom: BomOption = False,
+        workspace: WorkspaceOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        people = PeopleListOptions(lang, columns, top, bom)
+        _score(name, out, as_of, Execution(engine, spark_master, workers), people, workspace, as_json)
+
+    command.__doc__ = text
+    return command
+
+
+predictions = _command(
+    None,
+    "Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing.",
+)
+value = _command(
+    "value",
+    "Write the expected orders, money and date of the next order of every customer; train the model if it is missing.",
+)
+propensity = _command(
+    "propensity", "Write the probability of each declared target for every customer; train the model if it is missing."
+)
 
 
 def _score(
