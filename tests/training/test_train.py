@@ -39,7 +39,8 @@ ALL = list(JOBS)
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
     "recommend": {"recall_by_k.png"},
-    "churn": {"calibration.png", "importance.png", "months.png"},
+    "churn": {"calibration.png", "gains.png", "importance.png", "months.png"},
+    "left": {"calibration.png", "gains.png", "importance.png"},
     "lifecycle": {"transitions.png"},
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
@@ -47,6 +48,7 @@ PLOTS = {
 HEADLINE = {
     "recommend": "ndcg_at_10",
     "churn": "auc",
+    "left": "auc",
     "lifecycle": "log_loss",
     "lookalike": "average_precision",
     "content": "ndcg_at_10",

@@ -122,7 +122,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     bundle = ModelBundle("left", model, context.as_of, spec, config={"model": model.get_params()}, facts=facts)
     parameters = {
-        "min_days": min_days,
+        "horizon_days": min_days,
         "multiple": settings.multiple,
         "longest_days": longest,
         "model": recipe.name,
