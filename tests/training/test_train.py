@@ -191,6 +191,11 @@ def test_pyfunc_predicts_the_same_as_the_bundle(trained, store, profiles, bundle
     if job == "churn":
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
+    elif job == "left":
+        got, days = model.predict(frame[["one_id", *bundle.spec.names]]), bundle.model.window_days(X)
+        assert got["left_days"].tolist() == days.tolist()
+        expected = np.where(days <= bundle.facts["longest_days"], bundle.model.predict_proba(X)[:, 1], np.nan)
+        np.testing.assert_allclose(got["left_probability"], expected)
     else:
         process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
         today = stages_of_build(process, profiles.table)[:40]
