@@ -17,6 +17,7 @@ MODELS: Registry[str] = Registry(
         "scenes": "models.recommend.scene_models:SceneModels",
         "churn": "models.classify.churn_model:ChurnModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
+        "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",
         "value": "models.value.value_model:ValueModel",
         "demand": "models.classify.demand:DemandClassifier",

@@ -63,13 +63,26 @@ class ChurnSettings(Section):
     active_days: int | None = Field(
         None, ge=1, description="customers who bought in this many days are active; default: twice the horizon"
     )
-    risk_bands: tuple[Fraction, Fraction] = Field((0.33, 0.66), description="low < first ≤ medium < second ≤ high")
+    risk_bands: tuple[Fraction, Fraction] | None = Field(
+        None,
+        description="absolute bounds of the probability, low < first ≤ medium < second ≤ high; default: relative to "
+        "the customers who are scored when the model is trained",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.risk_bands[0] >= self.risk_bands[1]:
+        if self.risk_bands is not None and self.risk_bands[0] >= self.risk_bands[1]:
             raise ValueError("risk_bands must be in increasing order")
         return self
+
+
+class LeftSettings(Section):
+    """Settings of `train left`: a customer has left by making no purchase in a time of their own."""
+
+    multiple: float = Field(
+        4.0, ge=1, le=50, description="the time, in mean gaps between the customer's orders, pooled with the shop's"
+    )
+    min_days: int = Field(84, ge=7, le=730, description="the time is at least this many days")
 
 
 class LifecycleSettings(Section):

@@ -10,6 +10,7 @@ from qianmian.model_settings import (
     ChurnSettings,
     ContactSettings,
     DemandSettings,
+    LeftSettings,
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
@@ -227,6 +228,7 @@ class Settings(Section):
     )
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
+    left: LeftSettings = Field(default_factory=LeftSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)

@@ -21,6 +21,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "value": "value",
     "contact": "contact",
     "demand": "demand",
+    "left": "left",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

@@ -89,6 +89,14 @@ def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) 
     return pd.DataFrame({"churn_probability": probabilities[:, 1]})
 
 
+def _left(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    values = _feature_values(bundle, frame).values
+    days = bundle.model.window_days(values)
+    probabilities = bundle.model.predict_proba(values)[:, 1]
+    in_scope = days <= bundle.facts["longest_days"]
+    return pd.DataFrame({"left_probability": np.where(in_scope, probabilities, np.nan), "left_days": days})
+
+
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     today = frame["lifecycle_stage"].to_numpy(dtype=np.str_)
     probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values, today)
@@ -134,6 +142,7 @@ def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]
 PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
+    "left": _left,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
     "value": _value,
@@ -160,11 +169,9 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
-        lifecycle and value: one column per feature, categories as text; for lifecycle also the current
         For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
-        churn, demand and lifecycle: one column per feature, categories as text; for lifecycle also the current
-        `lifecycle_stage` (`features.profiles.lifecycle`).
+        the others: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
+        (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 

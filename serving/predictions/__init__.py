@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, contact, demand, lifecycle, value
+from serving.predictions import churn, contact, demand, left, lifecycle, value
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
@@ -13,6 +13,7 @@ PREDICTIONS: Registry[Prediction] = Registry(
         for one in (
             lifecycle.PREDICTION,
             churn.PREDICTION,
+            left.PREDICTION,
             value.PREDICTION,
             contact.PREDICTION,
             demand.PREDICTION,

@@ -40,7 +40,8 @@ ALL = [job for job in JOBS if job not in NO_SIGNAL]
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
     "recommend": {"recall_by_k.png"},
-    "churn": {"calibration.png", "importance.png", "months.png"},
+    "churn": {"calibration.png", "gains.png", "importance.png", "months.png"},
+    "left": {"calibration.png", "gains.png", "importance.png"},
     "lifecycle": {"transitions.png"},
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
@@ -49,6 +50,7 @@ PLOTS = {
 HEADLINE = {
     "recommend": "ndcg_at_10",
     "churn": "auc",
+    "left": "auc",
     "lifecycle": "log_loss",
     "lookalike": "average_precision",
     "content": "ndcg_at_10",
@@ -202,6 +204,11 @@ def test_pyfunc_predicts_the_same_as_the_bundle(trained, store, profiles, bundle
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["predicted_number_of_orders"], bundle.model.predict(X).orders)
         np.testing.assert_array_equal(got["predicted_clv_high"], bundle.model.predict(X).money_high)
+    elif job == "left":
+        got, days = model.predict(frame[["one_id", *bundle.spec.names]]), bundle.model.window_days(X)
+        assert got["left_days"].tolist() == days.tolist()
+        expected = np.where(days <= bundle.facts["longest_days"], bundle.model.predict_proba(X)[:, 1], np.nan)
+        np.testing.assert_allclose(got["left_probability"], expected)
     else:
         process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
         today = stages_of_build(process, profiles.table)[:40]

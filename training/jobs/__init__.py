@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, contact, content, demand, lifecycle, lookalike, recommend, value
+from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, recommend, value
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
@@ -13,6 +13,7 @@ JOBS: Registry[Job] = Registry(
         for job in (
             recommend.JOB,
             churn.JOB,
+            left.JOB,
             lifecycle.JOB,
             lookalike.JOB,
             content.JOB,

@@ -74,5 +74,6 @@ CLAIMS: dict[str, Claim] = {
     "churn_risk": Ordering(ORDERED, (RISK_BANDS,)),
     "predicted_orders": Rising(Later("orders", "orders", "count")),
     "predicted_clv": Rising(AMOUNT),
+    "left_risk": Ordering(ORDERED, (RISK_BANDS,)),
 }
 # fmt: on

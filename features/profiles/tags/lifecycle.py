@@ -156,6 +156,7 @@ TAGS = (
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
     process_tag("falling_asleep_reason", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest",
         lambda c, context: falling_asleep_reason(c, stored_process(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
+    Tag("left_risk", "lifecycle", "risk band of the model that says who has left: no order in a window of four own gaps, at least 84 days", how="model", values=RISK_BANDS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
     Tag("predicted_orders", "lifecycle", "expected number of orders within the horizon of the value model, of customers with an order", how="model", ttl_days=35),
 )
