@@ -17,6 +17,7 @@ from cli.demo_calls import Call, call_endpoints, choose_customers, show_calls
 from cli.demo_loop import close_loop, show_loop
 from cli.ingest import make_source, show_report
 from cli.options import JsonOption, WorkspaceOption
+from cli.score_churn import churn_report, say_contacts
 from cli.times import note_missing_timezone, utc_now
 from cli.train import format_number
 from qianmian.errors import GateRefused, NotReady, UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SOURCE = "completejourney"
 QUICK_CUSTOMERS = 800
+REPORT = "churn.html"  # in the workspace
 LOG_LINES = 15  # last lines of the server's log, shown if it does not start
 
 
@@ -54,7 +56,7 @@ def demo(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline on Complete Journey: ingest, features, train all, serve, HTTP calls, next basket, stop.
+    """Run the whole pipeline on Complete Journey: ingest, features, train all, churn report, serve, HTTP calls, next basket, stop.
 
     The next basket of a customer is sent as events, to an event log of the demo's own, and the answers before and after
     are shown. A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing. With
@@ -62,6 +64,7 @@ def demo(
     """
     from features.data.ingest import ingest
     from features.data.lake import Lake
+    from features.data.locking import workspace_lock
     from features.profiles.building import ensure_snapshot
     from qianmian.config import load_settings
     from training import train
@@ -76,7 +79,7 @@ def demo(
     if quick:
         output.say(f"a sample of {QUICK_CUSTOMERS} of 2,469 households: all figures below are those of the sample")
     stage_timer = StageTimer(output)
-    with output.working(total=6, what="demo"):
+    with output.working(total=7, what="demo"):
         with stage_timer.stage("ingest"):
             report = ingest(located, source, settings, output.step)
         lake = Lake(located)
@@ -89,6 +92,8 @@ def demo(
             results = train(
                 located, ["all"], clock=utc_now, as_of=snapshot.as_of, settings=settings, progress=output.step
             )
+        with stage_timer.stage("churn report"), workspace_lock(located):
+            churn_scores = churn_report(located, settings, located.root / REPORT)
         with _server(stage_timer, located, output) as url:
             with stage_timer.stage("HTTP calls"):
                 demo_customers = choose_customers(snapshot, lake)
@@ -102,6 +107,10 @@ def demo(
         f"{len(snapshot.tags)} tags as of {snapshot.as_of}\n"
     )
     show_results(output, results)
+    if churn_scores is not None:
+        output.say(f"who may churn, why, what is at stake, and whom not to contact: {located.root / REPORT}")
+        say_contacts(output, churn_scores)
+        output.say()
     show_calls(output, calls, demo_customers, lake)
     show_loop(output, loop)
     output.table(
@@ -110,7 +119,13 @@ def demo(
         [[name, f"{seconds:.1f}"] for name, seconds in stage_timer.seconds.items()],
         ["seconds"],
     )
-    steps = ["serve", "train churn --horizon-days 14", "score churn --out churn.csv", "models list", "doctor"]
+    steps = [
+        "serve",
+        "train churn --horizon-days 14",
+        "score churn --out churn.csv --lang en --top 100",
+        "models list",
+        "doctor",
+    ]
     workspace_option = f' --workspace "{workspace}"' if workspace else ""
     next_commands = [f"qianmian {step}{workspace_option}" for step in steps]
     store = '"$MLFLOW_TRACKING_URI"' if os.environ.get("MLFLOW_TRACKING_URI") else f"'{located.tracking_uri}'"
@@ -128,6 +143,7 @@ def demo(
             "results": results,
             "calls": [call.as_dict() for call in calls],
             "loop": loop.as_dict(),
+            "report": located.root / REPORT if churn_scores is not None else None,
             "next": next_commands,
             "refused": refused,
         }

@@ -121,7 +121,7 @@ def call_endpoints(url: str, demo_customers: DemoCustomers) -> list[Call]:
             "/v1/churn",
             {"user_ids": [*demo_customers.churners, UNKNOWN_USER], "explain": True},
         ),
-        ("lifecycle stage, now and next", "/v1/predictions", {"user_ids": demo_customers.churners}),
+        ("lifecycle, value and date of the next order", "/v1/predictions", {"user_ids": demo_customers.churners}),
         (
             f"lookalike: customers similar to the {len(demo_customers.seed)} best {SEED_CATEGORY} customers",
             "/v1/lookalike",
@@ -245,15 +245,42 @@ def _reason(reason: dict[str, Any]) -> str:
 def _show_predictions(output: Output, answer: dict[str, Any]) -> None:
     rows = []
     for score in answer["scores"]:
-        next_stages = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:3]
+        next_stages = sorted((score.get("next_stage") or {}).items(), key=lambda pair: -pair[1])[:2]
         rows.append(
             [
                 score["user_id"],
                 score["lifecycle_stage"],
                 ", ".join(f"{stage} {share:.0%}" for stage, share in next_stages),
+                _interval(score, "predicted_number_of_orders", "{:.1f}"),
+                _interval(score, "predicted_clv", "{:,.0f}"),
+                score["expected_date_of_next_order"],
+                _share(score["left_probability"]),
             ]
         )
-    output.table("", ["user_id", "lifecycle_stage", "most likely next"], rows)
+    days = answer["value_horizon_days"]
+    columns = [
+        "user_id",
+        "lifecycle_stage",
+        "most likely next",
+        f"orders in {days:.0f} days" if days else "orders",
+        "predicted_clv",
+        "next order",
+        "has left",
+    ]
+    output.table("", columns, rows)
+
+
+def _interval(score: dict[str, Any], field: str, form: str) -> str:
+    """A prediction with its 80 % interval; empty if there is none."""
+    values = [score[f"{field}{end}"] for end in ("", "_low", "_high")]
+    if None in values:
+        return ""
+    value, low, high = (form.format(one) for one in values)
+    return f"{value} [{low}, {high}]"
+
+
+def _share(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.1%}"
 
 
 def _show_lookalike(output: Output, answer: dict[str, Any], demo_customers: DemoCustomers) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from features.compute.builder import Builder
+    from qianmian.settings import Settings
     from serving.champions import Champions
     from serving.scoring.blocks import WrittenScores
     from serving.scoring.lists.churn import ChurnScores
@@ -130,7 +131,7 @@ def churn(
     if scores is not None:
         if report_file is not None:
             output.say(f"{report_file}: a report of {len(scores):,} customers; open it in a browser")
-        _say_contacts(output, scores)
+        say_contacts(output, scores)
 
 
 def _write_for_machines(
@@ -185,6 +186,23 @@ def _scores(champions: Champions, moment: datetime | None, builder: Builder | No
     return scores
 
 
+def churn_report(located: Workspace, settings: Settings, path: Path) -> ChurnScores | None:
+    """Write the report in English about the published profiles; None if churn has no model or scores nobody.
+
+    The caller holds the lock of the workspace.
+    """
+    from serving.champions import load_from_workspace
+    from serving.scoring.churn import JOB
+    from serving.scoring.lists.churn import jobs
+
+    champions = load_from_workspace(located, settings, jobs())
+    if JOB not in champions.models:
+        return None
+    scores = _scores(champions, None, None)
+    _write_report(located, scores, path, PeopleListOptions(), _order(scores, None))
+    return scores
+
+
 def _order(scores: ChurnScores, sort: Sort | None) -> Order:
     """What the customers are sorted by.
 
@@ -210,7 +228,7 @@ def _write_report(located: Workspace, scores: ChurnScores, path: Path, people: P
     record_export(located, path, utc_now())
 
 
-def _say_contacts(output: Output, scores: ChurnScores) -> None:
+def say_contacts(output: Output, scores: ChurnScores) -> None:
     """Say how many customers are to be contacted, and why the others are not; they add up to all."""
     from serving.scoring.lists.contact import CONTACT, NOT_CONTACTED
 

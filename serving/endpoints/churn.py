@@ -1,7 +1,8 @@
-"""`/v1/churn`: the churn probability of each customer, with reasons."""
+"""`/v1/churn`: the probabilities that a customer buys nothing within the horizon, and that a customer has left."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
@@ -13,6 +14,8 @@ from serving import costs
 from serving.champions import Champions
 from serving.counting import counted_scores
 from serving.endpoints.base import Endpoint
+from serving.predictions import left
+from serving.predictions.base import predict_rows
 from serving.requests import UsersRequest
 from serving.responses import Response, ResponseBody, UserScore, profile_metadata
 from serving.scoring.churn import JOB, score_rows
@@ -21,7 +24,7 @@ from serving.users import resolve_users
 
 
 class ChurnRequest(UsersRequest):
-    """Compute the churn probability of each customer."""
+    """Compute the probabilities of churn and of having left of each customer."""
 
     explain: bool = Field(False, description="add the three features with the largest contribution to each score")
 
@@ -35,13 +38,14 @@ class Reason(BaseModel):
     effect: str = Field(description="raises or lowers (the probability)")
 
 
-class ChurnScore(UserScore):
-    """Churn score of one customer."""
+class ChurnScore(UserScore, left.LeftFields):
+    """Churn score of one customer; null are the fields of `left` without a model of it."""
 
     churn_probability: float | None = Field(description="calibrated, 0..1; null with a no_score_reason")
     risk_band: str | None = Field(description="low, medium or high")
     reasons: list[Reason] | None = Field(None, description="only with explain")
-    no_score_reason: str | None = Field(description="why there is no score, else null")
+    no_score_reason: str | None = Field(description="why there is no churn_probability, else null")
+    left_no_score_reason: str | None = Field(description="why there is no left_probability, else null")
 
 
 class ChurnResponse(Response):
@@ -52,7 +56,8 @@ class ChurnResponse(Response):
         description="a customer churns if they buy nothing for this many days after the as_of of their row"
     )
     active_days: float | None = Field(
-        description="only customers who bought within this many days before the as_of of their row get a score"
+        description="only customers who bought within this many days before the as_of of their row get a "
+        "churn_probability"
     )
 
 
@@ -63,7 +68,8 @@ def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Respon
     def score(
         champions: Champions, rows: NDArray[np.int64], moments: NDArray[np.datetime64] | None
     ) -> list[ResponseBody]:
-        return score_rows(champions, champions.encoded(JOB), rows, moments, explain=request.explain)
+        churn = score_rows(champions, champions.encoded(JOB), rows, moments, explain=request.explain)
+        return [{**one, **other} for one, other in zip(churn, _left(champions, rows, moments), strict=True)]
 
     scores = score_users(champions, users, now, score)
     facts = champions.require(JOB).bundle.facts
@@ -75,15 +81,29 @@ def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Respon
     }
 
 
+def _left(
+    champions: Champions, rows: NDArray[np.int64], moments: NDArray[np.datetime64] | None
+) -> Iterator[ResponseBody]:
+    """The fields of `left` of each row, null if it has no model."""
+    if left.JOB not in champions.models:
+        reason = "there is no model of who has left: run `qianmian train left`"
+        nothing = {**dict.fromkeys(left.LeftFields.model_fields), "left_no_score_reason": reason}
+        yield from (nothing for _ in rows)
+        return
+    for row in predict_rows(champions, rows, moments, [left.PREDICTION]):
+        fields = {name: row[name] for name in left.LeftFields.model_fields}
+        yield {**fields, "left_no_score_reason": row["no_score_reason"]}
+
+
 def estimated_ms(request: ChurnRequest) -> float:
     """Cost of a request: it grows with the customers, fifteen times as much with reasons."""
-    each = costs.CHURN_USER_MS + (costs.CHURN_REASONS_MS if request.explain else 0.0)
+    each = costs.CHURN_USER_MS + left.PREDICTION.user_ms + (costs.CHURN_REASONS_MS if request.explain else 0.0)
     return costs.CHURN_MS + each * len(request.user_ids)
 
 
 ENDPOINT = Endpoint(
     "/churn",
-    "Churn probabilities, with reasons",
+    "Probabilities of churn, with reasons, and of having left",
     ChurnRequest,
     ChurnResponse,
     handle,
