@@ -56,7 +56,7 @@ def demo(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole pipeline on Complete Journey: ingest, features, train all, churn report, serve, HTTP calls, next basket, stop.
+    """Run the whole pipeline on Complete Journey: ingest, features, train all, churn report, HTTP calls, next basket.
 
     The next basket of a customer is sent as events, to an event log of the demo's own, and the answers before and after
     are shown. A new workspace gets the time zone of the shop's days and hours. Running it again changes nothing. With
