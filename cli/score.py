@@ -11,6 +11,7 @@ import typer
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
 from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
+from cli.score_classify import classify
 from cli.score_lookalike import lookalike
 from cli.score_recommend import recommend
 from cli.scoring import Execution, OutOption, WorkersOption, ensure_champion, ensure_profiles, report, write_scores
@@ -30,6 +31,7 @@ score = typer.Typer(
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)
+score.command("classify")(classify)
 
 
 @score.command()

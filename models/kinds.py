@@ -16,6 +16,7 @@ MODELS: Registry[str] = Registry(
         **{name: f"{model.__module__}:{model.__name__}" for name, model in RECOMMENDERS.items()},
         "scenes": "models.recommend.scene_models:SceneModels",
         "churn": "models.classify.churn_model:ChurnModel",
+        "classify": "models.classify.snapshot_model:SnapshotModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "lookalike": "models.lookalike:LookalikeExpander",
     },

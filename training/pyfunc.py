@@ -20,6 +20,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from features.compute.spec import UserFeatures
+from features.snapshot_table import as_texts
 from models.bundle import ModelBundle
 from models.recommend.base import Recommender
 from models.recommend.scene import DEFAULT_SCENE
@@ -95,6 +96,12 @@ def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
+def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    model = bundle.model
+    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    return pd.DataFrame({"probability": model.predict_proba(X)[:, 1]})
+
+
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     seeds = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
@@ -106,6 +113,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "churn": _churn,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
+    "classify": _classify,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {
@@ -127,7 +135,7 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
+        For classify: the columns of the snapshot table. For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
         and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
         (`features.profiles.lifecycle`).
     params : mapping, optional

@@ -15,6 +15,7 @@ WRITERS = {
     "features --out",
     "score recommend --out",
     "score churn --out",
+    "score classify --out",
     "score predictions --out",
     "score value --out",
     "score tags --out",

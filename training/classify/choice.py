@@ -15,7 +15,7 @@ from training.bootstrap import mean_metric
 Floats = NDArray[np.float64]
 # the simplest first: a regression can be read, and the mean of both needs both
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "logistic regression": ("logistic",),
+    "spline logistic regression": ("logistic",),
     "boosted trees": ("trees",),
     "mean of both": ("logistic", "trees"),
 }
