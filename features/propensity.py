@@ -9,7 +9,9 @@ from typing import Any
 import ibis
 
 from features.compute.builder import Builder
+from features.compute.compile_ibis import row_filter
 from features.compute.views import Views
+from features.definitions.target_features import target_condition
 from qianmian.errors import DataError, UsageError
 from qianmian.propensity_targets import PropensityTarget
 
@@ -19,11 +21,7 @@ SIMILAR = 3  # names that an error suggests
 def target_rows(views: Views, target: PropensityTarget) -> Any:
     """The paid order lines or the events of a target; those of a category include the categories below it."""
     rows = views[target.view]
-    column = rows[target.column]
-    is_target = column == target.name
-    if target.kind == "category":
-        is_target |= column.startswith(f"{target.name}/")
-    return rows.filter(is_target)
+    return rows.filter(row_filter(rows, (target_condition(target),)))
 
 
 def rows_between(builder: Builder, target: PropensityTarget, start: datetime, end: datetime) -> dict[str, int]:

@@ -17,6 +17,7 @@ MODELS: Registry[str] = Registry(
         "scenes": "models.recommend.scene_models:SceneModels",
         "churn": "models.classify.churn_model:ChurnModel",
         "classify": "models.classify.snapshot_model:SnapshotModel",
+        "propensity": "models.classify.propensity:PropensityModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "lookalike": "models.lookalike:LookalikeExpander",
     },

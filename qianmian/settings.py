@@ -6,7 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from qianmian.model_settings import ChurnSettings, LifecycleSettings, LookalikeSettings, RecommendSettings, Section
+from qianmian.model_settings import (
+    ChurnSettings,
+    LifecycleSettings,
+    LookalikeSettings,
+    PropensitySettings,
+    RecommendSettings,
+    Section,
+)
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
 
@@ -218,6 +225,7 @@ class Settings(Section):
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
+    propensity: PropensitySettings = Field(default_factory=PropensitySettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

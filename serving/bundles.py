@@ -17,6 +17,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "content": "scenes",
     "churn": "churn",
     "lifecycle": "lifecycle",
+    "propensity": "propensity",
     "lookalike": "lookalike",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"

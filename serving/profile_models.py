@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROFILE_JOBS = ("churn", "lifecycle")  # their models read the published profiles
+PROFILE_JOBS = ("churn", "lifecycle", "propensity")  # their models read the published profiles
 
 
 def refuse_other_timezones(models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]) -> None:

@@ -96,6 +96,11 @@ def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
 
 
+def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values)
+    return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
+
+
 def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
     X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
@@ -113,6 +118,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "churn": _churn,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
+    "propensity": _propensity,
     "classify": _classify,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -135,7 +141,7 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For classify: the columns of the snapshot table. For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
+        For propensity: one column per feature. For classify: the columns of the snapshot table. For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
         and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
         (`features.profiles.lifecycle`).
     params : mapping, optional
