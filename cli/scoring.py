@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from qianmian.settings import Settings
+    from serving.champions import Champions
     from serving.recommending.candidates import CustomerCandidates
     from serving.scoring.blocks import BlockScores, WrittenScores
     from serving.scoring.spark import SparkScores
@@ -264,6 +265,25 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)
+
+
+def at_published(champions: Champions, moment: datetime | None) -> None:
+    """Check that scores on Spark, which reads the published profiles, are not wanted for another moment.
+
+    Raises
+    ------
+    UsageError
+        They are.
+    """
+    published = champions.customers.as_of
+    if moment not in (None, published):
+        raise UsageError(
+            "Spark scores the published profiles",
+            where="--as-of",
+            got=str(moment),
+            allowed=str(published),
+            hint="run `qianmian features --as-of` with this date first, or omit --engine spark",
+        )
 
 
 def write_scores(output: Output, located: Workspace, scores: BlockScores, out: Path, workers: int = 1) -> WrittenScores:

@@ -12,7 +12,7 @@ from features.compute.builder import Builder
 from features.compute.compile_ibis import row_filter
 from features.compute.views import Views
 from features.definitions.target_features import target_condition
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 
 SIMILAR = 3  # names that an error suggests
@@ -37,10 +37,8 @@ def require_in_lake(builder: Builder, target: PropensityTarget) -> None:
 
     Raises
     ------
-    UsageError
-        It has none; the error names similar items, categories, brands or types of events.
     DataError
-        The table or its column is missing from the lake.
+        It has none; the error names similar items, categories, brands or types of events.
     """
     table = "transactions" if target.view == "lines" else target.view
     state = builder.states.get(table)
@@ -58,9 +56,9 @@ def require_in_lake(builder: Builder, target: PropensityTarget) -> None:
     folded = {name.lower(): name for name in names}
     near = [folded[name] for name in get_close_matches(target.name.lower(), folded, SIMILAR)]
     near += [name for name in names if target.name.lower() in name.lower() and name not in near][:SIMILAR]
-    raise UsageError(
-        f"the lake has no {target.kind} of this name",
-        where="--target",
+    raise DataError(
+        f"no row of the lake is of this {target.kind}",
+        where=str(target),
         got=target.name,
         hint=f"did you mean {', '.join(near)}?" if near else f"write it as the column `{target.column}` has it",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import ArtifactError, QianmianError
+from serving.bundles import BUNDLE_KINDS
 from serving.stored_errors import fresh
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PROFILE_JOBS = ("churn", "lifecycle", "propensity")  # their models read the published profiles
+# jobs whose models read the published profiles: recommenders and lookalikes have the rows of their users in the model
+PROFILE_JOBS = tuple(job for job, kind in BUNDLE_KINDS.items() if kind not in ("scenes", "lookalike"))
 
 
 def refuse_other_timezones(models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]) -> None:

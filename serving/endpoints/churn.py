@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from serving import costs
@@ -57,7 +59,13 @@ class ChurnResponse(Response):
 def handle(champions: Champions, request: ChurnRequest, now: datetime) -> ResponseBody:
     """Return a score, or the reason why there is none, for each id."""
     users = list(resolve_users(champions, request.user_ids, request.user_source))
-    scores = score_users(champions, JOB, users, now, partial(score_rows, explain=request.explain))
+
+    def score(
+        champions: Champions, rows: NDArray[np.int64], moments: NDArray[np.datetime64] | None
+    ) -> list[ResponseBody]:
+        return score_rows(champions, champions.encoded(JOB), rows, moments, explain=request.explain)
+
+    scores = score_users(champions, users, now, score)
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,

@@ -1,72 +1,138 @@
-"""`/v1/predictions`: the lifecycle stage of each customer and the probabilities of the next one."""
+"""`/v1/predictions`: what the models predict of each customer, in one row."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, create_model
 
-from features.compute.spec import UserFeatures
+from qianmian.errors import InvalidRequest
 from serving import costs
 from serving.champions import Champions
 from serving.counting import counted_scores
 from serving.endpoints.base import Endpoint
-from serving.requests import UsersRequest
-from serving.responses import Response, ResponseBody, UserScore, profile_metadata
+from serving.predictions import PREDICTIONS
+from serving.predictions.base import Prediction, available, predict_rows, unavailable
+from serving.requests import Identifier, UsersRequest
+from serving.responses import ModelVersion, Response, ResponseBody, UserScore, profile_metadata
 from serving.scoring.fresh import any_fresh, score_users
-from serving.scoring.lifecycle import JOB, STAGE_TAG, predict_rows
 from serving.users import resolve_users
+
+NOT_WANTED = {name: None for one in PREDICTIONS.values() for name in one.response.model_fields}
 
 
 class PredictionsRequest(UsersRequest):
-    """Predict the lifecycle stage of each customer."""
+    """Predict each customer: lifecycle, churn, and whatever else has a model."""
 
-
-class Prediction(UserScore):
-    """Prediction for one customer."""
-
-    lifecycle_stage: str | None = Field(description="stage at as_of: the tag of the profile; null for an unknown user")
-    next_stage: dict[str, float] | None = Field(
-        description="stage → probability of this stage horizon_days after as_of"
+    predictions: Annotated[list[Identifier], Field(min_length=1, max_length=50)] | None = Field(
+        None, description=f"which predictions, of {', '.join(PREDICTIONS)}; default: all that have a model"
     )
-    average_days_between_orders: float | None = Field(description="days; null with fewer than two orders")
-    average_order_value: float | None = Field(description="in the currency of the data; null without orders")
-    no_score_reason: str | None = Field(description="why there is no next_stage, else null")
 
 
-class PredictionsResponse(Response):
+class _Reasons(UserScore):
+    """The fields of a row that do not belong to one prediction."""
+
+    no_score_reason: str | None = Field(
+        description="why there is no prediction of this customer; null if there is at least one"
+    )
+    no_score_reasons: dict[str, str] | None = Field(
+        description="prediction → why this customer has none of it; null if none is missing"
+    )
+
+
+class _Response(Response):
     """One row per id, in the order of the request."""
 
-    scores: list[Prediction]
-    horizon_days: float | None = Field(description="next_stage is the stage this many days after the as_of of the row")
+    models: dict[str, ModelVersion] = Field(description="prediction → the model that made it")
+    unavailable: dict[str, str] = Field(description="prediction → why it has no model")
+
+
+def _response() -> type[Response]:
+    """The response with the fields of all predictions."""
+    row: Any = create_model("PredictionRow", __base__=(_Reasons, *(one.response for one in PREDICTIONS.values())))
+    row.__doc__ = "Predictions of one customer; null are those without a model, or that were not wanted."
+    facts: Any = {
+        name: (float | None, Field(description=description))
+        for one in PREDICTIONS.values()
+        for name, (_, description) in one.facts.items()
+    }
+    made: type[Response] = create_model("PredictionsResponse", __base__=_Response, scores=(list[row], ...), **facts)
+    made.__doc__ = _Response.__doc__
+    return made
+
+
+def wanted(request: PredictionsRequest) -> list[Prediction]:
+    """The predictions of a request.
+
+    Raises
+    ------
+    InvalidRequest
+        One of them is unknown.
+    """
+    names = list(PREDICTIONS) if request.predictions is None else list(dict.fromkeys(request.predictions))
+    if strange := [name for name in names if name not in PREDICTIONS]:
+        raise InvalidRequest("unknown prediction", field="predictions", got=strange[0], allowed=", ".join(PREDICTIONS))
+    return [PREDICTIONS[name] for name in names]
 
 
 def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
-    """Return a prediction, or the reason why there is none, for each id."""
+    """Return the predictions, or the reasons why there are none, for each id."""
+    predictions = wanted(request)
+    found = list(available(champions, predictions))
     users = list(resolve_users(champions, request.user_ids, request.user_source))
-    scores = score_users(champions, JOB, users, now, _predict, [STAGE_TAG])
-    horizon_days = champions.require(JOB).bundle.facts.get("horizon_days")
-    return {"scores": scores, "horizon_days": horizon_days, **profile_metadata(JOB)(champions, now)}
+    tags = {tag for one in found for tag in one.tags}
+    scores = score_users(champions, users, now, partial(_score, predictions), tags)
+    models = {one.name: champions.require(one.job) for one in found}
+    facts = {
+        name: models[one.name].bundle.facts.get(fact) if one.name in models else None
+        for one in PREDICTIONS.values()
+        for name, (fact, _) in one.facts.items()
+    }
+    return {
+        "scores": scores,
+        **facts,
+        "models": {name: {"name": model.name, "version": model.version} for name, model in models.items()},
+        "unavailable": unavailable(champions, predictions),
+        **_metadata(champions, now, predictions),
+    }
 
 
-def _predict(
-    champions: Champions, encoded: UserFeatures, rows: NDArray[np.int64], _moments: NDArray[np.datetime64] | None
+def _score(
+    predictions: Sequence[Prediction],
+    champions: Champions,
+    rows: NDArray[np.int64],
+    moments: NDArray[np.datetime64] | None,
 ) -> list[ResponseBody]:
-    """`predict_rows`; the model does not read the moment."""
-    return predict_rows(champions, encoded, rows)
+    return [{**NOT_WANTED, **row} for row in predict_rows(champions, rows, moments, predictions)]
+
+
+def _metadata(champions: Champions, now: datetime, predictions: Sequence[Prediction] | None = None) -> ResponseBody:
+    """The model in the response is that of the first prediction that has one."""
+    first = next(available(champions, predictions or list(PREDICTIONS.values())))
+    return profile_metadata(first.job)(champions, now)
+
+
+def estimated_ms(request: PredictionsRequest) -> float:
+    """Cost of a request: it grows with the customers and the predictions."""
+    names = request.predictions or PREDICTIONS
+    each = sum(PREDICTIONS[name].user_ms for name in names if name in PREDICTIONS)
+    return costs.PREDICTIONS_MS + each * len(request.user_ids)
 
 
 ENDPOINT = Endpoint(
     "/predictions",
-    "Lifecycle stages and probabilities of the next stage",
+    "Predictions of each customer: lifecycle, churn and all others that have a model",
     PredictionsRequest,
-    PredictionsResponse,
+    _response(),
     handle,
-    profile_metadata(JOB),
-    lambda request: costs.PREDICTIONS_MS + costs.PREDICTION_USER_MS * len(request.user_ids),
+    _metadata,
+    estimated_ms,
+    check=lambda _champions, request: wanted(request),
     is_heavy=any_fresh,
     counted=partial(counted_scores, "/predictions"),
 )

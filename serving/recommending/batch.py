@@ -177,7 +177,7 @@ class ListBlock:
         columns = [
             *self.identity.take(pa.array(lists[rows.lists])).columns,
             *_columns(rows, self.plan, self.item_ids),
-            *provenance_columns(len(rows), self.moment, self.plan.champion),
+            *provenance_columns(len(rows), self.moment, self.plan.champion.version),
         ]
         return pa.table(columns, schema=self.schema)
 

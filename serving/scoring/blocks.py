@@ -105,18 +105,18 @@ class WrittenScores:
         return cls(table.num_rows, len(table["one_id"].unique()), tuple(table.column_names), as_of)
 
 
-def provenance(champions: Champions, champion: Champion) -> dict[str, Any]:
-    """What the scores of a champion depend on whatever the options: model and profiles."""
+def provenance(champions: Champions, *models: Champion) -> dict[str, Any]:
+    """What the scores of models depend on whatever the options: the models and the profiles."""
     profiles = champions.customers
     return {
-        "model": [champion.job, champion.version, champion.bundle.as_of, champion.bundle.facts],
+        "models": [[model.job, model.version, model.bundle.as_of, model.bundle.facts] for model in models],
         "profiles": [profiles.as_of, profiles.data_digest, profiles.tags_digest],
         "settings": champions.settings.model_dump(mode="json"),
     }
 
 
-def only_needed(champions: Champions, champion: Champion, tags: Collection[str] = ()) -> Champions:
-    """Return the champions with one model, and of the profiles only the features and these tags.
+def only_needed(champions: Champions, models: Sequence[Champion], tags: Collection[str] = ()) -> Champions:
+    """Return the champions with these models only, and of the profiles only the features and these tags.
 
     Blocks refer to them, and worker processes receive what blocks refer to.
     """
@@ -124,7 +124,7 @@ def only_needed(champions: Champions, champion: Champion, tags: Collection[str] 
     kept = {name: values for name, values in profiles.tags.items() if name in tags}
     reduced = replace(profiles, tags=kept, customers=profiles.customers.slice(0, 0))
     reduced.features  # noqa: B018 - computed here once instead of in every process
-    return Champions({champion.job: champion}, reduced, champions.settings)
+    return Champions({model.job: model for model in models}, reduced, champions.settings)
 
 
 def write_blocks(

@@ -147,7 +147,7 @@ def score_churn(
         else champions_at.customers.features
     )
     identity = identity_columns(champions_at)
-    block = _ChurnBlock(only_needed(champions_at, champion), encoded, identity, explain)
+    block = _ChurnBlock(only_needed(champions_at, [champion]), encoded, identity, explain)
     depends_on = {**provenance(champions_at, champion), "explain": explain}
     return BlockScores(CHURN, identity.num_rows, block, depends_on)
 
@@ -166,7 +166,7 @@ class _ChurnBlock:
         for score in scores:
             score["reasons"] = [{**reason, "value": _text(reason["value"])} for reason in score.get("reasons", [])]
         identity = self.identity.slice(start, stop - start)
-        return with_identity(identity, scores, self.champions.require(JOB), self.champions, CHURN)
+        return with_identity(identity, scores, self.champions.require(JOB).version, self.champions, CHURN)
 
 
 def _text(value: float | str | None) -> str | None:

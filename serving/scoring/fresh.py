@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.compute.spec import UserFeatures
 from features.profiles.snapshot import Snapshot
 from features.profiles.tags.declare import TagValue
 from qianmian.interruption import checkpoint
@@ -21,9 +20,9 @@ from serving.requests import UsersRequest
 from serving.responses import ResponseBody, utc_text
 from serving.users import ResolvedUser, profile_rows, resolve_users
 
-# champions, their profiles encoded for the model, rows of these, −1 for an unknown customer, and the moment of each row
-# (None: that of the profiles) → fields of each row
-ScoreRows = Callable[[Champions, UserFeatures, NDArray[np.int64], NDArray[np.datetime64] | None], list[ResponseBody]]
+# champions, rows of their profiles, −1 for an unknown customer, and the moment of each row (None: that of the profiles)
+# → fields of each row
+ScoreRows = Callable[[Champions, NDArray[np.int64], NDArray[np.datetime64] | None], list[ResponseBody]]
 
 
 def any_fresh(champions: Champions, request: UsersRequest) -> bool:
@@ -33,7 +32,6 @@ def any_fresh(champions: Champions, request: UsersRequest) -> bool:
 
 def score_users(
     champions: Champions,
-    job: str,
     users: Sequence[ResolvedUser],
     now: datetime,
     score: ScoreRows,
@@ -45,8 +43,6 @@ def score_users(
     ----------
     champions : Champions
         Models and profiles.
-    job : str
-        Job of the model.
     users : sequence of ResolvedUser
     now : datetime
         Current time, naive UTC.
@@ -61,8 +57,8 @@ def score_users(
         Per user the fields of `UserScore` and of the score.
     """
     rows = profile_rows(champions, users)
-    scores = score(champions, champions.encoded(job), rows, None)
-    fresh = _fresh_scores(champions, job, dict(zip(rows.tolist(), users, strict=True)), now, score, tags)
+    scores = score(champions, rows, None)
+    fresh = _fresh_scores(champions, dict(zip(rows.tolist(), users, strict=True)), now, score, tags)
     built = {"as_of": utc_text(champions.customers.as_of)}
     results = []
     for user, row, fields in zip(users, rows.tolist(), scores, strict=True):
@@ -73,7 +69,6 @@ def score_users(
 
 def _fresh_scores(
     champions: Champions,
-    job: str,
     users: Mapping[int, ResolvedUser],
     now: datetime,
     score: ScoreRows,
@@ -93,7 +88,7 @@ def _fresh_scores(
     anew = champions.with_snapshot(fresh_snapshot(champions.customers, found, made))
     # all at once: each call of a model takes milliseconds, and the moment of each customer may be another
     moments = np.array([customer.as_of for customer in found.values()], dtype="datetime64[us]")
-    fields = score(anew, anew.encoded(job), np.arange(len(found), dtype=np.int64), moments)
+    fields = score(anew, np.arange(len(found), dtype=np.int64), moments)
     return {
         row: {**one, "as_of": utc_text(customer.as_of), "recent_events": customer.recent_events}
         for (row, customer), one in zip(found.items(), fields, strict=True)

@@ -202,5 +202,5 @@ class _AudienceBlock:
 
     def __call__(self, start: int, stop: int) -> pa.Table:
         table = audience_rows(self.identity, self.rows[start:stop], self.scores[start:stop], start)
-        moment = provenance_columns(stop - start, self.champion.bundle.as_of, self.champion)
+        moment = provenance_columns(stop - start, self.champion.bundle.as_of, self.champion.version)
         return pa.table([*table.columns, *moment], schema=AUDIENCE)

@@ -27,12 +27,14 @@ from qianmian.times import SECONDS_PER_DAY
 from qianmian.workspace import Workspace
 from serving import model_registry
 from serving.champions import Champion, Champions
+from serving.predictions import lifecycle
 from serving.recommending.batch import ListBlock
 from serving.recommending.explain import days_text
 from serving.recommending.planned import changed_since_fit
 from serving.recommending.rows import DIGITS
-from serving.scoring import churn, lifecycle
+from serving.scoring import churn
 from serving.scoring.blocks import BlockScores, WrittenScores
+from serving.scoring.predictions import schema_of
 from serving.scoring.tables import BLOCK, IDENTITY_COLUMNS, PROVENANCE
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
 
 
 def predictions_on_spark(champions: Champions) -> SparkScores:
-    """Prepare lifecycle predictions as of the published profiles."""
+    """Prepare the prediction `lifecycle` as of the published profiles; Spark makes no other."""
     champion, profiles = champions.require(lifecycle.JOB), champions.customers.spec
     spec, names = _spec(champion), champion.bundle.model.classes_.tolist()
     lifecycle.check_stages(champions)
@@ -219,7 +221,7 @@ def predictions_on_spark(champions: Champions) -> SparkScores:
             f.when(~bought, f.lit("never bought")).alias("no_score_reason"),
         )
 
-    columns = tuple(lifecycle.schema_of(champion).names)
+    columns = tuple(schema_of(champions, [lifecycle.PREDICTION]).names)
     inputs = {**_defaults(profiles, read), **_defaults(spec, spec.names), lifecycle.STAGE_TAG: ""}
     return SparkScores(
         champion,

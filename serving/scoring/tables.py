@@ -100,7 +100,7 @@ def identity_columns(champions: Champions) -> pa.Table:
 def with_identity(
     identity: pa.Table,
     scores: list[dict[str, Any]],
-    champion: Champion,
+    version: str,
     champions_at: Champions,
     schema: pa.Schema,
 ) -> pa.Table:
@@ -111,17 +111,17 @@ def with_identity(
         [
             *identity.columns,
             *values.columns,
-            *provenance_columns(identity.num_rows, champions_at.customers.as_of, champion),
+            *provenance_columns(identity.num_rows, champions_at.customers.as_of, version),
         ],
         schema=schema,
     )
 
 
-def provenance_columns(n_rows: int, as_of: datetime, champion: Champion) -> list[pa.Array]:
+def provenance_columns(n_rows: int, as_of: datetime, version: str) -> list[pa.Array]:
     """Return the columns of `PROVENANCE`: the moment of the scores and the version of the model."""
     return [
         pa.repeat(pa.scalar(as_of, PROVENANCE[0][1]), n_rows),
-        pa.repeat(pa.scalar(champion.version, pa.string()), n_rows),
+        pa.repeat(pa.scalar(version, pa.string()), n_rows),
     ]
 
 

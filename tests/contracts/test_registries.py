@@ -23,6 +23,7 @@ from models.recommend.scene import DEFAULT_SCENE, PURCHASED_OPTIONS, SCENES
 from qianmian.errors import UsageError
 from qianmian.schema import REGISTERED_PREFIX, TABLES, TAG_CATEGORIES, registered_name
 from serving.endpoints import ENDPOINTS
+from serving.predictions import PREDICTIONS
 from serving.requests import Request
 from serving.responses import Response
 from training.jobs import JOBS
@@ -35,6 +36,7 @@ REGISTRIES = {
     "model": MODELS,
     "recommender": RECOMMENDERS,
     "job": JOBS,
+    "prediction": PREDICTIONS,
     "scene": SCENES,
     "task": TASKS,
     "source": SOURCES,

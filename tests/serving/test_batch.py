@@ -22,7 +22,7 @@ from serving.recommending.candidates import CustomerCandidates
 from serving.recommending.request_options import parse_list_options
 from serving.scoring import tables
 from serving.scoring.churn import score_churn
-from serving.scoring.lifecycle import score_predictions
+from serving.scoring.predictions import score_predictions
 from serving.scoring.tables import write_tables
 
 NOW = datetime(2024, 8, 3)

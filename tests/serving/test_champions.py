@@ -193,7 +193,7 @@ def test_an_invalid_manifest_is_an_artifact_error(text, workspace, damaged):
     loaded = load_from_workspace(workspace, Settings())
     assert isinstance(loaded.failures["lifecycle"], ArtifactError)
     with pytest.raises(ArtifactError):
-        answer(loaded, "/predictions", user_ids=["x"])
+        answer(loaded, "/predictions", user_ids=["x"], predictions=["lifecycle"])
 
 
 def test_missing_artifacts_are_an_artifact_error(workspace):

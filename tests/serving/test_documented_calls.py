@@ -28,7 +28,7 @@ CALLS = re.compile(r"^```console\n((?:\$ curl [^\n]*\n(?:  [^\n]*\n)*)+)```\n(?:
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
 AS_OF = "2024-08-01"  # of the synthetic shop
 REST = "…"  # stands for more keys or elements
-KEYED_BY_DATA = {"next_stage", *TAG_CATEGORIES}
+KEYED_BY_DATA = {"next_stage", "models", "unavailable", *TAG_CATEGORIES}
 OF_ANY_TYPE = "].value"  # of a tag
 SEED = 40
 

@@ -29,8 +29,9 @@ from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
 from serving.events.live import LiveEvents
 from serving.loading import BackgroundLoader
+from serving.predictions.lifecycle import STAGE_TAG
 from serving.scoring.churn import score_churn
-from serving.scoring.lifecycle import STAGE_TAG, score_predictions
+from serving.scoring.predictions import score_predictions
 from serving.server import running
 
 AS_OF = datetime(2024, 8, 1)
@@ -154,7 +155,13 @@ def close(value):
 
 
 def by_customer(table: pa.Table, without: tuple[str, ...]) -> dict[str, dict]:
-    return {row["one_id"]: {name: row[name] for name in row if name not in without} for row in table.to_pylist()}
+    """Rows of a file as `/v1` answers them: its columns of objects have a null for what an object lacks."""
+    rows = {row["one_id"]: {name: row[name] for name in row if name not in without} for row in table.to_pylist()}
+    for row in rows.values():
+        if "no_score_reasons" in row:
+            reasons = {name: why for name, why in (row["no_score_reasons"] or {}).items() if why is not None}
+            row["no_score_reasons"] = reasons or None
+    return rows
 
 
 @pytest.mark.parametrize("days", [0.4, 6.0, 25.25])

@@ -31,7 +31,7 @@ from serving.recommending.batch import score_recommend
 from serving.recommending.candidates import CustomerCandidates
 from serving.recommending.request_options import parse_list_options
 from serving.scoring.churn import score_churn
-from serving.scoring.lifecycle import score_predictions
+from serving.scoring.predictions import score_predictions
 from serving.scoring.spark import churn_on_spark, predictions_on_spark, recommend_on_spark, write_on_spark
 from tests.spark_session import spark_on_two_cores
 

@@ -21,7 +21,7 @@ from serving.recommending.request_options import parse_list_options
 from serving.scoring import blocks, workers
 from serving.scoring.blocks import BlockScores, write_blocks
 from serving.scoring.churn import score_churn
-from serving.scoring.lifecycle import score_predictions
+from serving.scoring.predictions import score_predictions
 from tests.serving.block_that_fails import SCHEMA, Block
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,6 +205,6 @@ def test_shared_arrays_are_mapped_and_may_be_changed(tmp_path):
 
 
 def test_blocks_refer_to_one_model_and_few_tags(champions):
-    kept = blocks.only_needed(champions, champions.require("lifecycle"), ["lifecycle_stage"])
+    kept = blocks.only_needed(champions, [champions.require("lifecycle")], ["lifecycle_stage"])
     assert list(kept.models) == ["lifecycle"]
     assert list(kept.customers.tags) == ["lifecycle_stage"]

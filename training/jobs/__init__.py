@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, content, lifecycle, lookalike, recommend
+from training.jobs import churn, content, lifecycle, lookalike, propensity, recommend
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
-    "job", {job.name: job for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB)}
+    "job",
+    {
+        job.name: job
+        for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB, propensity.JOB)
+    },
 )

@@ -174,9 +174,10 @@ def target_labels(
     Raises
     ------
     UsageError
-        The target is unknown, or the lake has no row of it.
+        The target is unknown.
     DataError
-        The data ends before the end of the horizon, orders have no times, or a class has too few customers.
+        The data ends before the end of the horizon, orders have no times, a class has too few customers, or no row of the
+        lake is of the propensity target.
     """
     compute_target = find_target(target)
     end = horizon_end(builder.lake, as_of, horizon_days)

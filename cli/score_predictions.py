@@ -1,0 +1,95 @@
+"""`qianmian score predictions`, `value` and `propensity`: the predictions of all customers, or one kind of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.console import Output
+from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
+from cli.scoring import (
+    Execution,
+    OutOption,
+    WorkersOption,
+    at_published,
+    ensure_champion,
+    ensure_profiles,
+    report,
+    write_scores,
+)
+from cli.times import parse_as_of
+from qianmian.errors import DataError, UsageError
+from qianmian.workspace import Workspace
+
+
+def predictions(
+    out: OutOption,
+    as_of: AsOfOption = None,
+    workers: WorkersOption = 1,
+    engine: EngineOption = "duckdb",
+    spark_master: SparkMasterOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing."""
+    _score(None, out, as_of, Execution(engine, spark_master, workers), workspace, as_json)
+
+
+def _score(
+    name: str | None, out: Path, as_of: str | None, execution: Execution, workspace: Path | None, as_json: bool
+) -> None:
+    """Write one prediction, or all that have a model."""
+    moment = parse_as_of(as_of)
+    execution.check(out)
+
+    from features.data.lake import Lake
+    from features.data.locking import workspace_lock
+    from features.definitions.building import make_builder
+    from qianmian.config import load_settings
+    from serving.champions import load_from_workspace
+    from serving.predictions import PREDICTIONS, lifecycle
+    from serving.predictions.base import available, unavailable
+    from serving.scoring.predictions import score_predictions
+
+    wanted = list(PREDICTIONS.values()) if name is None else [PREDICTIONS[name]]
+    needed = lifecycle.JOB if name is None else wanted[0].job
+    output, located = Output(as_json), Workspace.locate(workspace).require()
+    settings = load_settings(located.config_file)
+    begun = time.perf_counter()
+    with output.working(), workspace_lock(located):
+        trained = ensure_champion(output, located, settings, needed, moment)
+        ensure_profiles(output, located, settings)
+        champions = load_from_workspace(located, settings, list(dict.fromkeys(one.job for one in wanted)))
+        left_out = unavailable(champions, wanted)
+        for other, reason in left_out.items():
+            output.step(f"left out: {other} ({reason})")
+        output.step(f"scoring {', '.join(one.name for one in available(champions, wanted))}")
+        if execution.on_spark:
+            from serving.scoring.spark import predictions_on_spark
+
+            if name not in (None, lifecycle.PREDICTION.name):
+                raise UsageError("Spark makes no other prediction than lifecycle", where="--engine", got=name)
+            output.step("Spark makes the prediction lifecycle only")
+            at_published(champions, moment)
+            written = execution.write_on_spark(output, located, predictions_on_spark(champions), out)
+        else:
+            # profiles of another date are built, and not published
+            other_date = moment is not None and moment != champions.customers.as_of
+            builder = make_builder(Lake(located), settings) if other_date else None
+            names: Sequence[str] = [one.name for one in wanted]
+            scores = score_predictions(champions, names=names, as_of=moment, builder=builder)
+            if not scores.customers:
+                raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
+            written = write_scores(output, located, scores, out, execution.workers)
+    models = {one.name: champions.require(one.job).version for one in wanted if one.name not in left_out}
+    made_by = ", ".join(f"{prediction} version {version}" for prediction, version in models.items())
+    facts = {
+        "model": needed,
+        "model_version": models.get(name or lifecycle.PREDICTION.name),
+        "models": models,
+        "left_out": left_out,
+        "trained_first": trained,
+        "engine": execution.engine,
+    }
+    report(output, located, out, written, begun, made_by, **facts)

@@ -1,0 +1,11 @@
+"""The predictions about customers, one module each: of `/v1/predictions` and of `qianmian score predictions`."""
+
+from __future__ import annotations
+
+from qianmian.registry import Registry
+from serving.predictions import churn, lifecycle, propensity
+from serving.predictions.base import Prediction
+
+PREDICTIONS: Registry[Prediction] = Registry(
+    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, propensity.PREDICTION)}
+)
