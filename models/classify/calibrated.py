@@ -141,6 +141,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         y: NDArray[np.int64],
         groups: NDArray[Any] | None = None,
         out_of_fold: Mapping[str, Floats] | None = None,
+        calibrated_on: NDArray[np.bool_] | None = None,
     ) -> Self:
         """Fit the members on all rows, and the calibration on out-of-fold rows.
 
@@ -154,6 +155,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             Customer of each row, if a customer has several.
         out_of_fold : mapping of str to ndarray, optional
             Result of `out_of_fold_log_odds` for these rows, if it is there already.
+        calibrated_on : ndarray of bool, (n,), optional
+            Rows that the calibration is fitted on, such as the most recent ones; default: all.
 
         Raises
         ------
@@ -162,7 +165,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """
         categorical = self._categorical(X)
         found = out_of_fold or out_of_fold_log_odds(X, y, groups, categorical, self.seed, self.members)
-        self.calibration_ = platt_scaling(np.mean([found[name] for name in self.members], axis=0), y)
+        rows = slice(None) if calibrated_on is None else calibrated_on
+        self.calibration_ = platt_scaling(np.mean([found[name] for name in self.members], axis=0)[rows], y[rows])
         encoding = ColumnEncoding.of(X, categorical)
         self.members_ = tuple(MEMBERS[name].fit(encoding, X, y, self.seed) for name in self.members)
         self.encoding_, self.classes_, self.n_features_in_ = encoding, np.array([0, 1]), X.shape[1]

@@ -163,7 +163,7 @@ def _evaluate(
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
     _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
     categorical = (False,) * len(names)
-    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed)
+    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
     p = model.predict_proba(later.X)[:, 1]
     baselines = _baselines(target, names, before, later)
     prefix = f"{target} "
@@ -174,7 +174,8 @@ def _evaluate(
     )
     report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
     everything = stacked([*parts, later])
-    final = fit_best(everything.X, context.shuffled(everything.y), everything.owners, categorical, seed)[1]
+    y = context.shuffled(everything.y)
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)[1]
     return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
 
 

@@ -42,11 +42,14 @@ class TargetRows:
         1 where the customer bought or did the target within the horizon.
     owners : ndarray of str, (n,)
         Customer of each row.
+    moments : ndarray of int64, (n,)
+        Number of the date of each row, the oldest first.
     """
 
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     owners: NDArray[Any]
+    moments: NDArray[np.int64]
 
 
 def stacked(parts: Sequence[TargetRows]) -> TargetRows:
@@ -55,6 +58,7 @@ def stacked(parts: Sequence[TargetRows]) -> TargetRows:
         np.concatenate([part.X for part in parts]),
         np.concatenate([part.y for part in parts]),
         np.concatenate([part.owners for part in parts]),
+        np.repeat(np.arange(len(parts)), [len(part.y) for part in parts]),
     )
 
 
@@ -84,7 +88,7 @@ def target_rows_at(
     end = as_of + timedelta(days=horizon)
     did = rows_between(context.builder, target, as_of, end) if end <= context.as_of else {}
     y = np.array([one_id in did for one_id in profile.one_ids.tolist()], dtype=np.int64)
-    return TargetRows(profile.values[:, columns], y, profile.one_ids)
+    return TargetRows(profile.values[:, columns], y, profile.one_ids, np.zeros(len(y), dtype=np.int64))
 
 
 def decayed_count(target: PropensityTarget, names: Sequence[str], X: NDArray[np.float32]) -> NDArray[np.float64]:
