@@ -9,6 +9,7 @@ import typer
 
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
 from cli.train_table import (
     CLASSIFY,
     DataOption,
@@ -21,7 +22,6 @@ from cli.train_table import (
     train_table,
 )
 from cli.train_targets import PROPENSITY, RemoveTargetOption, TargetOption, change_targets
-from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
 from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
@@ -97,10 +97,9 @@ def train(
     table = TableOptions(data, label, id_column, positive, exclude, name)
     table.check(job)
     if job == CLASSIFY:
-        results, answer = train_table(output, workspace, table)
-        for result in results:
-            show_result(output, result)
-        conclude(output, job, results, answer)
+        of_table, about = train_table(output, workspace, table)
+        show_result(output, of_table)
+        conclude(output, job, [of_table], about)
         return
     if job != PROPENSITY and (target or remove_target):
         raise UsageError("targets are those of the job propensity", where="--target", got=job, allowed=PROPENSITY)

@@ -92,14 +92,12 @@ class TableOptions:
             raise UsageError(f"{option} is an option of classify", got=job, hint=f"omit {option}")
 
 
-def train_table(
-    output: Output, workspace: Path | None, options: TableOptions
-) -> tuple[list[JobResult], dict[str, Any]]:
+def train_table(output: Output, workspace: Path | None, options: TableOptions) -> tuple[JobResult, dict[str, Any]]:
     """Train the classifier of a table; its workspace is made if it is missing.
 
     Returns
     -------
-    list of JobResult
+    JobResult
     dict
         Further fields of the JSON.
     """
@@ -116,4 +114,4 @@ def train_table(
         result = train_classify(
             located, task, settings=load_settings(located.config_file), clock=utc_now, progress=output.step
         )
-    return [result], {"workspace": located.root, "data": options.data, "results": [result.as_dict()]}
+    return result, {"workspace": located.root, "data": options.data, "results": [result.as_dict()]}

@@ -23,7 +23,10 @@ TargetOption = Annotated[
 RemoveTargetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--remove-target", metavar="KIND=NAME", help="propensity: remove a target from targets.yaml.", show_default=False
+        "--remove-target",
+        metavar="KIND=NAME",
+        help="propensity: remove a target from targets.yaml.",
+        show_default=False,
     ),
 ]
 
@@ -44,15 +47,15 @@ def change_targets(output: Output, located: Workspace, added: list[str], removed
 
     listed = [str(require_target(one)) for one in read_targets(located.config_file)]
     for text in removed:
-        target = str(require_target(text, "--remove-target"))
-        if target not in listed:
+        name = str(require_target(text, "--remove-target"))
+        if name not in listed:
             raise UsageError(
-                f"the target is not in targets.yaml{did_you_mean(target, listed)}",
+                f"the target is not in targets.yaml{did_you_mean(name, listed)}",
                 where="--remove-target",
-                got=target,
+                got=name,
                 allowed=", ".join(listed) or "none yet",
             )
-        listed.remove(target)
+        listed.remove(name)
     targets = [require_target(text) for text in added]
     if targets:
         settings = load_settings(located.config_file)

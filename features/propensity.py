@@ -44,7 +44,9 @@ def require_in_lake(builder: Builder, target: PropensityTarget) -> None:
     state = builder.states.get(table)
     if state is None or not state.rows or "ts" not in state.filled:
         raise DataError(
-            f"the target {target} needs {table} with times", where="the lake", hint=f"map `ts` of {table} in sources.yaml"
+            f"the target {target} needs {table} with times",
+            where="the lake",
+            hint=f"map `ts` of {table} in sources.yaml",
         )
     views = builder.views(builder.lake.default_as_of)
     if target_rows(views, target).limit(1).count().execute():
@@ -53,8 +55,8 @@ def require_in_lake(builder: Builder, target: PropensityTarget) -> None:
     names = sorted(name for name in column.as_table().distinct().to_pyarrow()[0].to_pylist() if name)
     if target.kind == "category":  # parents as well
         names = sorted({"/".join(name.split("/")[:n]) for name in names for n in range(1, name.count("/") + 2)})
-    folded = {name.lower(): name for name in names}
-    near = [folded[name] for name in get_close_matches(target.name.lower(), folded, SIMILAR)]
+    by_lower = {name.lower(): name for name in names}
+    near = [by_lower[name] for name in get_close_matches(target.name.lower(), by_lower, SIMILAR)]
     near += [name for name in names if target.name.lower() in name.lower() and name not in near][:SIMILAR]
     raise DataError(
         f"no row of the lake is of this {target.kind}",

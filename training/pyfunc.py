@@ -141,9 +141,9 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For propensity: one column per feature. For classify: the columns of the snapshot table. For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn
-        and lifecycle: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
-        (`features.profiles.lifecycle`).
+        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
+        lifecycle and propensity: one column per feature, categories as text; for lifecycle also the current
+        `lifecycle_stage` (`features.profiles.lifecycle`). For classify: the columns of the snapshot table.
     params : mapping, optional
         Of `PARAMETERS`.
 

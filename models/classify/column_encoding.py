@@ -127,4 +127,4 @@ def _knots(logs: NDArray[np.float64]) -> tuple[float, ...]:
 
 
 def _indicators(values: NDArray[np.float32], levels: tuple[int, ...]) -> NDArray[np.float64]:
-    return (values[:, None] == np.asarray(levels, dtype=np.float32)[None, :]).astype(np.float64)
+    return np.asarray(values[:, None] == np.asarray(levels, dtype=np.float32)[None, :], dtype=np.float64)

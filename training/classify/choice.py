@@ -58,9 +58,13 @@ def fit_best(
         An outcome has too few rows.
     """
     found = out_of_fold_log_odds(X, y, groups, categorical, seed)
-    losses = {name: _losses(np.mean([found[one] for one in members], axis=0), y) for name, members in CANDIDATES.items()}
+    losses = {
+        name: _losses(np.mean([found[one] for one in members], axis=0), y) for name, members in CANDIDATES.items()
+    }
     best = min(losses, key=lambda name: float(losses[name].mean()))
-    chosen = next(name for name in CANDIDATES if name == best or not _is_worse(losses[name], losses[best], groups, seed))
+    chosen = next(
+        name for name in CANDIDATES if name == best or not _is_worse(losses[name], losses[best], groups, seed)
+    )
     model = CalibratedClassifier(CANDIDATES[chosen], tuple(categorical), seed)
     log_odds = np.mean([found[one] for one in CANDIDATES[chosen]], axis=0)
     recent = moments is not None and _follows_the_last_date(log_odds, y, moments, groups, seed)
@@ -101,5 +105,5 @@ def _is_worse(losses: Floats, best: Floats, groups: NDArray[Any] | None, seed: i
     """Whether the loss is higher beyond the noise of the customers."""
     difference = losses - best
     if groups is not None:  # the rows of a customer are one observation
-        difference = np.bincount(np.unique(groups, return_inverse=True)[1], weights=difference)
+        difference = np.bincount(np.unique(groups, return_inverse=True)[1], weights=difference).astype(np.float64)
     return mean_metric(difference, seed, N_RESAMPLES).low > 0

@@ -70,9 +70,7 @@ def read_label(texts: pa.ChunkedArray, name: str, positive: str | None) -> Label
     if positive is None:
         positive = _yes_of(counts, name, numeric=_share(numbers(texts, "."), texts) >= MOSTLY)
     elif positive not in counts:
-        raise UsageError(
-            f"no row has this value of {name}", where="--positive", got=positive, allowed=_listed(counts)
-        )
+        raise UsageError(f"no row has this value of {name}", where="--positive", got=positive, allowed=_listed(counts))
     rows = np.flatnonzero(pc.is_valid(texts).to_numpy())
     y = pc.equal(texts, positive).take(pa.array(rows)).to_numpy(zero_copy_only=False).astype(np.int64)
     least = int(min(y.sum(), (1 - y).sum()))
@@ -205,5 +203,3 @@ def _decimal(texts: pa.ChunkedArray) -> str:
     """The decimal separator: a comma if some cells have a comma before one, two or more than three digits."""
     comma = pc.match_substring_regex(texts, r"^[^.]*,(\d{1,2}|\d{4,})\D*$|\..*,")
     return "," if pc.any(comma).as_py() and not pc.any(pc.match_substring_regex(texts, r",.*\.")).as_py() else "."
-
-

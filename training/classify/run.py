@@ -262,5 +262,3 @@ def _notes(
         *([f"{n_rows - len(label.y):,} rows without a label are left out"] if n_rows > len(label.y) else []),
         *column_notes,
     )
-
-

@@ -8,8 +8,5 @@ from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
     "job",
-    {
-        job.name: job
-        for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB, propensity.JOB)
-    },
+    {job.name: job for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB, propensity.JOB)},
 )

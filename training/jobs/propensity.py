@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from features.propensity import require_in_lake
 from features.profiles.tags.target_tags import tag_name
+from features.propensity import require_in_lake
 from models.bundle import ModelBundle
 from models.classify.calibrated import MIN_OUTCOMES, CalibratedClassifier, platt_scaling
 from models.classify.propensity import PropensityModel

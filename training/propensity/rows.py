@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,5 +95,5 @@ def target_rows_at(
 def decayed_count(target: PropensityTarget, names: Sequence[str], X: NDArray[np.float32]) -> NDArray[np.float64]:
     """The counts of the windows, with half the weight from each window to the next longer one, (n,)."""
     counts = [X[:, names.index(count_name(target, days))].astype(np.float64) for days in WINDOWS]
-    later = [counts[0], *(longer - shorter for shorter, longer in zip(counts[:-1], counts[1:], strict=True))]
+    later = [counts[0], *(longer - shorter for shorter, longer in pairwise(counts))]
     return np.asarray(sum(part * 0.5**place for place, part in enumerate(later)))

@@ -176,8 +176,8 @@ def target_labels(
     UsageError
         The target is unknown.
     DataError
-        The data ends before the end of the horizon, orders have no times, a class has too few customers, or no row of the
-        lake is of the propensity target.
+        The data ends before the end of the horizon, orders have no times, a class has too few customers, or the lake
+        has no row of the propensity target.
     """
     compute_target = find_target(target)
     end = horizon_end(builder.lake, as_of, horizon_days)
@@ -214,4 +214,3 @@ def target_labels(
             hint="choose another --horizon-days or --as-of, or ingest more customers",
         )
     return outcome
-
