@@ -27,7 +27,7 @@ def value_(
         typer.Option(
             "--target",
             metavar="churn|purchase|clv|item=ID|category=NAME|brand=NAME|event=TYPE",
-            help="What the customers did after the tags: left, ordered, paid, bought an item (category, brand), did an event.",
+            help="What the customers did after the tags: left, ordered, paid, bought an item or alike, did an event.",
         ),
     ] = "churn",
     as_of: AsOfOption = None,

@@ -68,9 +68,8 @@ class PropensityTarget:
             raise ValueError(f"a target is {FORMS}; got {text!r}")
         name = found[2].strip()
         if found[1] == "event" and name not in EVENT_TYPES:
-            raise ValueError(
-                f"there is no type of event {name!r}{did_you_mean(name, EVENT_TYPES)}; allowed: {', '.join(EVENT_TYPES)}"
-            )
+            similar = did_you_mean(name, EVENT_TYPES)
+            raise ValueError(f"there is no type of event {name!r}{similar}; allowed: {', '.join(EVENT_TYPES)}")
         return cls(found[1], name)
 
     def __str__(self) -> str:

@@ -31,11 +31,11 @@ TREES = {
     "eta": 0.05,
     "min_child_weight": 20.0,
     "subsample": 0.7,
-    "colsample_bytree": 0.4,
     "lambda": 5.0,
     "tree_method": "hist",
 }
 ROUNDS = 150
+COLUMNS_SHARE, MIN_TREE_COLUMNS = 0.4, 4  # of the columns in a tree: with fewer it could not combine them
 
 
 class _Member(Protocol):
@@ -86,8 +86,10 @@ class TreesMember:
 
     @classmethod
     def fit(cls, encoding: ColumnEncoding, X: NDArray[np.float32], y: NDArray[np.int64], seed: int) -> Self:
-        parameters = {**TREES, "seed": seed, "nthread": thread_budget()}
-        return cls(encoding, xgb.train(parameters, to_dmatrix(encoding.tree_columns(X), y), num_boost_round=ROUNDS))
+        columns = encoding.tree_columns(X)
+        share = min(1.0, max(COLUMNS_SHARE, MIN_TREE_COLUMNS / max(columns.shape[1], 1)))
+        parameters = {**TREES, "colsample_bytree": share, "seed": seed, "nthread": thread_budget()}
+        return cls(encoding, xgb.train(parameters, to_dmatrix(columns, y), num_boost_round=ROUNDS))
 
     def log_odds(self, X: NDArray[np.float32]) -> Floats:
         margins = self.booster.predict(to_dmatrix(self.encoding.tree_columns(X)), output_margin=True)

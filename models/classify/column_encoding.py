@@ -21,7 +21,7 @@ class ColumnEncoding:
 
     A source column is a number, in which NaN is a missing value, or a category as its code; a code that is no level
     (such as −1) is a missing value. Each frequent level has an indicator. The trees read the numbers as they are. For
-    the logistic regression a number is a linear spline of its signed logarithm: the curve of a count or an amount bends,
+    the logistic regression a number is a linear spline of its signed logarithm: the curve of a count or amount bends,
     and few pieces are enough (Hastie, Tibshirani & Friedman 2009, section 5.2). A missing number has the mean and an
     indicator.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _follows_the_last_date(
     """Whether dates were predicted better with the calibration of the date before than with that of all before."""
     differences, rows = [], []
     dates = np.unique(moments)
-    for before, date in zip(dates[1:-1], dates[2:], strict=True):
+    for before, date in pairwise(dates[1:]):
         last, earlier, at = moments == before, moments < date, moments == date
         if min(y[last].sum(), (1 - y[last]).sum()) < MIN_OUTCOMES:
             return False

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.profiles.tags.target_tags import tag_name
-from features.propensity import require_in_lake
+from features.propensity import require_in_lake, rows_between
 from models.bundle import ModelBundle
 from models.classify.calibrated import MIN_OUTCOMES, CalibratedClassifier, platt_scaling
 from models.classify.propensity import PropensityModel
@@ -104,28 +104,54 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
             hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
         )
-    context.progress(
-        f"propensity: {len(targets)} targets, {len(dates)} dates from {dates[0]:%Y-%m-%d}, evaluated at {test:%Y-%m-%d}"
-    )
-    _require_customers(context, test)
-    supported = context.stationary_spec(dates[-1]).names
-    found: list[EvaluatedTarget] = []
     left_out: dict[str, str] = {}
-    for target in targets:
+    usable: list[PropensityTarget] = []
+    for target in targets:  # before the features, which cost more
         try:
-            found.append(_evaluate(context, target, dates, test, horizon, supported))
+            _require_rows(context, target, test)
+            usable.append(target)
         except DataError as error:
             left_out[str(target)] = str(error)
+    found: list[EvaluatedTarget] = []
+    if usable:
+        context.progress(
+            f"propensity: {len(usable)} targets, {len(dates)} dates from {dates[0]:%Y-%m-%d}, evaluated at "
+            f"{test:%Y-%m-%d}"
+        )
+        _require_customers(context, test)
+        supported = context.stationary_spec(dates[-1]).names
+        for target in usable:
+            try:
+                found.append(_evaluate(context, target, dates, test, horizon, supported))
+            except DataError as error:
+                left_out[str(target)] = str(error)
     if not found:
-        name, reason = next(iter(left_out.items()))
         raise DataError(
-            "no propensity target can be trained" if len(targets) > 1 else f"the target {name} cannot be trained",
-            got=reason if len(targets) == 1 else "; ".join(f"{one}: {why}" for one, why in left_out.items()),
+            "no propensity target can be trained",
+            got="; ".join(f"{target}: {reason}" for target, reason in left_out.items()),
             hint="choose another target, or a longer --horizon-days",
         )
     shipped = [one for one in found if one.report.passed] or found  # the gate refuses if none passes
     left_out |= {str(one.target): "; ".join(one.report.reasons) for one in found if one not in shipped}
     return _evaluated_model(context, shipped, left_out, dates, horizon)
+
+
+def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime) -> None:
+    """Check that the lake has the target, and that enough customers bought or did it in the test period.
+
+    Raises
+    ------
+    DataError
+    """
+    require_in_lake(context.builder, target)
+    did = len(rows_between(context.builder, target, test, context.as_of))
+    if did < MIN_TEST_OUTCOMES:
+        raise DataError(
+            "too few customers bought or did it to evaluate a model",
+            where=f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}",
+            got=f"{did} customers",
+            allowed=f"at least {MIN_TEST_OUTCOMES}",
+        )
 
 
 def _require_customers(context: TrainingContext, test: datetime) -> None:
@@ -152,9 +178,8 @@ def _evaluate(
     Raises
     ------
     DataError
-        The lake has no row of the target, or too few customers bought or did it, or did not.
+        Too few customers bought or did it, or did not.
     """
-    require_in_lake(context.builder, target)
     context.progress(f"propensity: {target}")
     names = feature_names(target, supported)
     seed = context.settings.seed
