@@ -24,7 +24,7 @@ DAIRY = PropensityTarget("category", "grocery")
 
 @pytest.fixture(autouse=True, scope="module")
 def few_dates():
-    """Two dates to learn from and one to evaluate: features are most of the time of these tests."""
+    """One date to learn from and one to evaluate: features are most of the time of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(propensity, "PROFILE_DATES", 1)
         yield
