@@ -213,7 +213,7 @@ def band_bounds(p: NDArray[np.float64], base_rate: float) -> list[float]:
     """Return the probabilities from which the bands medium and high begin.
 
     High is the tenth of the customers with the highest probabilities, where these are at least twice the base rate;
-    medium begins at the base rate.
+    medium begins at the base rate, or at one half if that is lower.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def band_bounds(p: NDArray[np.float64], base_rate: float) -> list[float]:
     [0.2, 0.891]
     """
     high = max(float(np.quantile(p, 1 - HIGH_SHARE)), min(HIGH_TIMES_BASE * base_rate, (1 + base_rate) / 2))
-    return [round(min(base_rate, high - 1e-6), 6), round(high, 6)]
+    return [round(min(base_rate, 0.5), 6), round(high, 6)]
 
 
 def _require_one_row_a_customer(ids: pa.ChunkedArray, task: SnapshotTask) -> None:
