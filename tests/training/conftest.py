@@ -33,6 +33,7 @@ SETTINGS = Settings.model_validate(
             },
         },
         "lookalike": {"factors": 8},
+        "propensity": {"targets": ["category=grocery"]},
     }
 )
 

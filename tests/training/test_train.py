@@ -17,6 +17,7 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.definitions.pack_features import declared_features
 from features.event_log.base import LogPosition
 from features.profiles import snapshot
 from features.profiles.lifecycle import stages_of_build
@@ -43,6 +44,7 @@ PLOTS = {
     "lifecycle": {"transitions.png"},
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
+    "propensity": {"calibration_category_grocery.png", "gains_category_grocery.png"},
 }
 HEADLINE = {
     "recommend": "ndcg_at_10",
@@ -50,6 +52,7 @@ HEADLINE = {
     "lifecycle": "log_loss",
     "lookalike": "average_precision",
     "content": "ndcg_at_10",
+    "propensity": "category_grocery auc",
 }
 
 
@@ -149,8 +152,8 @@ def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
 
 
 @pytest.fixture(scope="module")
-def profiles(trained):
-    return Builder(Lake(trained.workspace), FEATURES).build(END)
+def profiles(trained, settings):
+    return Builder(Lake(trained.workspace), declared_features(settings)).build(END)
 
 
 @pytest.mark.parametrize("job", ALL)
@@ -188,6 +191,9 @@ def test_pyfunc_predicts_the_same_as_the_bundle(store, profiles, bundle_folder, 
     if job == "churn":
         got = model.predict(frame[["one_id", *bundle.spec.names]])
         np.testing.assert_array_equal(got["churn_probability"], bundle.model.predict_proba(X)[:, 1])
+    elif job == "propensity":
+        got = model.predict(frame[["one_id", *bundle.spec.names]])
+        np.testing.assert_array_equal(got["category=grocery"], bundle.model.predict_proba(X)[:, 0])
     else:
         process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
         today = stages_of_build(process, profiles.table)[:40]

@@ -119,7 +119,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             f"{test:%Y-%m-%d}"
         )
         _require_customers(context, test)
-        supported = context.stationary_spec(dates[-1]).names
+        supported = context.profile(dates[-1]).spec.names
         for target in usable:
             try:
                 found.append(_evaluate(context, target, dates, test, horizon, supported))
@@ -238,7 +238,7 @@ def _evaluated_model(
 ) -> EvaluatedModel:
     profile = context.profile(context.as_of)
     used = dict.fromkeys(name for one in shipped for name in one.names)
-    spec = context.stationary_spec(dates[-1]).select(list(used))
+    spec = context.profile(dates[-1]).spec.select(list(used))
     model = PropensityModel(
         tuple(str(one.target) for one in shipped),
         tuple(tuple(spec.names.index(name) for name in one.names) for one in shipped),
