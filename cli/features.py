@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from features.data.lake import Lake
+    from features.profiles.tags.previous_stage import StageMoves
     from qianmian.settings import Settings
 
 MAX_OFF_SHOWN = 8
+MAX_MOVES_SHOWN = 8
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -50,6 +52,7 @@ def features(
     from features.definitions.building import make_builder
     from features.profiles.building import ensure_snapshot, snapshot_at
     from features.profiles.snapshot import published_as_of
+    from features.profiles.tags.previous_stage import stage_moves
     from qianmian.config import load_settings
 
     output = Output(as_json)
@@ -77,7 +80,7 @@ def features(
             output.step(f"writing {out}")
             write_table(located, snapshot.table, out)
     seconds = time.perf_counter() - begun
-    names = list(snapshot.spec.names)
+    names, moves = list(snapshot.spec.names), stage_moves(snapshot)
     output.result(
         {
             "workspace": located.root,
@@ -89,6 +92,7 @@ def features(
             "off": list(snapshot.unsupported),
             "spec_hash": snapshot.spec.hash,
             "data_digest": snapshot.data_digest,
+            "stage_moves": _moves_as_dict(moves),
             "out": out,
             "published": publishes,
             "seconds": round(seconds, 3),
@@ -98,6 +102,12 @@ def features(
         f"{snapshot.table.num_rows:,} customers, {len(names)} features and {len(snapshot.tags)} tags "
         f"as of {moment}, {seconds:.1f} s"
     )
+    if moves is not None:
+        listed = ", ".join(f"{a} → {b} {n:,}" for (a, b), n in list(moves.moves.items())[:MAX_MOVES_SHOWN])
+        output.say(
+            f"lifecycle stages since {moves.previous_as_of:%Y-%m-%d}: {moves.stayed:,} customers stayed, "
+            f"{sum(moves.moves.values()):,} moved{': ' if listed else ''}{listed}"
+        )
     _report_unsupported(output, snapshot.unsupported)
     if out is not None:
         output.say(f"written: {out}")
@@ -140,6 +150,13 @@ def _on_spark(output: Output, lake: Lake, settings: Settings, moment: datetime, 
     output.say(f"{customers:,} customers and {len(names)} features as of {moment}, by Spark in {seconds:.1f} s")
     _report_unsupported(output, unsupported)
     output.say(f"written: {out}; not published (run `qianmian features` without --engine spark for that)")
+
+
+def _moves_as_dict(moves: StageMoves | None) -> dict[str, Any] | None:
+    if moves is None:
+        return None
+    listed = [{"from": a, "to": b, "customers": n} for (a, b), n in moves.moves.items()]
+    return {"previous_as_of": moves.previous_as_of, "stayed": moves.stayed, "moves": listed}
 
 
 def _report_unsupported(output: Output, unsupported: Sequence[str]) -> None:

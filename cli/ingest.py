@@ -88,6 +88,12 @@ def ingest(
             help="synthetic: views, carts and favourites come from needs that last minutes to days; with strangers.",
         ),
     ] = False,
+    demand_types: Annotated[
+        bool,
+        typer.Option(
+            "--demand-types", help="synthetic: people buy and read by price, quality or content, and look accordingly."
+        ),
+    ] = False,
     promotions_days_ahead: Annotated[
         int | None,
         typer.Option(
@@ -149,6 +155,7 @@ def ingest(
         "gap_days": gap_days,
         "season_strength": season_strength,
         "intent": intent or None,
+        "demand_types": demand_types or None,
         "promotions_days_ahead": promotions_days_ahead,
         "online_store": store,
     }

@@ -79,13 +79,13 @@ def classify(
 
 def _scores(bundle: ModelBundle, table: pa.Table) -> dict[str, Any]:
     """Probability, band and reasons of each row."""
-    from models.classify.risk_bands import risk_bands
+    from models.classify.risk_bands import bands_of_model
 
     X = bundle.model.encode(table)
     p = bundle.model.predict_proba(X)[:, 1]
     return {
         "probability": p,
-        "band": risk_bands(p, bundle.facts["risk_bands"]),
+        "band": bands_of_model(bundle.facts).of(p),
         "reasons": _reasons(bundle, table, bundle.model.explain(X)),
     }
 

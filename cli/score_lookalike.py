@@ -10,8 +10,9 @@ import typer
 
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
+from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import JsonOption, WorkspaceOption
-from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report, write_scores
+from cli.scoring import OutOption, ensure_champion, ensure_profiles, read_ids, report
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
@@ -43,11 +44,17 @@ def lookalike(
         Path | None,
         typer.Option("--exclude", metavar="FILE", help="Customers to leave out, in a file like that of the seed."),
     ] = None,
+    lang: ListLangOption = None,
+    columns: ColumnsOption = None,
+    top: TopOption = None,
+    bom: BomOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the customers most similar to a seed, as /v1/lookalike finds them; train the model if it is missing."""
     check_suffix(out, SUFFIXES)
+    people = PeopleListOptions(lang, columns, top, bom)
+    people.check(out)
     if size is not None and ratio is not None:
         raise UsageError("--size and --ratio exclude each other", hint="omit one of the two")
     if ratio is not None and not 0 < ratio <= 1:
@@ -70,7 +77,8 @@ def lookalike(
         output.step("finding the audience and measuring how well the seed is recognised")
         audience = find_audience(champions, seed_ids, size=size, ratio=ratio, exclude=excluded)
         output.step(f"writing {out}")
-        written = write_scores(output, located, score_audience(champions, audience), out)
+        scores = score_audience(champions, audience)
+        written = people.write(output, located, scores, out, settings, champions.customers)
     version, evidence = champions.require(JOB).version, audience.evidence
     assert evidence is not None
     facts = {

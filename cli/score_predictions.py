@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cli.console import Output
+from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import AsOfOption, EngineOption, JsonOption, SparkMasterOption, WorkspaceOption
 from cli.scoring import (
     Execution,
@@ -16,32 +17,61 @@ from cli.scoring import (
     ensure_champion,
     ensure_profiles,
     report,
-    write_scores,
 )
 from cli.times import parse_as_of
 from qianmian.errors import DataError, UsageError
 from qianmian.workspace import Workspace
 
 
-def predictions(
-    out: OutOption,
-    as_of: AsOfOption = None,
-    workers: WorkersOption = 1,
-    engine: EngineOption = "duckdb",
-    spark_master: SparkMasterOption = None,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing."""
-    _score(None, out, as_of, Execution(engine, spark_master, workers), workspace, as_json)
+def _command(name: str | None, text: str) -> Callable[..., None]:
+    """A command that writes one prediction, or all that have a model."""
+
+    def command(
+        out: OutOption,
+        as_of: AsOfOption = None,
+        workers: WorkersOption = 1,
+        engine: EngineOption = "duckdb",
+        spark_master: SparkMasterOption = None,
+        lang: ListLangOption = None,
+        columns: ColumnsOption = None,
+        top: TopOption = None,
+        bom: BomOption = False,
+        workspace: WorkspaceOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        people = PeopleListOptions(lang, columns, top, bom)
+        _score(name, out, as_of, Execution(engine, spark_master, workers), people, workspace, as_json)
+
+    command.__doc__ = text
+    return command
+
+
+predictions = _command(
+    None,
+    "Write all predictions of every customer that have a model; train that of the lifecycle first if it is missing.",
+)
+value = _command(
+    "value",
+    "Write the expected orders, money and date of the next order of every customer; train the model if it is missing.",
+)
+propensity = _command(
+    "propensity", "Write the probability of each declared target for every customer; train the model if it is missing."
+)
 
 
 def _score(
-    name: str | None, out: Path, as_of: str | None, execution: Execution, workspace: Path | None, as_json: bool
+    name: str | None,
+    out: Path,
+    as_of: str | None,
+    execution: Execution,
+    people: PeopleListOptions,
+    workspace: Path | None,
+    as_json: bool,
 ) -> None:
     """Write one prediction, or all that have a model."""
     moment = parse_as_of(as_of)
     execution.check(out)
+    people.check(out, execution.engine, execution.workers)
 
     from features.data.lake import Lake
     from features.data.locking import workspace_lock
@@ -81,7 +111,8 @@ def _score(
             scores = score_predictions(champions, names=names, as_of=moment, builder=builder)
             if not scores.customers:
                 raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
-            written = write_scores(output, located, scores, out, execution.workers)
+            snapshot = None if other_date else champions.customers
+            written = people.write(output, located, scores, out, settings, snapshot, execution.workers)
     models = {one.name: champions.require(one.job).version for one in wanted if one.name not in left_out}
     made_by = ", ".join(f"{prediction} version {version}" for prediction, version in models.items())
     facts = {

@@ -37,7 +37,7 @@ def train(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="recommend|churn|lifecycle|lookalike|content|propensity|classify|all", help="Job to train."
+            metavar="recommend|churn|lifecycle|lookalike|content|value|propensity|classify|all", help="Job to train."
         ),
     ],
     as_of: AsOfOption = None,
@@ -48,7 +48,7 @@ def train(
             min=1,
             max=365,
             metavar="N",
-            help="Number of days to predict. Default: from the settings (28).",
+            help="Number of days to predict. Default: from the settings (28; value: 90).",
             show_default=False,
         ),
     ] = None,

@@ -19,7 +19,11 @@ MODELS: Registry[str] = Registry(
         "classify": "models.classify.snapshot_model:SnapshotModel",
         "propensity": "models.classify.propensity:PropensityModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
+        "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",
+        "value": "models.value.value_model:ValueModel",
+        "demand": "models.classify.demand:DemandClassifier",
+        "contact": "models.contact:ContactPreferences",
     },
 )
 

@@ -65,13 +65,26 @@ class ChurnSettings(Section):
     active_days: int | None = Field(
         None, ge=1, description="customers who bought in this many days are active; default: twice the horizon"
     )
-    risk_bands: tuple[Fraction, Fraction] = Field((0.33, 0.66), description="low < first ≤ medium < second ≤ high")
+    risk_bands: tuple[Fraction, Fraction] | None = Field(
+        None,
+        description="absolute bounds of the probability, low < first ≤ medium < second ≤ high; default: relative to "
+        "the customers who are scored when the model is trained",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.risk_bands[0] >= self.risk_bands[1]:
+        if self.risk_bands is not None and self.risk_bands[0] >= self.risk_bands[1]:
             raise ValueError("risk_bands must be in increasing order")
         return self
+
+
+class LeftSettings(Section):
+    """Settings of `train left`: a customer has left by making no purchase in a time of their own."""
+
+    multiple: float = Field(
+        4.0, ge=1, le=50, description="the time, in mean gaps between the customer's orders, pooled with the shop's"
+    )
+    min_days: int = Field(84, ge=7, le=730, description="the time is at least this many days")
 
 
 class LifecycleSettings(Section):
@@ -114,6 +127,12 @@ class LifecycleSettings(Section):
         return self
 
 
+class ValueSettings(Section):
+    """Settings of `train value`."""
+
+    horizon_days: int = Field(90, ge=1, le=365, description="orders and money are predicted for this many days")
+
+
 class PropensitySettings(Section):
     """Settings of `train propensity`: targets that customers buy or do within `horizon_days`, or not."""
 
@@ -138,3 +157,35 @@ class LookalikeSettings(Section):
 
     minimum_seed: int = Field(20, ge=5, description="requests with fewer known seed customers are rejected")
     factors: int = Field(32, ge=2, le=512, description="dimensions of the customer embedding")
+
+
+class ContactSettings(Section):
+    """Settings of `train contact`."""
+
+    horizon_days: int = Field(
+        56,
+        ge=7,
+        le=365,
+        description="length of each of the two held-out periods of responses; at most a quarter of the history",
+    )
+
+
+class DemandSettings(Section):
+    """Settings of `train demand`."""
+
+    horizon_days: int = Field(
+        56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )
+
+
+class ListsSettings(Section):
+    """Settings of the lists and reports for people (`qianmian score … --lang`)."""
+
+    contact_pause_days: int = Field(
+        7,
+        ge=0,
+        description="a customer who was contacted in the last so many days is not contacted again; 0 for no pause",
+    )
+    unlikely_to_return: float = Field(
+        0.9, gt=0, le=1, description="a customer who has left with at least this probability is not contacted"
+    )

@@ -26,6 +26,9 @@ INACTIVITY_REASONS = ("no_offer", "irrelevant_pushes", "no_interest")
 DEMAND_TYPES = ("price_driven", "quality_driven", "content_driven", "balanced")
 TAG_CATEGORIES = ("basic", "behaviour", "transaction", "interest", "lifecycle")
 RISK_BANDS = ("low", "medium", "high")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+# slot → its first hour and the hour after it, in the time zone of the workspace
+CONTACT_SLOTS = {"night": (0, 6), "morning": (6, 11), "midday": (11, 14), "afternoon": (14, 18), "evening": (18, 24)}
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ TABLES: dict[str, Table] = {
 # fmt: on
 
 # Names in the MLflow registry: training writes them, serving reads them.
+EVALUATION = "evaluation"  # fact of a bundle: `training.report.EvalReport.summary` of its model
 REGISTERED_PREFIX = "qianmian-"
 CHAMPION, PREVIOUS = "champion", "previous"
 EVENT_TAG = "qianmian.event."  # + ISO time: tag of a registered model, one per promotion or rollback

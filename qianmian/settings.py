@@ -8,11 +8,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qianmian.model_settings import (
     ChurnSettings,
+    ContactSettings,
+    DemandSettings,
+    LeftSettings,
     LifecycleSettings,
+    ListsSettings,
     LookalikeSettings,
     PropensitySettings,
     RecommendSettings,
     Section,
+    ValueSettings,
 )
 from qianmian.timezones import UTC_ZONE, timezone_problem
 
@@ -224,9 +229,14 @@ class Settings(Section):
     )
     recommend: RecommendSettings = Field(default_factory=RecommendSettings)
     churn: ChurnSettings = Field(default_factory=ChurnSettings)
+    left: LeftSettings = Field(default_factory=LeftSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
+    value: ValueSettings = Field(default_factory=ValueSettings)
     propensity: PropensitySettings = Field(default_factory=PropensitySettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
+    contact: ContactSettings = Field(default_factory=ContactSettings)
+    demand: DemandSettings = Field(default_factory=DemandSettings)
+    lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

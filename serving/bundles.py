@@ -19,6 +19,10 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "lifecycle": "lifecycle",
     "propensity": "propensity",
     "lookalike": "lookalike",
+    "value": "value",
+    "contact": "contact",
+    "demand": "demand",
+    "left": "left",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# jobs whose models read the published profiles: recommenders and lookalikes have the rows of their users in the model
-PROFILE_JOBS = tuple(job for job, kind in BUNDLE_KINDS.items() if kind not in ("scenes", "lookalike"))
+# jobs whose models read the published profiles: the others have the rows of their users in the model
+PROFILE_JOBS = tuple(job for job, kind in BUNDLE_KINDS.items() if kind not in ("scenes", "lookalike", "contact"))
 
 
 def refuse_other_timezones(models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]) -> None:

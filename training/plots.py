@@ -40,6 +40,38 @@ def calibration_curve(y: NDArray[np.int64], p: NDArray[np.float64], title: str, 
     return figure
 
 
+def observed_by_predicted(
+    predicted: NDArray[np.float64],
+    observed: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    label: str,
+    title: str,
+    groups: int = 10,
+) -> Figure:
+    """Mean predicted and observed totals by groups of equal size, and the mean bounds of the intervals.
+
+    Parameters
+    ----------
+    predicted, observed, low, high : ndarray, shape (n,)
+    label : str
+        What the totals are.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    parts = [part for part in np.array_split(np.argsort(predicted, kind="stable"), groups) if len(part)]
+    x = np.arange(1, len(parts) + 1)
+    means = {name: [values[part].mean() for part in parts] for name, values in (("low", low), ("high", high))}
+    axes.fill_between(x, means["low"], means["high"], alpha=0.2, label="80 % interval, mean bounds")
+    axes.plot(x, [predicted[part].mean() for part in parts], marker="o", markersize=3, label="predicted")
+    axes.plot(x, [observed[part].mean() for part in parts], marker="s", markersize=3, label="observed")
+    axes.set(xlabel="customers, from the lowest prediction to the highest", ylabel=label, title=title, ylim=(0, None))
+    axes.set_xticks(x, [f"{number}" for number in x])
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
 def bars(values: Mapping[str, float], x_label: str, title: str, max_count: int = 20) -> Figure:
     """Horizontal bars of the `max_count` largest values, the largest on top."""
     top = sorted(values.items(), key=lambda item: item[1])[-max_count:]

@@ -90,10 +90,32 @@ def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) 
     return pd.DataFrame({"churn_probability": probabilities[:, 1]})
 
 
+def _left(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    values = _feature_values(bundle, frame).values
+    days = bundle.model.window_days(values)
+    probabilities = bundle.model.predict_proba(values)[:, 1]
+    in_scope = days <= bundle.facts["longest_days"]
+    return pd.DataFrame({"left_probability": np.where(in_scope, probabilities, np.nan), "left_days": days})
+
+
 def _lifecycle(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     today = frame["lifecycle_stage"].to_numpy(dtype=np.str_)
     probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values, today)
     return pd.DataFrame(probabilities, columns=bundle.model.classes_.tolist())
+
+
+def _value(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    found = bundle.model.predict(_feature_values(bundle, frame).values)
+    columns = {
+        "predicted_number_of_orders": found.orders,
+        "predicted_number_of_orders_low": found.orders_low,
+        "predicted_number_of_orders_high": found.orders_high,
+        "predicted_clv": found.money,
+        "predicted_clv_low": found.money_low,
+        "predicted_clv_high": found.money_high,
+        "purchase_probability": found.purchase_probability,
+    }
+    return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
 
 
 def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -113,11 +135,31 @@ def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, An
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
 
+def _demand(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values)
+    return pd.DataFrame(probabilities, columns=list(bundle.model.classes_))
+
+
+def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    one_ids = frame["one_id"].to_numpy(dtype=np.str_)
+    found = bundle.model.predict(bundle.user_map.rows(one_ids))
+    times = [time or {} for time in bundle.model.best_times(found)]
+    channels = [ranked[0] if ranked else {} for ranked in bundle.model.ranked_channels(found)]
+    columns = {f"best_{name}": [time.get(name) for time in times] for name in ("day", "slot")}
+    columns |= {"time_basis": [time.get("basis") for time in times]}
+    columns |= {"best_channel": [channel.get("channel") for channel in channels]}
+    return pd.DataFrame({"one_id": one_ids, **columns})
+
+
 PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
+    "left": _left,
     "lifecycle": _lifecycle,
     "lookalike": _lookalike,
+    "value": _value,
+    "contact": _contact,
+    "demand": _demand,
     "propensity": _propensity,
     "classify": _classify,
 }
@@ -141,18 +183,18 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     ----------
     bundle : ModelBundle
     frame : DataFrame
-        For recommend and content: column `one_id`. For lookalike: column `one_id` with the seed customers. For churn,
-        lifecycle and propensity: one column per feature, categories as text; for lifecycle also the current
-        `lifecycle_stage` (`features.profiles.lifecycle`). For classify: the columns of the snapshot table.
+        For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
+        classify: the columns of the snapshot table. For the others: one column per feature, categories as text; for
+        lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 
     Returns
     -------
     DataFrame
-        Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities in the
-        order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists `item_id`,
-        `score`, `source` and `days_to_next_purchase` (NaN if unknown).
+        Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities or values
+        in the order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists
+        `item_id`, `score`, `source` and `days_to_next_purchase` (NaN if unknown).
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -89,6 +90,28 @@ class EvalReport:
     def with_verdict(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
         """The same report with the gate's verdict."""
         return replace(self, passed=passed, reasons=reasons)
+
+    def summary(self) -> dict[str, Any]:
+        """What a bundle keeps of the report, in its facts: metrics, baselines and slices, each value with its interval.
+
+        A value is ``[value, low, high, n]`` with four significant digits, so that the whole takes a few kilobytes; what
+        could not be computed is None.
+        """
+
+        def digits(value: float) -> float | None:
+            return float(f"{value:.4g}") if math.isfinite(value) else None
+
+        def short(metrics: Metrics) -> dict[str, list[float | None]]:
+            return {
+                name: [digits(metric.value), digits(metric.low), digits(metric.high), metric.n]
+                for name, metric in metrics.items()
+            }
+
+        return {
+            "metrics": short(self.metrics),
+            "baselines": {name: short(metrics) for name, metrics in self.baselines.items()},
+            "slices": {name: short(metrics) for name, metrics in self.slices.items()},
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values for JSON."""

@@ -8,12 +8,13 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qianmian import model_store
 from qianmian.model_store import EXPERIMENT
+from qianmian.schema import EVALUATION
 from qianmian.workspace import Workspace, explain_os_errors
 from training.jobs.base import EvaluatedModel
 from training.report import EvalReport, Metric
@@ -110,7 +111,8 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     signature = infer_signature(example, pyfunc.predict_table(bundle, example, parameters), parameters)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / BUNDLE
-        bundle.save(folder)
+        # readers of a bundle have no MLflow; the parameters above are without it, because it is no parameter
+        replace(bundle, facts={**bundle.facts, EVALUATION: report.summary()}).save(folder)
         # the signature is inferred from the example, so no input example is stored
         warnings.filterwarnings("ignore", message=".*input example was not provided.*", category=UserWarning)
         info = mlflow.pyfunc.log_model(

@@ -82,7 +82,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 # derived from `ts`, in the time zone of the workspace; null if `ts` is
 TIME_COLUMNS = ("hour", "weekday", "day", "week")
 PATH_SEPARATOR = "/"  # of the parts of a category
-PRICE_LEVEL = "price_level"  # of the view `lines`: how dear the item of a line is within its category
+PRICE_LEVEL = "price_level"  # of `lines` and `events`: how dear the item of a row is within its category
+PRICED_VIEWS = {"lines": "priced_lines", "events": "priced_events"}  # view → the view with price levels
 CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
 # A date without a clock time is stored as the moment of its midnight in the zone of its source, which the lake does not
 # keep. This much later it is the same date in UTC, for every zone from UTC-10 to UTC+13:45.

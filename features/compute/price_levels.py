@@ -52,6 +52,6 @@ def item_price_levels(lines: ir.Table, items: ir.Table) -> ir.Table:
     return levels.filter(levels.items_sold >= MIN_ITEMS).select("item_id", PRICE_LEVEL)
 
 
-def with_price_levels(lines: ir.Table, levels: ir.Table) -> ir.Table:
-    """The lines with the column `price_level`, null where their item has none."""
-    return lines.left_join(levels, "item_id").drop("item_id_right")
+def with_price_levels(rows: ir.Table, levels: ir.Table) -> ir.Table:
+    """Lines or events with the column `price_level`, null where their item has none."""
+    return rows.left_join(levels, "item_id").drop("item_id_right")

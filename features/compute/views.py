@@ -19,6 +19,7 @@ from ibis import _
 from features.compute.algebra import (
     CLOCK_COLUMNS,
     PRICE_LEVEL,
+    PRICED_VIEWS,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -55,7 +56,8 @@ COLUMN_SOURCES: dict[str, tuple[tuple[str, str], ...]] = {
     "events.topic": (("contents", "topics"),),
 }  # one filled pair is enough; a column not listed is the canonical column of the same name
 DATED_TABLES = ("transactions", "events", "touches")
-PRICE_SOURCES = frozenset({"item_id", "category", "amount"})  # columns of lines that a price level needs
+# columns from which price levels follow; a row of an event needs its item too
+PRICE_SOURCES = (("transactions", "item_id"), ("transactions", "amount"), ("items", "category"))
 SHARED_TABLES = ("items", "contents")  # tables without customers
 
 
@@ -70,8 +72,8 @@ def days_before(cutoff: ir.TimestampScalar, ts: ir.TimestampValue) -> ir.Floatin
 
 
 def view_with(view: str, columns: Collection[str]) -> str:
-    """Name of the view that has these columns: the lines are joined with price levels only for those who read them."""
-    return "priced_lines" if view == "lines" and PRICE_LEVEL in columns else view
+    """Name of the view that has these columns: rows are joined with price levels only for those who read them."""
+    return PRICED_VIEWS[view] if view in PRICED_VIEWS and PRICE_LEVEL in columns else view
 
 
 def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
@@ -86,7 +88,9 @@ def is_supported(feature: Feature, states: Mapping[str, TableState]) -> bool:
     if columns.intersection(CLOCK_COLUMNS):
         columns = columns.difference(CLOCK_COLUMNS) | {CLOCK_TIME}
     if PRICE_LEVEL in columns:
-        columns = columns.difference({PRICE_LEVEL}) | PRICE_SOURCES
+        columns = columns.difference({PRICE_LEVEL}) | {"item_id"}
+        if not all(source in states and column in states[source].filled for source, column in PRICE_SOURCES):
+            return False
     if timed or columns.intersection(TIME_COLUMNS):
         columns = columns.difference(TIME_COLUMNS) | {"ts"}
     return all(
@@ -318,8 +322,13 @@ class Views:
         return t.filter(t.status == "paid")
 
     def _priced_lines(self) -> ir.Table:
-        lines = self["lines"]
-        return lines if PRICE_LEVEL in lines.columns else with_price_levels(lines, self.price_levels)
+        return self._priced(self["lines"])
+
+    def _priced_events(self) -> ir.Table:
+        return self._priced(self["events"])
+
+    def _priced(self, rows: ir.Table) -> ir.Table:
+        return rows if PRICE_LEVEL in rows.columns else with_price_levels(rows, self.price_levels)
 
     def _refunds(self) -> ir.Table:
         t = self._before_cutoff("transactions")

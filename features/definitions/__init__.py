@@ -8,6 +8,7 @@ from features.definitions import (
     behaviour,
     content,
     discount,
+    first_looks,
     frequency,
     funnel,
     interest,
@@ -34,6 +35,7 @@ FEATURES: tuple[Feature, ...] = check(
         *visits.FEATURES,
         *funnel.FEATURES,
         *content.FEATURES,
+        *first_looks.FEATURES,
         *messages.FEATURES,
         *membership.FEATURES,
     )

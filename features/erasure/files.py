@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ FAILURES = (
 )  # of a file that is no table
 
 SUFFIXES = (".parquet", ".csv")
+REPORT_SUFFIX = ".html"
+ROW_ATTRIBUTE = "data-one-id"  # of a table row of a report: the customer whom the row is about
 USER_ID, SOURCE = "user_id", "source"
 DELIMITERS = ",;\t|"
 
@@ -57,8 +60,11 @@ def erase_rows(path: Path, customer: ErasedCustomer, whole_rows: bool = False) -
     the customer in a column of user ids (``user_id``, ``source_user_id``, ``left_source_user_id``) and the source that
     goes with it, where the file has a column of sources. All other rows keep their order; a Parquet file keeps its
     schema, row groups and compression, and a CSV file its bytes, but for mentions of the customer in their texts, which
-    are replaced and count too. With `whole_rows`, and in nested values, the row goes with the mention.
+    are replaced and count too. With `whole_rows`, and in nested values, the row goes with the mention. A report (HTML)
+    loses the lines with rows of the customer, which `ROW_ATTRIBUTE` marks.
     """
+    if path.suffix == REPORT_SUFFIX:
+        return _erase_report(path, customer)
     erase = _erase_csv if path.suffix == ".csv" else _erase_parquet
     return erase(path, customer, mention_of(customer), whole_rows)
 
@@ -229,6 +235,20 @@ def _erase_csv(path: Path, customer: ErasedCustomer, mention: Mention | None, wh
             temporary.unlink()
             temporary.hardlink_to(path)  # the file stays the one that it was
     return removed
+
+
+def _erase_report(path: Path, customer: ErasedCustomer) -> int:
+    """Remove the table rows of a customer from a report, in which each is a line of its own."""
+    marks = [f'{ROW_ATTRIBUTE}="{escape(one_id)}"' for one_id in customer.one_ids]
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    kept = [line for line in lines if not any(mark in line for mark in marks)]
+    if len(kept) == len(lines):
+        return 0
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(kept), encoding="utf-8")
+        temporary.chmod(path.stat().st_mode & 0o777)
+    return len(lines) - len(kept)
 
 
 def _records(lines: Iterator[str]) -> Iterator[str]:

@@ -29,6 +29,7 @@ INACTIVITY_SOURCES = {  # column that `falling_asleep_reason` reads → source t
     INACTIVITY_RESPONSES: "touches",
     INACTIVITY_VISITS: "events",
 }
+PREVIOUS_STAGE = "previous_stage"  # column: the stage in the profiles that were published before
 Columns = Mapping[str, NDArray[Any]]
 
 

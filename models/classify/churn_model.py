@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.churn import ChurnClassifier
 from models.classify.logistic import LogisticClassifier
+from models.classify.own_window import OwnWindow
 from models.classify.rhythm import Design, day_number, probability
 from models.persist import UserArrays, load_json
 from qianmian.workspace import write_json
@@ -57,7 +58,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """The probability that an active customer buys nothing within the horizon.
+    """The probability that a customer buys nothing within the horizon, or within a window of their own.
 
     Its log-odds are the mean of those of the members, plus a shift that depends on the date alone.
 
@@ -119,6 +120,10 @@ class ChurnModel:
         churn = probability(self.unshifted(X, self._days(as_of)) + self.shift(as_of))
         return np.column_stack([1.0 - churn, churn])
 
+    def window_days(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the days within which no purchase is predicted, (n,)."""
+        return self.design.window_days(X)
+
     def explain(self, X: NDArray[np.float32], as_of: Moments | None = None) -> NDArray[np.float32]:
         """Return the contribution of each feature to the log-odds, (n, f).
 
@@ -157,13 +162,14 @@ class ChurnModel:
         folder.mkdir(parents=True, exist_ok=True)
         for number, member in enumerate(self.members):
             member.model.save(folder / f"member_{number}")
-        process = self.design.process
+        process, window = self.design.process, self.design.window
         write_json(
             folder / "churn.json",
             {
                 "features": list(self.design.features),
                 "horizon_days": self.design.horizon_days,
                 "process": process.as_fitted() if process is not None else None,
+                "window": window.as_dict() if window is not None else None,
                 "members": [{"kind": member.kind, "columns": list(member.columns)} for member in self.members],
                 "as_of_day": self.as_of_day,
                 "shifts": list(self.shifts),
@@ -185,5 +191,6 @@ class ChurnModel:
             )
             for number, one in enumerate(described["members"])
         )
-        design = Design(tuple(described["features"]), described["horizon_days"], process)
+        window = OwnWindow.of(described["window"]) if described.get("window") else None
+        design = Design(tuple(described["features"]), described["horizon_days"], process, window)
         return cls(design, members, described["as_of_day"], tuple(described["shifts"]))

@@ -18,7 +18,9 @@ from qianmian.workspace import write_json
 class LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Logistic regression on the logarithm of each column, standardised.
 
-    The logarithm is sign(x) · log(1 + abs(x)), because counts, amounts and times are skewed.
+    The logarithm is sign(x) · log(1 + abs(x)), because counts, amounts and times are skewed. A value beyond those that
+    were fitted counts as the nearest of them: a column that hardly varied in a short history says little, and nothing
+    about a value far from those.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_ : float
     mean_, scale_ : ndarray of float64, (f,)
         Mean and standard deviation of the logarithms in the rows that were fitted.
+    low_, high_ : ndarray of float64, (f,)
+        Smallest and largest of these logarithms.
     """
 
     def __init__(self, penalty: float = 20.0) -> None:
@@ -58,6 +62,7 @@ class LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, self.n_features_in_ = np.array([0, 1]), X.shape[1]
         self.mean_, spread = logs.mean(axis=0), logs.std(axis=0)
         self.scale_ = np.where(spread > 0, spread, 1.0)
+        self.low_, self.high_ = logs.min(axis=0), logs.max(axis=0)
         found = LogisticRegression(C=1.0 / self.penalty, max_iter=500).fit((logs - self.mean_) / self.scale_, labels)
         self.coefficients_, self.intercept_ = found.coef_[0].astype(np.float64), float(found.intercept_[0])
         return self
@@ -76,12 +81,14 @@ class LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._terms(X).astype(np.float32)
 
     def _terms(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray((_logs(X) - self.mean_) / self.scale_ * self.coefficients_, dtype=np.float64)
+        logs = np.clip(_logs(X), self.low_, self.high_)
+        return np.asarray((logs - self.mean_) / self.scale_ * self.coefficients_, dtype=np.float64)
 
     def save(self, folder: Path) -> None:
         """Write the coefficients as JSON."""
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {"mean": self.mean_, "scale": self.scale_, "coefficients": self.coefficients_}
+        arrays |= {"low": self.low_, "high": self.high_}
         state = {name: array.tolist() for name, array in arrays.items()}
         write_json(folder / "logistic.json", {"params": self.get_params(), "intercept": self.intercept_, **state})
 
@@ -93,6 +100,9 @@ class LogisticClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model.mean_, model.scale_, model.coefficients_ = (
             np.asarray(described[name], dtype=np.float64) for name in ("mean", "scale", "coefficients")
         )
+        # an earlier version stored no bounds
+        limits = described.get("low", [-np.inf] * len(model.mean_)), described.get("high", [np.inf] * len(model.mean_))
+        model.low_, model.high_ = (np.asarray(limit, dtype=np.float64) for limit in limits)
         model.intercept_ = float(described["intercept"])
         model.classes_, model.n_features_in_ = np.array([0, 1]), len(model.coefficients_)
         return model

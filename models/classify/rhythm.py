@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.profiles.purchase_process.process import PROCESS_FEATURES, PurchaseProcess
+from models.classify.own_window import OwnWindow
 
-RHYTHM_FEATURES = (
+BASIC_FEATURES = (
     "days_since_last_order",
     "days_since_first_order",
     "orders_total",
@@ -29,16 +30,38 @@ RHYTHM_FEATURES = (
     "gap_days_std",
     "gaps_silent",
 )
+PATTERN_FEATURES = (
+    "orders_7d",
+    "orders_14d",
+    "orders_182d",
+    "orders_trend_14d",
+    "orders_trend_28d",
+    "orders_trend_91d",
+    "gap_days_max",
+    "gap_days_mean_91d",
+    "last_gap_days",
+    "order_gap_days_mean_182d",
+    "order_gap_days_std_182d",
+    "gaps_silent_max",
+)
+RHYTHM_FEATURES = (*BASIC_FEATURES, *PATTERN_FEATURES)
 TREND, PROCESS, SEASON = "orders_ratio_28d", "process_log_odds", ("season_sin", "season_cos")
+WINDOW = "window_days"
 # the derived columns, and the feature to which a reason assigns what they contribute; None for the date
 OWNERS: dict[str, str | None] = {
     TREND: "orders_28d",
     PROCESS: "days_since_last_order",
+    WINDOW: "orders_total",
     **dict.fromkeys(SEASON),
 }
-MADE_OF = {TREND: ("orders_28d", "orders_56d"), PROCESS: PROCESS_FEATURES}  # features that a derived column needs
-COUNT_COLUMNS = (*RHYTHM_FEATURES[:6], TREND)  # recency and counts: seven
-RHYTHM_COLUMNS = (*RHYTHM_FEATURES[:6], *RHYTHM_FEATURES[7:], TREND)  # recency, frequency and money: twelve
+MADE_OF = {
+    TREND: ("orders_28d", "orders_56d"),
+    PROCESS: PROCESS_FEATURES,
+    WINDOW: PROCESS_FEATURES,
+}  # features that a derived column needs
+COUNT_COLUMNS = (*BASIC_FEATURES[:6], TREND)  # recency and counts: seven
+RHYTHM_COLUMNS = (*BASIC_FEATURES[:6], *BASIC_FEATURES[7:], TREND)  # recency, frequency and money: twelve
+PATTERN_COLUMNS = (*RHYTHM_COLUMNS, PROCESS, *PATTERN_FEATURES)  # and weeks, trends and gaps: twenty-five
 DAYS_PER_YEAR = 365.25
 EPOCH = datetime(1970, 1, 1)
 SMALLEST = 1e-6  # of a probability, before its log-odds are taken
@@ -71,11 +94,13 @@ class Design:
     horizon_days : float
         Days of the probability of an order in the column `PROCESS`.
     process : PurchaseProcess or None
-        Purchase process of the shop; without one, the column `PROCESS` cannot be made.
+        Purchase process of the shop; without one, the columns `PROCESS` and `WINDOW` cannot be made.
+    window : OwnWindow or None
+        Instead of `horizon_days`, each customer's own window.
 
     Examples
     --------
-    >>> design = Design(RHYTHM_FEATURES)
+    >>> design = Design(BASIC_FEATURES)
     >>> weekly = np.array([[3, 280, 40, 4, 8, 13, 40, 80, 260, 7, 1, 0.4]], dtype=np.float32)
     >>> design.columns(weekly, ("days_since_last_order", TREND), 0.0).tolist()
     [[3.0, 1.0]]
@@ -84,6 +109,7 @@ class Design:
     features: tuple[str, ...] = ()
     horizon_days: float = 28.0
     process: PurchaseProcess | None = None
+    window: OwnWindow | None = None
     _places: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,10 +142,21 @@ class Design:
             return np.asarray((recent + 1.0) / (both - recent + 1.0), dtype=np.float64)
         if name == PROCESS:
             assert self.process is not None
-            columns = {one: X[:, self._places[one]].astype(np.float64) for one in PROCESS_FEATURES}
-            return -log_odds(self.process.order_probability(columns, self.horizon_days))
+            return -log_odds(self.process.order_probability(self._process_columns(X), self.window_days(X)))
+        if name == WINDOW:
+            return self.window_days(X)
         angle = 2 * np.pi * np.asarray(days) / DAYS_PER_YEAR
         return np.asarray(np.sin(angle) if name == SEASON[0] else np.cos(angle), dtype=np.float64)
+
+    def _process_columns(self, X: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        return {name: X[:, self._places[name]].astype(np.float64) for name in PROCESS_FEATURES}
+
+    def window_days(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Days in which an order is predicted, shape (n,): the horizon, or each customer's own window."""
+        if self.window is None:
+            return np.full(len(X), self.horizon_days)
+        assert self.process is not None
+        return self.window.days(self.process, self._process_columns(X))
 
     def owners(self, names: Sequence[str]) -> list[int]:
         """Feature column to which each column `names` belongs; −1 for the season, which is that of the moment."""

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, lifecycle, propensity
+from serving.predictions import churn, contact, demand, left, lifecycle, propensity, value
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
-    "prediction", {one.name: one for one in (lifecycle.PREDICTION, churn.PREDICTION, propensity.PREDICTION)}
+    "prediction",
+    {
+        one.name: one
+        for one in (
+            lifecycle.PREDICTION,
+            churn.PREDICTION,
+            left.PREDICTION,
+            value.PREDICTION,
+            contact.PREDICTION,
+            demand.PREDICTION,
+            propensity.PREDICTION,
+        )
+    },
 )

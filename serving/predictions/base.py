@@ -52,7 +52,7 @@ class PredictedCustomers:
         return profiles.column(name)[self.rows] if name in profiles.spec.names else None
 
     def tag(self, name: str) -> list[TagValue] | None:
-        """Values of a tag that `Prediction.tags` names; None if the profiles do not have it."""
+        """Values of a tag that `Prediction.tags` or `built_tags` names; None if the profiles do not have it."""
         values = self.champions.customers.tags.get(name)
         return None if values is None else [values[row] for row in self.rows.tolist()]
 
@@ -107,6 +107,8 @@ class Prediction:
         Predicts customers; a champion of `job` is there.
     tags : tuple of str
         Tags that it reads: rules and statistics, because those of models are not computed anew.
+    built_tags : tuple of str
+        Tags that it reads as they were built, such as consents: they are not computed anew from accepted events.
     facts : mapping of str to (str, str)
         Field of the whole response → the fact of the model that it is, such as the horizon, and its description.
     user_ms : float
@@ -121,6 +123,7 @@ class Prediction:
     tags: tuple[str, ...] = ()
     facts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     user_ms: float = 0.01
+    built_tags: tuple[str, ...] = ()
 
 
 def available(champions: Champions, predictions: Sequence[Prediction]) -> Iterator[Prediction]:

@@ -280,7 +280,7 @@ def score_reasons(
     list of list of dict
         Per score: feature, description, value, effect (``raises`` or ``lowers``), largest contribution first.
     """
-    contributions = _without_missing_values(spec, values, contributions)
+    contributions = without_missing_values(spec, values, contributions)
     best = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :top]
     reasons = []
     for i, columns in enumerate(best.tolist()):
@@ -295,7 +295,7 @@ def score_reasons(
     return reasons
 
 
-def _without_missing_values(
+def without_missing_values(
     spec: FeatureSpec, values: NDArray[np.float32], contributions: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Contributions in which an unknown profile attribute has none, shape (n, f).

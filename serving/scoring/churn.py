@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.compute.spec import UserFeatures
-from models.classify.risk_bands import risk_bands
+from models.classify.risk_bands import bands_of_model
 from serving.champions import Champions
 from serving.recommending.explain import days_text, score_reasons
 from serving.responses import rounded
@@ -80,7 +80,7 @@ def score_rows(
         return scores
     as_of = encoded.as_of if moments is None else moments[scorable]
     probabilities = champion.bundle.model.predict_proba(values, as_of)[:, 1]
-    bands = risk_bands(probabilities, champions.settings.churn.risk_bands)
+    bands = bands_of_model(champion.bundle.facts, champions.settings.churn.risk_bands).of(probabilities)
     reasons = score_reasons(encoded.spec, values, champion.bundle.model.explain(values, as_of)) if explain else None
     for index, position in enumerate(scorable.tolist()):
         scores[position]["churn_probability"] = rounded(probabilities[index])

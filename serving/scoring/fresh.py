@@ -118,7 +118,7 @@ def fresh_snapshot(
     fresh : mapping of int to FreshValues
         Row of the customer in `profiles` → fresh features, each of a moment of its own.
     tags : mapping of str to sequence
-        Tags of the customers.
+        Tags of the customers that were computed anew; the others are those of `profiles`.
     """
     known = set(profiles.table.column_names)
     names = [name for name in next(iter(fresh.values())).values if name in known]
@@ -129,4 +129,5 @@ def fresh_snapshot(
     for name in names:
         values = [customer.values[name] for customer in fresh.values()]
         columns[name] = pa.chunked_array([pa.array(values, profiles.table.schema.field(name).type)])
-    return replace(profiles, table=pa.table(columns), tags=tags)
+    built_tags = {name: [values[row] for row in fresh] for name, values in profiles.tags.items()}
+    return replace(profiles, table=pa.table(columns), tags={**built_tags, **tags})

@@ -54,7 +54,7 @@ def score_predictions(
     champions_at = champions
     for model in models:  # none of them may have learnt from later rows
         champions_at = at_moment(champions_at, model, as_of, builder)
-    needed = only_needed(champions_at, models, {tag for one in found for tag in one.tags})
+    needed = only_needed(champions_at, models, {tag for one in found for tag in (*one.tags, *one.built_tags)})
     for one in found:
         needed.encoded(one.job)  # here once instead of in every process
     schema = schema_of(champions, found)

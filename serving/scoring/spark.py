@@ -21,6 +21,7 @@ from features.compute.engines.spark_files import file_uri, write_frame
 from features.compute.engines.spark_session import LOCAL_MASTER, explain_spark_errors, first_line, start_session
 from features.compute.spec import FeatureSpec
 from features.profiles.snapshot import current_snapshot_name
+from models.classify.risk_bands import bands_of_model
 from qianmian.errors import ArtifactError, DataError, UsageError
 from qianmian.schema import RISK_BANDS
 from qianmian.times import SECONDS_PER_DAY
@@ -168,7 +169,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
     champion, as_of = champions.require(churn.JOB), champions.customers.as_of
     facts, spec, profiles = champion.bundle.facts, _spec(champion), champions.customers.spec
     active_days, shared = facts.get("active_days"), dict(facts.get("shared_accounts", {}))
-    low, high = champions.settings.churn.risk_bands
+    bands = bands_of_model(facts, champions.settings.churn.risk_bands)
     read = [name for name in ("days_since_last_order", "orders_total") if name in profiles.names]
 
     def frame(customers: DataFrame, model: Column) -> DataFrame:
@@ -185,7 +186,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
             known = f.create_map(*(f.lit(text) for pair in shared.items() for text in pair))
             why_not = f.coalesce(f.element_at(known, f.col("one_id")), why_not)
         probability = f.when(f.col("no_score_reason").isNull(), f.col("probability"))
-        band = f.when(probability < low, RISK_BANDS[0]).when(probability < high, RISK_BANDS[1])
+        band = f.when(probability < bands.medium_from, RISK_BANDS[0]).when(probability < bands.high_from, RISK_BANDS[1])
         return customers.select(*IDENTITY, why_not.alias("no_score_reason"), model.alias("probability")).select(
             *IDENTITY,
             f.round(probability, DIGITS).alias("churn_probability"),

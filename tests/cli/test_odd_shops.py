@@ -75,6 +75,15 @@ def test_churn_of_a_shop_where_everybody_comes_back_later(verb, workspaces, tmp_
     assert "choose a longer --horizon-days" in done.err
 
 
+def test_who_left_a_shop_where_everybody_or_nobody_comes_back(verb):
+    done = verb("22-nobody-churns", "train", "left")
+    assert done.code == 3
+    assert "there are too few customers to tell who left" in done.err
+    done = verb("23-everybody-buys-once", "train", "left")
+    assert done.code == 3
+    assert "left" in done.err
+
+
 def test_all_goes_on_with_the_rest(verb):
     done = verb("23-everybody-buys-once", "train", "all")
     assert done.code == 4
@@ -92,9 +101,20 @@ def test_a_short_history_is_said_with_what_is_needed(verb, case, days):
     done = verb(case, "train", "all")
     assert done.code == 3
     skipped = {line.split(": ")[0]: line for line in done.out.splitlines() if ": skipped: " in line}
-    assert set(skipped) == {"recommend", "churn", "lifecycle", "lookalike", "content"}
+    assert set(skipped) == {
+        "recommend",
+        "churn",
+        "left",
+        "lifecycle",
+        "lookalike",
+        "content",
+        "value",
+        "contact",
+        "demand",
+    }
     for job in ("churn", "lifecycle"):
         assert f"got '{days}'; allowed: at least 112 days for a horizon of 28" in skipped[job]
+    assert f"got '{days}'; allowed: at least 224 days for a window of 84" in skipped["left"]
     assert days in skipped["recommend"]
     assert "112" in skipped["recommend"]
     for what in ("churn", "predictions"):

@@ -192,7 +192,7 @@ def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop,
 def test_what_spark_does_not_take_is_exit_2(qianmian, fresh_shop, tmp_path, monkeypatch, options, message):
     snapshot = build_snapshot(make_builder(Lake(Workspace(fresh_shop)), Settings()), datetime(2024, 3, 1), Settings())
     champions = SimpleNamespace(customers=snapshot)
-    monkeypatch.setattr("cli.score.ensure_champion", lambda *_: False)
+    monkeypatch.setattr("cli.score_churn.ensure_champion", lambda *_: False)
     monkeypatch.setattr("serving.champions.load_from_workspace", lambda *_: champions)
     arguments = ("score", "churn", "--out", tmp_path / "churn", "--engine", "spark", "--workspace", fresh_shop)
     done = qianmian(*arguments, *options)

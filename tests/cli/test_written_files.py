@@ -15,6 +15,7 @@ WRITERS = {
     "features --out",
     "score recommend --out",
     "score churn --out",
+    "score churn --report",
     "score classify --out",
     "score predictions --out",
     "score value --out",
@@ -33,7 +34,12 @@ WRITERS = {
 def writers(command: click.Command, name: str = "") -> set[str]:
     if isinstance(command, click.Group):
         return {one for key, part in command.commands.items() for one in writers(part, f"{name} {key}".strip())}
-    return {f"{name} {option}" for one in command.params for option in one.opts if option in ("--out", "--review")}
+    return {
+        f"{name} {option}"
+        for one in command.params
+        for option in one.opts
+        if option in ("--out", "--review", "--report")
+    }
 
 
 def test_the_commands_that_write_files_are_known():

@@ -32,6 +32,7 @@ SETTINGS = Settings.model_validate(
                 "two_stage": {"rounds": 30, "cuts": 1},
             },
         },
+        "left": {"min_days": 28, "multiple": 2.0},
         "lookalike": {"factors": 8},
         "propensity": {"targets": ["category=grocery"]},
     }

@@ -13,13 +13,14 @@ from features.data.lake import Lake
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.classify.risk_bands import RiskBands
 from qianmian.model_settings import LifecycleSettings
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
-from training.churn.recipes import LOGISTIC, MEAN, RECIPES, TREES
+from training.churn.recipes import LOGISTIC, MEAN, RECIPES
 from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
 from training.churn.snapshots import ChurnRows, Snapshots, moments
 from training.jobs import JOBS
@@ -129,17 +130,30 @@ def test_a_level_must_be_ahead_beyond_noise():
 
 def test_the_simplest_model_within_noise_ships():
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 3000)
-    true = np.where(y == 1, 0.7, 0.3)
+    y, owners = rng.integers(0, 2, 3000), np.arange(3000)
+    true, nobody = np.where(y == 1, 0.7, 0.3), np.zeros(3000, dtype=bool)
+
+    def chosen(predictions, owners=owners, middle=nobody):
+        return choose_recipe(RecipeValidation(y, owners, predictions, np.zeros(3000), middle), RECIPES, 0)
+
     same = {recipe.name: np.clip(true + 0.002 * rng.normal(size=3000), 0.01, 0.99) for recipe in RECIPES}
-    assert choose_recipe(RecipeValidation(y, np.arange(3000), same), RECIPES, 0)[0] == RECIPES[0]
-    better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true, TREES.name: np.full(3000, 0.5)}
-    chosen, note = choose_recipe(RecipeValidation(y, np.arange(3000), better), RECIPES, 0)
-    assert chosen == MEAN
-    assert "trees on the profile and trees on 12 columns 0.3567" in note
+    assert chosen(same)[0] == RECIPES[0]
+    better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true}
+    recipe, note = chosen(better)
+    assert recipe == MEAN
+    assert "trees on the profile, and logistic and trees on 25 columns 0.3567" in note
     # a thousand rows of three customers are three draws
-    assert choose_recipe(RecipeValidation(y, np.arange(3000) % 2, better), RECIPES, 0)[0] == MEAN
+    assert chosen(better, owners % 2)[0] == MEAN
     assert choose_recipe(None, RECIPES, 0)[0] == LOGISTIC
+    # among all within noise, but behind where it is hard
+    hard = owners < 300
+    behind_there = {**same, MEAN.name: np.where(hard, true, 0.55 * true + 0.225)}
+    for name in behind_there:
+        if name != MEAN.name:
+            behind_there[name] = np.where(hard, 0.5, same[name])
+    assert chosen(behind_there)[0] != MEAN
+    recipe, note = chosen(behind_there, middle=hard)
+    assert recipe == RECIPES[0] or "also of those active in 2–6" in note
 
 
 # ---- report ----------------------------------------------------------------------------------------------------------
@@ -148,7 +162,7 @@ def test_the_simplest_model_within_noise_ships():
 def test_predicted_against_observed_by_band():
     p = np.repeat([0.1, 0.5, 0.9], 100)
     y = np.concatenate([np.arange(100) < count for count in (12, 40, 95)]).astype(np.int64)
-    found = by_band(y, p, (0.33, 0.66))
+    found = by_band(y, p, RiskBands(0.33, 0.66))
     assert {name: part["observed"].value for name, part in found.items()} == pytest.approx(
         {"low risk": 0.12, "medium risk": 0.40, "high risk": 0.95}
     )

@@ -18,7 +18,7 @@ from training.bootstrap import CLASSIFICATION
 from training.classify.choice import fit_best
 from training.classify.columns import choose_columns, read_label
 from training.classify.evaluation import lift_at, single_column_rates
-from training.classify.run import SnapshotTask, band_bounds, evaluate, job_name, train_classify
+from training.classify.run import SnapshotTask, evaluate, job_name, train_classify
 from training.gate import apply_gate
 
 NOW = datetime(2025, 1, 1, 12)
@@ -243,7 +243,6 @@ def test_lifts_and_single_columns():
     X = np.array([[0.0], [0.0], [1.0], [1.0]], np.float32)
     rates = single_column_rates(X, np.array([0, 0, 1, 1]), np.array([[0.0], [1.0], [np.nan]], np.float32), (True,))
     assert rates[:, 0].tolist() == pytest.approx([2.5 / 7, 4.5 / 7, 0.5]), "five rows of the base rate"
-    assert band_bounds(np.full(100, 0.3), 0.3) == [0.3, 0.6]
 
 
 def test_the_simplest_candidate_within_noise_ships():

@@ -54,6 +54,16 @@ def test_rows_leave_a_parquet_file_that_otherwise_stays(workspace, tmp_path):
     assert erase_exports(workspace, GONE).not_reached == ()
 
 
+def test_rows_leave_a_report_whose_other_lines_stay(workspace, tmp_path):
+    out = tmp_path / "churn.html"
+    kept = '<tbody>\n<tr data-one-id="one78"><td>u7</td></tr>\n'
+    out.write_text(f'{kept}<tr data-one-id="one7"><td>u7</td></tr>\n</tbody>\n', encoding="utf-8")
+    record_export(workspace, out, NOW)
+    assert erase_exports(workspace, GONE) == Erased(1)
+    assert out.read_text(encoding="utf-8") == f"{kept}</tbody>\n"
+    assert erase_exports(workspace, GONE) == Erased(0)
+
+
 def test_rows_leave_a_csv_file_whose_other_bytes_stay(workspace, tmp_path):
     out = tmp_path / "scores.csv"
     header, others = '"user_id","user_source",reasons\r\n', ['u7,web,"[""a,\nb""]"\r\n', "u9,shop,\r\n"]

@@ -27,6 +27,7 @@ from training.churn.levels import (
     shift_to_rate,
     target_rate,
 )
+from training.churn.middle import MIDDLE, WEEKS, in_middle
 from training.churn.recipes import (
     FOLDS,
     LOGISTIC,
@@ -45,6 +46,7 @@ VALIDATIONS = 3  # last of them, at which the models are compared
 LEVEL_FOLDS = 2  # of the calibration of the trees of a backtest
 BACKTEST_ROWS = 40_000  # of a fit on the past; a comparison needs fewer than the shipped model
 SMALLEST = 1e-9
+ENOUGH_HARD = 50  # rows of each outcome in the slice `training.churn.middle`, for a say in the choice
 Floats = NDArray[np.float64]
 
 
@@ -147,11 +149,17 @@ class RecipeValidation:
     owners : ndarray, shape (n,)
     predictions : dict of str to ndarray, each of shape (n,)
         By the name of the recipe.
+    days : ndarray of float64, shape (n,)
+        Date of each row, in days since 1970.
+    middle : ndarray of bool, shape (n,)
+        Whether the customer is one of those who are hard to tell (`training.churn.middle`).
     """
 
     y: NDArray[np.int64]
     owners: NDArray[Any]
     predictions: dict[str, Floats]
+    days: Floats
+    middle: NDArray[np.bool_]
 
 
 def validate(
@@ -220,12 +228,16 @@ def validate(
             model = ChurnModel(design, (of_split[recipe.members[-1]],))
             shift = level_shift(level, model, snapshots, rates, at, mean)
             found[recipe.name].append(probability(mean + (shift or 0.0)))
-    y, owners = (np.concatenate([getattr(rows, name) for _, rows, _ in splits]) for name in ("y", "owners"))
-    return RecipeValidation(y, owners, {name: np.concatenate(parts) for name, parts in found.items()})
+    held_out = stacked(rows for _, rows, _ in splits)
+    middle = [in_middle(snapshots.active_weeks(at, rows.owners, WEEKS)) for _, rows, at in splits]
+    predictions = {name: np.concatenate(parts) for name, parts in found.items()}
+    return RecipeValidation(held_out.y, held_out.owners, predictions, held_out.days, np.concatenate(middle))
 
 
 def choose_recipe(validation: RecipeValidation | None, recipes: Sequence[Recipe], seed: int) -> tuple[Recipe, str]:
     """The simplest recipe within noise of the best one by log loss, and a sentence about the choice.
+
+    It must be within noise among all customers, and among those who are hard to tell if there are enough of them.
 
     Parameters
     ----------
@@ -238,15 +250,32 @@ def choose_recipe(validation: RecipeValidation | None, recipes: Sequence[Recipe]
         simple = LOGISTIC if LOGISTIC in recipes else recipes[0]
         return simple, f"model: {simple.name}; there are too few dates or customers to compare it with others"
     losses = np.column_stack([log_losses(validation.y, validation.predictions[recipe.name]) for recipe in recipes])
-    means = losses.mean(axis=0)
-    best = int(means.argmin())
-    customers, place = np.unique(validation.owners, return_inverse=True)
-    # a customer with several rows is one draw
-    behind = [np.bincount(place, weights=column, minlength=len(customers)) for column in (losses.T - losses[:, best])]
-    lows = np.quantile(bootstrap_means(np.column_stack(behind), seed), 0.025, axis=0)
-    first = int(np.argmax(lows <= 0))  # the best one is not behind itself
-    table = ", ".join(f"{recipe.name} {mean:.4f}" for recipe, mean in zip(recipes, means.tolist(), strict=True))
+    customers = len(np.unique(validation.owners))
+    within, where = _within_noise(losses, validation.owners, seed), ""
+    hard = validation.middle
+    if min(int(validation.y[hard].sum()), int((1 - validation.y[hard]).sum())) >= ENOUGH_HARD:
+        # the best of all may be behind the best of these; among those within noise of both the simplest ships
+        both = within & _within_noise(losses[hard], validation.owners[hard], seed)
+        within, where = (both, f", also of those {MIDDLE}") if both.any() else (within, "")
+    first = int(np.argmax(within))
+    means = losses.mean(axis=0).tolist()
+    table = ", ".join(f"{recipe.name} {mean:.4f}" for recipe, mean in zip(recipes, means, strict=True))
     return recipes[first], (
         f"model: {recipes[first].name}, the simplest within noise of the best on {len(validation.y):,} rows of "
-        f"{len(customers):,} customers before the test date; log loss {table}"
+        f"{customers:,} customers before the test date{where}; log loss {table}"
     )
+
+
+def _within_noise(losses: Floats, owners: NDArray[Any], seed: int) -> NDArray[np.bool_]:
+    """Whether each of k models is behind the best one by no more than noise, shape (k,).
+
+    Parameters
+    ----------
+    losses : ndarray of float64, shape (n, k)
+    owners : ndarray, shape (n,)
+        Customer of each row; a customer with several rows is one draw.
+    """
+    best = int(losses.mean(axis=0).argmin())
+    customers, place = np.unique(owners, return_inverse=True)
+    behind = [np.bincount(place, weights=column, minlength=len(customers)) for column in (losses.T - losses[:, best])]
+    return np.asarray(np.quantile(bootstrap_means(np.column_stack(behind), seed), 0.025, axis=0) <= 0)

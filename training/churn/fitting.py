@@ -50,13 +50,14 @@ class Fitting:
         return TrainingRows(
             rhythm=stacked(self.snapshots.rows(date) for date in self.snapshots.dates(at)).capped(),
             profile=replace(rows, X=without_neutral_values(self.wide, rows.X, self.seed)),
-            rhythm_features=tuple(self.snapshots.features),
+            rhythm_features=self.snapshots.features,
             features=self.wide.names,
             process=self.snapshots.process(at),
             horizon_days=self.snapshots.horizon_days,
             season=False,
             seed=self.seed,
-            own_columns=self.own.names,
+            own_columns=tuple(self.own.names),
+            records=self.snapshots.records.names,
         )
 
     def columns(self, model: ChurnModel, X: NDArray[np.float32]) -> NDArray[np.float32]:

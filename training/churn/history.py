@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,16 @@ from features.compute.views import Views
 from features.definitions.recency import NEVER
 from features.profiles.purchase_process.order_times import OrderTimes
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.value.columns import SLOPES, WINDOWS
 
 NO_GAP = 365.0  # days; the default of `gap_days_mean`, for a customer with one order
+LONGER_THAN_ANY_GAP = 1e5  # days
 Floats = NDArray[np.float64]
+
+
+def trend(recent: NDArray[np.int64], both: NDArray[np.int64]) -> Floats:
+    """Orders of a window against those of the window before, −1 to 1; `both` counts the two, 0 without any."""
+    return np.asarray((2 * recent - both) / np.maximum(both, 1), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,10 @@ class OrderHistory:
         return np.asarray(self.starts[:-1] + passed[self.starts[1:]] - passed[self.starts[:-1]], dtype=np.int64)
 
     def features(self, as_of: datetime, names: Sequence[str] = RHYTHM_FEATURES) -> NDArray[np.float32]:
-        """Rhythm features of every customer at a moment, float32 array of shape (n, len(names)).
+        """Features of every customer's orders at a moment, float32 array of shape (n, len(names)).
 
-        They are those that a profile build has at the same moment.
+        They are those of the churn models (`models.classify.rhythm`) and of the value models (`models.value.columns`),
+        with the values that a profile build has at the same moment.
         """
         now, first = day_number(as_of), self.starts[:-1]
         end = self.ends(now)
@@ -107,26 +116,74 @@ class OrderHistory:
         last_day = self.days[np.maximum(end - 1, 0)] if len(self.days) else np.zeros(len(end))
         first_day = self.days[np.minimum(first, len(self.days) - 1)] if len(self.days) else np.zeros(len(end))
         recency = np.where(bought, now - last_day, NEVER)
-        counts = {days: end - self.ends(now - days) for days in (28, 56, 91, 365)}
+        counts = {days: end - self.ends(now - days) for days in WINDOWS}
         paid = np.concatenate([[0.0], np.cumsum(self.amounts)])
-        gaps = np.diff(self.days, prepend=np.nan)
-        gaps[self.starts[:-1][np.diff(self.starts) > 0]] = 0.0  # the first order of a customer has no gap
-        squares = np.concatenate([[0.0], np.cumsum(np.square(gaps))])
+        amounts = {days: paid[end] - paid[end - count] for days, count in counts.items()}
+        total = paid[end] - paid[first]
         n_gaps = np.maximum(orders - 1, 0)
         mean = np.where(n_gaps > 0, (last_day - first_day) / np.maximum(n_gaps, 1), NO_GAP)
-        of_squares = squares[end] - squares[first] - n_gaps * np.square(mean)
-        spread = np.sqrt(np.maximum(of_squares, 0.0) / np.maximum(n_gaps - 1, 1))
+        longest = np.where(n_gaps > 0, self._longest_gaps[np.maximum(end - 1, 0)] if len(self.days) else 0.0, NO_GAP)
         found = {
             "days_since_last_order": recency,
             "days_since_first_order": np.where(bought, now - first_day, 0.0),
             "orders_total": orders,
             **{f"orders_{days}d": count for days, count in counts.items()},
-            **{f"amount_{days}d": paid[end] - paid[end - counts[days]] for days in (28, 91)},
+            **{f"orders_trend_{days}d": trend(counts[days], counts[2 * days]) for days in (14, 28)},
+            "orders_trend_91d": trend(counts[91], counts[182]),
+            **{f"amount_{days}d": amount for days, amount in amounts.items()},
+            "amount_total": total,
+            "order_value_mean": total / np.maximum(orders, 1.0),
+            **{name: (2.0 * amounts[days] - amounts[2 * days]) / days for days, name in SLOPES.items()},
             "gap_days_mean": mean,
-            "gap_days_std": np.where(n_gaps > 1, spread, 0.0),
+            "gap_days_std": self._gap_spread(first, end),
             "gaps_silent": np.where(mean > 0, recency / np.where(mean > 0, mean, 1.0), 0.0),
+            "gap_days_max": longest,
+            "gaps_silent_max": np.where(longest > 0, recency / np.where(longest > 0, longest, 1.0), 0.0),
+            "gap_days_mean_91d": self._gap_mean(np.maximum(end - counts[91], first + 1), end, NO_GAP),
+            "last_gap_days": self._gap_mean(np.maximum(end - 1, first + 1), end, 0.0),
+            "order_gap_days_mean_182d": self._gap_mean(end - counts[182] + 1, end, 182.0),
+            "order_gap_days_std_182d": self._gap_spread(end - counts[182], end),
         }
         return np.column_stack([found[name] for name in names]).astype(np.float32)
+
+    @cached_property
+    def _gaps(self) -> Floats:
+        """Days from the order before to each order, 0 for the first order of a customer; shape of `days`."""
+        gaps = np.diff(self.days, prepend=np.nan)
+        gaps[self.starts[:-1][np.diff(self.starts) > 0]] = 0.0
+        return gaps
+
+    @cached_property
+    def _gap_sums(self) -> tuple[Floats, Floats]:
+        """Sums of the gaps and of their squares before each place, each one longer than `days`."""
+        sums, squares = (np.concatenate([[0.0], np.cumsum(values)]) for values in (self._gaps, np.square(self._gaps)))
+        return sums, squares
+
+    @cached_property
+    def _longest_gaps(self) -> Floats:
+        """The longest gap of the customer up to each order; shape of `days`."""
+        # an offset that grows from customer to customer keeps the running maximum within each
+        offsets = np.repeat(np.arange(len(self.one_ids)) * LONGER_THAN_ANY_GAP, np.diff(self.starts))
+        return np.asarray(np.maximum.accumulate(self._gaps + offsets) - offsets)
+
+    def _gap_mean(self, begin: NDArray[np.int64], end: NDArray[np.int64], default: float) -> Floats:
+        """Mean gap before the orders of the places ``[begin, end)`` of each customer; `default` without any."""
+        size = end - begin
+        total = self._gap_sums[0][end] - self._gap_sums[0][np.minimum(begin, end)]
+        return np.where(size > 0, total / np.maximum(size, 1), default)
+
+    def _gap_spread(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> Floats:
+        """Standard deviation of the gaps between the orders of the places ``[begin, end)``; 0 with fewer than two."""
+        sums, squares = self._gap_sums
+        size, after = end - begin - 1, np.minimum(begin + 1, end)
+        mean = (sums[end] - sums[after]) / np.maximum(size, 1)
+        left = squares[end] - squares[after] - np.maximum(size, 0) * np.square(mean)
+        return np.where(size > 1, np.sqrt(np.maximum(left, 0.0) / np.maximum(size - 1, 1)), 0.0)
+
+    def active_weeks(self, as_of: datetime, weeks: int) -> NDArray[np.int64]:
+        """In how many of the last weeks, each of seven days, each customer has an order before a moment, shape (n,)."""
+        edges = np.array([self.ends(day_number(as_of) - 7 * back) for back in range(weeks + 1)])
+        return np.asarray((np.diff(edges, axis=0) < 0).sum(axis=0), dtype=np.int64)
 
     def active(self, as_of: datetime, active_days: int) -> NDArray[np.int64]:
         """Customers with an order in the last `active_days`, as places in `one_ids`."""
@@ -134,6 +191,19 @@ class OrderHistory:
         rows = np.flatnonzero(end > self.starts[:-1])
         recency = (now - self.days[end[rows] - 1]).astype(np.float32)
         return rows[recency <= active_days]
+
+    def totals(self, start: datetime, end: datetime) -> tuple[Floats, Floats]:
+        """Number and paid amount of each customer's orders in ``[start, end)``, each of shape (n,)."""
+        begin, stop = self.ends(day_number(start)), self.ends(day_number(end))
+        paid = np.concatenate([[0.0], np.cumsum(self.amounts)])
+        return (stop - begin).astype(np.float64), paid[stop] - paid[begin]
+
+    def days_to_next(self, as_of: datetime) -> Floats:
+        """Days from a moment to each customer's next order, (n,); infinite if there is none before the end."""
+        place = self.ends(day_number(as_of))
+        came = place < self.starts[1:]
+        days = self.days[np.minimum(place, max(len(self.days) - 1, 0))] if len(self.days) else np.zeros(len(place))
+        return np.where(came, days - day_number(as_of), np.inf)
 
     def bought(self, start: datetime, end: datetime) -> NDArray[np.bool_]:
         """Whether each customer has an order in ``[start, end)``, shape (n,)."""

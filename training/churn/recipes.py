@@ -15,7 +15,17 @@ from models.classify.boosting import MIN_ROWS, check_outcomes
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
-from models.classify.rhythm import COUNT_COLUMNS, MADE_OF, PROCESS, RHYTHM_COLUMNS, RHYTHM_FEATURES, SEASON, Design
+from models.classify.own_window import OwnWindow
+from models.classify.rhythm import (
+    COUNT_COLUMNS,
+    MADE_OF,
+    PATTERN_COLUMNS,
+    PROCESS,
+    RHYTHM_COLUMNS,
+    RHYTHM_FEATURES,
+    SEASON,
+    Design,
+)
 from qianmian.errors import DataError
 from qianmian.settings import AttributeUse
 from training.churn.snapshots import ChurnRows
@@ -37,11 +47,14 @@ class MemberRecipe:
         `RHYTHM`: the many moments with rhythm features; `PROFILE`: the few moments with all features.
     columns : tuple of str
         Columns that it reads; empty for all features of the profile.
+    records : bool
+        Whether it also reads which customers have a record (`training.churn.records`).
     """
 
     kind: str
     rows: str
     columns: tuple[str, ...] = ()
+    records: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,13 @@ RHYTHM_TREES = MemberRecipe("trees", RHYTHM, RHYTHM_COLUMNS)
 LOGISTIC = Recipe("logistic, 7 columns", (MemberRecipe("logistic", RHYTHM, COUNT_COLUMNS),))
 LOGISTIC_MONEY = Recipe("logistic, 12 columns", (MemberRecipe("logistic", RHYTHM, RHYTHM_COLUMNS),))
 TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
-MEAN = Recipe("trees on the profile and trees on 12 columns", (MemberRecipe("trees", PROFILE), RHYTHM_TREES))
+PATTERN = (
+    MemberRecipe("logistic", RHYTHM, PATTERN_COLUMNS, records=True),
+    MemberRecipe("trees", RHYTHM, PATTERN_COLUMNS, records=True),
+)
+# a straight line and steps miss in different ways; so do the many dates with few columns and the few with all
+MEAN_PATTERN = Recipe("logistic and trees, 25 columns", PATTERN)
+MEAN = Recipe("trees on the profile, and logistic and trees on 25 columns", (MemberRecipe("trees", PROFILE), *PATTERN))
 # the simplest first: of models within noise of the best, the first one ships
 RECIPES = (
     Recipe("logistic, recency", (MemberRecipe("logistic", RHYTHM, RHYTHM_FEATURES[:1]),)),
@@ -77,6 +96,7 @@ RECIPES = (
     TREES,
     # after the trees, because its shape was fitted to all waits and not to the horizon: it must be ahead beyond noise
     Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
+    MEAN_PATTERN,
     MEAN,
 )
 
@@ -103,6 +123,10 @@ class TrainingRows:
     seed : int
     own_columns : tuple of str
         Columns of `profile` that a member without named columns reads; by default all.
+    records : tuple of str
+        Columns that say which customers have no record.
+    window : OwnWindow or None
+        Instead of the horizon, each customer's own window.
     """
 
     rhythm: ChurnRows
@@ -114,13 +138,17 @@ class TrainingRows:
     season: bool
     seed: int
     own_columns: tuple[str, ...] = ()
+    records: tuple[str, ...] = ()
+    window: OwnWindow | None = None
 
     def design(self, features: Sequence[str]) -> Design:
-        return Design(tuple(features), float(self.horizon_days), self.process)
+        return Design(tuple(features), float(self.horizon_days), self.process, self.window)
 
     def columns(self, member: MemberRecipe) -> tuple[str, ...]:
         """Columns of a member, without those whose features the lake lacks, and with the season if it is a column."""
         wanted = member.columns or self.own_columns or self.features
+        if member.records:
+            wanted = (*wanted, *self.records)
         known = {*self.rhythm_features} if member.rows == RHYTHM else {*self.features}
         known |= {name for name, parts in MADE_OF.items() if known.issuperset(parts)}
         season = SEASON if self.season and member.rows == RHYTHM else ()

@@ -16,6 +16,7 @@ from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.rhythm import day_number
 from qianmian.model_settings import LifecycleSettings
 from training.churn.history import OrderHistory
+from training.churn.records import Records
 
 STEP_DAYS = 7  # a moment a week: more rows, and a season is met whatever its week
 # days before the last moment, and the step from there on: older moments say less, and cost as much
@@ -105,12 +106,14 @@ class Snapshots:
         Cutoff of the training; no row at or after it is read.
     first : datetime
         First moment at which a customer could have been silent for `active_days`.
-    features : sequence of str
+    rhythm : sequence of str
         Names of the rhythm features that the lake supports.
     left_out : collection of str
         one_ids of shared accounts.
     lifecycle : LifecycleSettings
         Settings of the purchase process.
+    records : Records
+        Whether customers had a record: further columns.
     """
 
     builder: Builder
@@ -118,12 +121,18 @@ class Snapshots:
     active_days: int
     end: datetime
     first: datetime
-    features: Sequence[str]
+    rhythm: Sequence[str]
     left_out: Collection[str]
     lifecycle: LifecycleSettings
+    records: Records = field(default_factory=Records)
     _rows: dict[datetime, ChurnRows] = field(default_factory=dict)
     _histories: dict[datetime, OrderHistory] = field(default_factory=dict)
     _processes: dict[datetime, PurchaseProcess] = field(default_factory=dict)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns of the rows."""
+        return (*self.rhythm, *self.records.names)
 
     @property
     def moved(self) -> bool:
@@ -166,9 +175,23 @@ class Snapshots:
                 y = (~np.isin(one_ids, after.one_ids[after.bought(as_of, later)])).astype(np.int64)
             else:
                 y = (~history.bought(as_of, later)[places]).astype(np.int64)
-            X = history.features(as_of, self.features)[places]
+            rhythm = history.features(as_of, self.rhythm)[places]
+            X = np.column_stack([rhythm, self.records.values(as_of, one_ids)])
             self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
         return self._rows[as_of]
+
+    def came_back(self, as_of: datetime, days: int) -> NDArray[np.bool_]:
+        """Who of those who churned at a moment ordered within some days of it all the same, shape (n,)."""
+        rows, over = self.rows(as_of), as_of + self.horizon
+        later = as_of + timedelta(days=days)
+        history = self.history(later)
+        return np.isin(rows.owners[rows.y == 1], history.one_ids[history.bought(over, later)])
+
+    def active_weeks(self, as_of: datetime, owners: NDArray[np.str_], weeks: int) -> NDArray[np.int64]:
+        """In how many of the last weeks customers had an order, shape (n,); −1 for those who are not in the sample."""
+        history = self.history(as_of)
+        places = np.minimum(np.searchsorted(history.one_ids, owners), max(len(history.one_ids) - 1, 0))
+        return np.where(history.one_ids[places] == owners, history.active_weeks(as_of, weeks)[places], -1)
 
     def process(self, as_of: datetime) -> PurchaseProcess:
         """Purchase process of the shop, fitted on the orders before a moment."""

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from features.data.locking import workspace_lock
 from features.snapshot_table import read_snapshot_table, require_column
 from models.bundle import ModelBundle
+from models.classify.risk_bands import FACT, RiskBands
 from models.classify.snapshot_model import SnapshotColumn, SnapshotModel, encoded
 from models.parallel import one_blas_thread
 from qianmian import model_store
@@ -46,7 +46,6 @@ from training.run import Clock, JobResult, gate_and_register
 KIND = "classify"
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEAKAGE_AUC = 0.98  # of a single column: no honest column of a customer says so much
-HIGH_SHARE, HIGH_TIMES_BASE = 0.1, 2.0  # the band `high`: the top tenth, and at least twice the base rate
 
 
 @dataclass(frozen=True)
@@ -170,6 +169,7 @@ def evaluate(
     chosen, classifier = fit_best(X, learnt, None, categorical, seed)
     model = SnapshotModel(columns, classifier, task.label, label.positive)
     p = found.p[:, 0]
+    bands = RiskBands.relative(p)
     facts = {
         "job": task.job,
         "data_digest": hashlib.sha256(task.data.read_bytes()).hexdigest()[:16],
@@ -180,7 +180,7 @@ def evaluate(
         "positive": label.positive,
         "id_column": task.id_column or "",
         "model": chosen,
-        "risk_bands": band_bounds(p, float(label.y.mean())),
+        FACT: [bands.medium_from, bands.high_from],
     }
     names = [column.name for column in columns]
     as_of = now.replace(tzinfo=None, minute=0, second=0, microsecond=0)
@@ -207,21 +207,6 @@ def evaluate(
         },
         rows.select(names).slice(0, 5),
     )
-
-
-def band_bounds(p: NDArray[np.float64], base_rate: float) -> list[float]:
-    """Return the probabilities from which the bands medium and high begin.
-
-    High is the tenth of the customers with the highest probabilities, where these are at least twice the base rate;
-    medium begins at the base rate, or at one half if that is lower.
-
-    Examples
-    --------
-    >>> band_bounds(np.linspace(0, 0.99, 100), 0.2)
-    [0.2, 0.891]
-    """
-    high = max(float(np.quantile(p, 1 - HIGH_SHARE)), min(HIGH_TIMES_BASE * base_rate, (1 + base_rate) / 2))
-    return [round(min(base_rate, 0.5), 6), round(high, 6)]
 
 
 def _require_one_row_a_customer(ids: pa.ChunkedArray, task: SnapshotTask) -> None:

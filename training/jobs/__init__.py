@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, content, lifecycle, lookalike, propensity, recommend
+from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, propensity, recommend, value
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
     "job",
-    {job.name: job for job in (recommend.JOB, churn.JOB, lifecycle.JOB, lookalike.JOB, content.JOB, propensity.JOB)},
+    {
+        job.name: job
+        for job in (
+            recommend.JOB,
+            churn.JOB,
+            left.JOB,
+            lifecycle.JOB,
+            lookalike.JOB,
+            content.JOB,
+            contact.JOB,
+            demand.JOB,
+            value.JOB,
+            propensity.JOB,
+        )
+    },
 )

@@ -16,9 +16,8 @@ from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier
-from models.classify.churn_model import ChurnModel
 from models.classify.rhythm import RHYTHM_FEATURES, day_number
-from models.classify.risk_bands import risk_bands
+from models.classify.risk_bands import FACT, RiskBands
 from qianmian.errors import DataError
 from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
@@ -26,9 +25,22 @@ from training.attributes import coded_attributes, left_out_notes, sufficient_for
 from training.bootstrap import CLASSIFICATION, paired_difference
 from training.churn.choice import MAX_ORIGINS, backtests, choose_recipe, chosen_level, validate
 from training.churn.fitting import Fitting, season_note
+from training.churn.gains import gains_curves, top_shares
 from training.churn.levels import SEASONAL, Rates
-from training.churn.recipes import usable_recipes
-from training.churn.report import DATE, by_band, by_month, evaluate, in_words, month_curves, predicted_and_observed
+from training.churn.middle import WEEKS, in_middle, middle_slice
+from training.churn.recipes import LOGISTIC, usable_recipes
+from training.churn.records import read_records
+from training.churn.report import (
+    DATE,
+    at_date,
+    by_band,
+    by_month,
+    evaluate,
+    in_words,
+    middle_note,
+    month_curves,
+    returns_note,
+)
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -147,6 +159,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {MIN_CUSTOMERS} active customers, 10 of each class",
             hint="choose another --horizon-days or --active-days, or ingest more customers",
         )
+    builds = {at: context.build_profiles(at) for at in train_dates}
+    snapshots = replace(snapshots, records=read_records(context.builder, spec, dates[0], builds))
     fitting = Fitting(snapshots, wide, spec, context.shuffled, seed)
     before = fitting.training_rows(test, parts)
     origins = [test - timedelta(days=horizon * back) for back in range(MAX_ORIGINS, 0, -1)]
@@ -166,9 +180,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
     test_model = fitting.fit_at(recipe, before, level, test, test_rows)
     test_X = fitting.columns(test_model, test_rows.X)
     p = test_model.predict_proba(test_X)[:, 1]
-    report = evaluate(test_rows.y, p, *fitting.baselines(before, rates, test, test_rows))
-    slices = {**by_band(test_rows.y, p, context.settings.churn.risk_bands), **by_month(made, level)}
-    slices[f"{DATE}{test:%Y-%m-%d}"] = predicted_and_observed(test_rows.y, p)
+    rankings, probabilities = fitting.baselines(before, rates, test, test_rows)
+    report = evaluate(test_rows.y, p, rankings, probabilities)
+    compared = rankings | {name: q for name, q in probabilities.items() if name == LOGISTIC.name != recipe.name}
+    hard = np.flatnonzero(in_middle(snapshots.active_weeks(test, test_rows.owners, WEEKS)))
+    slices = {
+        **by_band(test_rows.y, p, _bands(context, p)),
+        **by_month(made, level),
+        f"{DATE}{test:%Y-%m-%d}": at_date(test_rows.y, p),
+        **top_shares(test_rows.y, p, compared),
+        **middle_slice(test_rows.y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
+    }
     own = [wide.names.index(name) for name in spec.names]
     learnt = stacked(parts.values())
     coded = coded_attributes(spec, learnt.X[:, own], test_rows.X[:, own])
@@ -177,6 +199,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         level_note,
         *season_note(rates, test, seasonal, level),
         *in_words(slices),
+        *middle_note(validation, recipe.name, seed),
+        *returns_note(snapshots, context.settings.left.min_days),
         *left_out_notes(context.unknown_attributes(train_dates[-1]), train_dates[-1]),
         *attribute_notes,
         *sufficient_for_labels(coded, learnt.y, test_rows.y, p, seed),
@@ -186,9 +210,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
     now = labelled_examples(context, context.as_of, horizon, active_days, wide)
     model = fitting.fit_at(recipe, everything, level, context.as_of, now)
     bundle_spec = wide.select(model.design.features)
+    risks = model.predict_proba(fitting.columns(model, now.X))[:, 1] if len(now.y) else p
+    bands = _bands(context, risks)
     importance = np.abs(test_model.explain(test_X)).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(test_rows.y, p, "Churn: calibration"),
+        "gains.png": plots.curves(
+            *gains_curves(test_rows.y, p, compared),
+            "customers from the highest risk on, %",
+            "of those who churned, %",
+            "Churn: gains",
+        ),
         "months.png": plots.curves(*month_curves(slices), "date", "share that churned", "Churn: by date"),
         "importance.png": plots.bars(
             dict(zip(bundle_spec.names, importance.tolist(), strict=True)),
@@ -203,6 +235,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         base_rate=float(everything.rhythm.y.mean()),
         model=recipe.name,
         level=level,
+        **{FACT: [bands.medium_from, bands.high_from]},
     )
     bundle = ModelBundle("churn", model, context.as_of, bundle_spec, config={"model": model.get_params()}, facts=facts)
     rules = [
@@ -226,7 +259,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         parameters,
         figures,
         _example(context, bundle_spec),
-        {"churn_risk": _risk(context, model, now, fitting)},
+        {"churn_risk": (now.owners.tolist(), bands.of(risks) if len(now.y) else [])},
     )
 
 
@@ -265,12 +298,10 @@ def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: in
     )
 
 
-def _risk(context: TrainingContext, model: ChurnModel, now: ChurnRows, fitting: Fitting) -> tuple[list[str], list[str]]:
-    """one_ids of the active customers at `as_of` and their risk bands."""
-    if not len(now.owners):
-        return [], []
-    p = model.predict_proba(fitting.columns(model, now.X))[:, 1]
-    return now.owners.tolist(), risk_bands(p, context.settings.churn.risk_bands)
+def _bands(context: TrainingContext, risks: NDArray[np.float64]) -> RiskBands:
+    """The risk bands of the settings, or those relative to the customers with these probabilities."""
+    absolute = context.settings.churn.risk_bands
+    return RiskBands(*absolute) if absolute else RiskBands.relative(risks)
 
 
 def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:

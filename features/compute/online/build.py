@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from features.compute.algebra import (
     PRICE_LEVEL,
+    PRICED_VIEWS,
     SESSION_GAP_SECONDS,
     SESSION_SEPARATOR,
     SORT_KEYS,
@@ -162,7 +163,7 @@ def build_state(builder: Builder, as_of: datetime, features: Sequence[Feature] |
         items,
         contents,
         builder.timezone,
-        _price_levels(queries) if PRICE_LEVEL in plan.columns("lines") else {},
+        _price_levels(queries) if any(PRICE_LEVEL in plan.columns(view) for view in PRICED_VIEWS) else {},
     )
 
 

@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.compute.algebra import PRICE_LEVEL, SESSION_GAP_SECONDS, SESSION_SEPARATOR, SORT_KEYS, TIME_COLUMNS
+from features.compute.algebra import (
+    PRICE_LEVEL,
+    PRICED_VIEWS,
+    SESSION_GAP_SECONDS,
+    SESSION_SEPARATOR,
+    SORT_KEYS,
+    TIME_COLUMNS,
+)
 from features.compute.online.local_time import local_seconds
 from features.compute.online.order_lines import settle_lines
 from features.compute.online.state import (
@@ -128,7 +135,7 @@ def _add_item_attributes(state: OnlineState, view: str, row: dict[str, Any]) -> 
     category, brand = attributes or (None, None)
     category = (row.get("category") if view == "events" else None) or category
     row.update(category=category, category_top=category.split("/")[0] if category else None, brand=brand)
-    if view == "lines":
+    if view in PRICED_VIEWS:
         row[PRICE_LEVEL] = state.price_levels.get(row.get("item_id") or "")
     if view == "events":
         row["topic"] = state.contents.get(row.get("content_id") or "")

@@ -15,6 +15,7 @@ import pyarrow as pa
 from features.data.sources.base import RawTable, Source
 from features.data.sources.synthetic_columns import make_ids, timestamps, with_account
 from features.data.sources.synthetic_contents import generate_contents
+from features.data.sources.synthetic_demand import DEMAND, draw_demand_types
 from features.data.sources.synthetic_intent import intent_events
 from features.data.sources.synthetic_orders import draw_items, draw_lines, draw_orders
 from features.data.sources.synthetic_people import draw_accounts, draw_people
@@ -27,6 +28,7 @@ from features.data.sources.synthetic_records import (
 from features.data.sources.synthetic_shop import SyntheticShop
 from qianmian.errors import UsageError
 from qianmian.packs import Pack
+from qianmian.schema import DEMAND_TYPES
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class Synthetic(Source):
         Whether views, carts and favourites come from needs that last minutes to days, and strangers visit the shop
         (`features.data.sources.synthetic_intent`). The orders are the same. Default: views and carts of the minutes
         before an order, and passing views.
+    demand_types : bool
+        Whether people have demand types, which what they view, buy and read follows
+        (`features.data.sources.synthetic_demand`). Default: they differ by chance alone.
 
     Raises
     ------
@@ -87,6 +92,7 @@ class Synthetic(Source):
         gap_days: float | None = None,
         season_strength: float | None = None,
         intent: bool = False,
+        demand_types: bool = False,
     ) -> None:
         shop = pack.synthetic if pack is not None else None
         defaults = (shop.customers, shop.days, shop.seed) if shop is not None else (1000, 365, 0)
@@ -118,6 +124,8 @@ class Synthetic(Source):
             changes["season_strength"] = season_strength
         if intent:
             changes["intent"] = True
+        if demand_types:
+            changes["demand_types"] = True
         self.synthetic_shop = replace(self.synthetic_shop, **changes)
         self.customers, self.days, self.seed = customers, days, seed
         options = {"customers": customers, "days": days, "seed": seed, **changes}
@@ -134,7 +142,7 @@ class Synthetic(Source):
         -------
         dict of str to DataFrame
             - ``persons``: person_id, segment, started_at, churned_at (NaT if not churned), mean_gap_days; also
-              child_born_at if the shop has child ages
+              child_born_at if the shop has child ages, and demand_type with `demand_types`
             - ``accounts``: person_id, source, source_user_id; with intents also those of visitors, who are no persons
             - ``preferences``: person_id, category, share (sums to 1 per person)
             - ``cycles``: person_id, item_id, cycle_days
@@ -171,17 +179,19 @@ class Synthetic(Source):
 def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop | None = None) -> SyntheticData:
     """Generate a shop. Each part has its own random stream, so that the size of one part does not change another."""
     synthetic_shop = synthetic_shop or SyntheticShop()
-    streams = np.random.default_rng(seed).spawn(10)
+    streams = np.random.default_rng(seed).spawn(11)
     items = draw_items(streams[0], synthetic_shop)
     people = draw_people(streams[1], customers, days, synthetic_shop)
     if synthetic_shop.child_months:
         # birthday of the person's child, from four years before to eight months after the start of the history
         people["born"] = streams[6].uniform(-1460.0, 240.0, customers)
+    if synthetic_shop.demand_types:
+        people |= draw_demand_types(streams[10], people, days)
     people["looks_only"] = streams[6].random(customers) < synthetic_shop.browsers_share
     accounts, identities, profiles = draw_accounts(streams[2], people)
     orders, touches, effects, campaigns = draw_orders(streams[3], people, days, synthetic_shop.season_strength)
     lines, cycles = draw_lines(streams[4], people, orders, items, days, synthetic_shop)
-    transactions, second = draw_transactions(streams[5], orders, lines, items, accounts, days)
+    transactions, second = draw_transactions(streams[5], people, orders, lines, items, accounts, days)
     visitors: dict[str, Any] = {"person_id": [], "source": [], "source_user_id": []}
     if synthetic_shop.intent:
         events, visitors = intent_events(
@@ -205,6 +215,7 @@ def generate(customers: int, days: int, seed: int, synthetic_shop: SyntheticShop
                 "started_at": timestamps(people["start"]),
                 "churned_at": timestamps(people["churn"]),
                 "mean_gap_days": people["gap"],
+                **({"demand_type": np.array(DEMAND_TYPES)[people[DEMAND]]} if DEMAND in people else {}),
                 **({"child_born_at": timestamps(people["born"])} if "born" in people else {}),
             }
         ),

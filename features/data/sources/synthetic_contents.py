@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps, with_account
+from features.data.sources.synthetic_demand import reading_factor
 
 GENERAL_TOPICS = ("recipes", "savings", "health", "season")  # topics without a category
 CONTENT_TYPES, CONTENT_TYPE_SHARES = ("article", "banner", "message"), (0.55, 0.25, 0.20)
@@ -122,7 +123,7 @@ def _clicks(
     """Clicks on contents: person, visit, content, time, and how well the content matches the person's interests."""
     count = len(interest)
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
-    reads = (rng.random(count) < READER_SHARE) * rng.gamma(2.0, VISITS_PER_WEEK / 2.0, count)
+    reads = (rng.random(count) < READER_SHARE) * rng.gamma(2.0, VISITS_PER_WEEK / 2.0, count) * reading_factor(people)
     visitor = np.repeat(np.arange(count), rng.poisson(reads * np.maximum(end - people["start"], 0.0) / 7.0))
     at = people["start"][visitor] + (end - people["start"])[visitor] * rng.random(len(visitor))
     visit, content = [np.empty(0, np.int64)], [np.empty(0, np.int64)]

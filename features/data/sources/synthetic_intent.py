@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.data.sources.synthetic_columns import Floats, Ints, join_ids, make_ids, timestamps, with_account
+from features.data.sources.synthetic_demand import chosen_items
 from features.data.sources.synthetic_orders import ITEMS_PER_CATEGORY, sample_items
 from features.data.sources.synthetic_shop import SyntheticShop
 from qianmian.times import SECONDS_PER_DAY
@@ -107,7 +108,7 @@ def intent_events(
     order, item = lines["order"][tried], lines["item"][tried]
     bought = _Needs(orders["person"][order], item, orders["at"][order], order)
     found, strangers = draw_visitors(rng, people, customers, days)
-    needs = _joined(bought, _given_up(rng, people, days), strangers)
+    needs = _joined(bought, _given_up(rng, people, items, days), strangers)
     start = np.concatenate([people["start"], np.zeros(found["count"])])
     groups = [_browse(rng, needs, items, start, float(days)), _repurchases(rng, orders, lines)]
     columns = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
@@ -143,12 +144,13 @@ def intent_events(
     return {name: values[by_time] for name, values in events.items()}, visitors
 
 
-def _given_up(rng: np.random.Generator, people: Mapping[str, Any], days: int) -> _Needs:
+def _given_up(rng: np.random.Generator, people: Mapping[str, Any], items: Mapping[str, Any], days: int) -> _Needs:
     end = np.where(np.isnan(people["churn"]), float(days), people["churn"])
     span = end - people["start"]
     person = np.repeat(np.arange(len(span)), rng.poisson(GIVEN_UP * span / people["gap"]))
     at = people["start"][person] + span[person] * rng.random(len(person))
-    return _Needs(person, sample_items(rng, people["taste"], person), at, np.full(len(person), -1))
+    item = chosen_items(people, items, person, sample_items(rng, people["taste"], person), ITEMS_PER_CATEGORY)
+    return _Needs(person, item, at, np.full(len(person), -1))
 
 
 def _joined(*parts: _Needs) -> _Needs:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from features.data.sources.synthetic_columns import START_TIME, Floats, Ints, join_ids, make_ids, timestamps
+from features.data.sources.synthetic_demand import chosen_items
 from features.data.sources.synthetic_shop import SyntheticShop, season_factors
 
 ITEMS_PER_CATEGORY = 20
@@ -127,6 +128,7 @@ def draw_lines(
     count, total = len(people["segment"]), len(items["item_id"])
     owner = np.repeat(np.arange(count), FAVOURITES)
     favourite = sample_items(rng, people["taste"], owner)
+    favourite = chosen_items(people, items, owner, favourite, ITEMS_PER_CATEGORY)
     unique = np.unique(owner * total + favourite)
     owner, favourite = unique // total, unique % total
     if synthetic_shop.cycles:  # only one item per category is in use at a time: the first favourite
@@ -165,6 +167,7 @@ def draw_lines(
         np.arange(len(orders["at"])), 1 + rng.poisson(synthetic_shop.trial_items, len(orders["at"]))
     )
     tried_item = sample_items(rng, people["taste"], orders["person"][tried_order])
+    tried_item = chosen_items(people, items, orders["person"][tried_order], tried_item, ITEMS_PER_CATEGORY)
     if synthetic_shop.cycles:  # items with a cycle are bought only when they ran out, never as a trial
         lasts = np.array([pair is not None for pair in synthetic_shop.cycles])[tried_item // ITEMS_PER_CATEGORY]
         tried_order, tried_item = tried_order[~lasts], tried_item[~lasts]

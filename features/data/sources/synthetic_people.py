@@ -12,6 +12,7 @@ from features.data.sources.synthetic_columns import make_ids, timestamps
 from features.data.sources.synthetic_shop import SyntheticShop
 
 CITIES = {"north": "Northam", "south": "Southend", "east": "Eastbourne", "west": "Westbury"}
+LATE_ARRIVALS = 0.6  # part of the history in which people arrive
 ATTRIBUTE_FIDELITY = 0.7  # probability that an attribute of a person is that of the segment
 
 
@@ -28,7 +29,7 @@ def draw_people(rng: np.random.Generator, count: int, days: int, synthetic_shop:
         liking[number, likes] = 3.0
     taste = rng.gamma(liking[segment])
     taste /= taste.sum(axis=1, keepdims=True)
-    start = np.where(rng.random(count) < 0.7, 0.0, rng.random(count) * days * 0.6)
+    start = np.where(rng.random(count) < 0.7, 0.0, rng.random(count) * days * LATE_ARRIVALS)
     median, least, most = synthetic_shop.gap_days
     gap = np.clip(rng.lognormal(np.log(median), 0.5, count), least, most)
     leaving = start + 30.0 + rng.exponential(days * 0.6, count)

@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from features.data.sources.synthetic_columns import Ints, join_ids, make_ids, timestamps, with_account
-from features.data.sources.synthetic_orders import sample_items
+from features.data.sources.synthetic_demand import chosen_items, discount_rate
+from features.data.sources.synthetic_orders import ITEMS_PER_CATEGORY, sample_items
 from features.data.sources.synthetic_shop import SyntheticShop
 
 
 def draw_transactions(
     rng: np.random.Generator,
+    people: Mapping[str, Any],
     orders: Mapping[str, Any],
     lines: Mapping[str, Any],
     items: Mapping[str, Any],
@@ -32,7 +34,9 @@ def draw_transactions(
     )  # a person with two accounts alternates between them
     quantity = 1.0 + rng.poisson(0.3, number)
     full = items["price"][item] * quantity
-    discount = np.round(np.where(rng.random(number) < 0.2, full * 0.15, 0.0), 2)
+    discount = np.round(
+        np.where(rng.random(number) < discount_rate(people, orders["person"][order]), full * 0.15, 0.0), 2
+    )
     coupon = np.round(np.where(rng.random(number) < 0.05, full * 0.10, 0.0), 2)
     bought = {
         "person": orders["person"][order],
@@ -74,6 +78,8 @@ def checkout_events(
     visits = rng.poisson(1.5, len(orders["at"]))
     idle = np.repeat(np.arange(len(orders["at"])), visits)
     idle_at = np.maximum(orders["at"][idle] - rng.exponential(3.0, len(idle)), people["start"][orders["person"][idle]])
+    idle_item = sample_items(rng, people["taste"], orders["person"][idle])
+    idle_item = chosen_items(people, items, orders["person"][idle], idle_item, ITEMS_PER_CATEGORY)
     groups = [
         (
             "view",
@@ -87,7 +93,7 @@ def checkout_events(
             item[carted],
             orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0,
         ),
-        ("view", idle, sample_items(rng, people["taste"], orders["person"][idle]), idle_at),
+        ("view", idle, idle_item, idle_at),
     ]
     source_order = np.concatenate([group[1] for group in groups])
     at = np.concatenate([group[3] for group in groups])

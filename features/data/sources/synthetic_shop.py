@@ -72,6 +72,8 @@ class SyntheticShop:
         three times as often. 0: no season. See `season_factors`.
     intent : bool
         Whether events come from needs (`synthetic_intent`).
+    demand_types : bool
+        Whether people have demand types (`synthetic_demand`).
     """
 
     categories: tuple[str, ...] = CATEGORIES
@@ -88,6 +90,7 @@ class SyntheticShop:
     events_per_person: Mapping[str, float] = field(default_factory=dict)
     season_strength: float = 0.0
     intent: bool = False
+    demand_types: bool = False
 
     @classmethod
     def of(cls, shop: SyntheticShopConfig, cycles: Mapping[str, ReplenishmentCycle]) -> SyntheticShop:

@@ -91,8 +91,8 @@ class PurchaseProcess:
         log_time = self._location(columns) + self.sigma * e
         return np.asarray(self.typical_gap_days * np.exp(np.clip(log_time, -LIMIT, LIMIT)))
 
-    def order_probability(self, columns: Columns, days: float) -> Floats:
-        """Probability of an order in the next `days` days, shape (n,)."""
+    def order_probability(self, columns: Columns, days: float | Floats) -> Floats:
+        """Probability of an order in the next `days` days, of all or of each, shape (n,)."""
         e = (np.log(days / self.typical_gap_days) - self._location(columns)) / self.sigma
         weibull = _interpolate(e, self.residual_quantiles, WEIBULL_QUANTILES)
         return np.asarray(-np.expm1(-np.exp(np.clip(weibull, -LIMIT, LIMIT))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from features.definitions import FEATURES
-from features.profiles.lifecycle import INACTIVITY_SOURCES
+from features.profiles.lifecycle import INACTIVITY_SOURCES, PREVIOUS_STAGE
 from features.profiles.tags import basic, behaviour, interest, lifecycle, transaction
 from features.profiles.tags.built_in_claims import CLAIMS
 from features.profiles.tags.chinese import CHINESE
@@ -14,7 +14,7 @@ from features.profiles.tags.facts import TagFacts
 from qianmian.registry import Registry
 
 # names of the columns a tag may use, besides the attributes of a profile
-INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *INACTIVITY_SOURCES)
+INPUTS: tuple[str, ...] = (*(feature.name for feature in FEATURES), *INACTIVITY_SOURCES, PREVIOUS_STAGE)
 TAGS: Registry[Tag] = Registry(
     "tag",
     {

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.profiles.tags.declare import Columns, Tag, TagContext, yes_no
+from qianmian.schema import CONTACT_SLOTS, WEEKDAYS
 
 DAY_PARTS = ("night", "morning", "afternoon", "evening")
-WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 # events of a customer who looks around, and of one who visits at all; a coupon may be redeemed at a till
 BROWSING_EVENTS = ("view", "cart", "favourite", "search", "share")
 VISIT_EVENTS = (*BROWSING_EVENTS, "register", "login", "lead")
+CONTACT_TIMES = tuple(f"{day}_{slot}" for day in WEEKDAYS for slot in CONTACT_SLOTS)
 ABANDONED_DAYS = 14.0  # an older cart does not count as abandoned
 
 
@@ -78,5 +79,7 @@ TAGS = (
     Tag("coupon_redeemer", "behaviour", "redeemed a coupon in the last 91 days", ("coupon_redeem_events_91d",), lambda c, _: yes_no(c["coupon_redeem_events_91d"] > 0)),
     Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, optional_features=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
     Tag("contact_pressure", "behaviour", "campaign contacts in the last 28 days: none, light (1–2), normal (3–8), heavy", ("touches_28d",), lambda c, _: np.select([c["touches_28d"] > 8, c["touches_28d"] > 2, c["touches_28d"] > 0], ["heavy", "normal", "light"], default="none"), values=("none", "light", "normal", "heavy")),
+    Tag("best_channel", "behaviour", "channel through which the customer responds most, of those that were not refused", how="model"),
+    Tag("best_contact_time", "behaviour", "weekday and part of the day at which the customer responds most, in the time zone of the workspace", how="model", values=CONTACT_TIMES),
 )
 # fmt: on

@@ -72,5 +72,8 @@ CLAIMS: dict[str, Claim] = {
     "spending_trend": Ordering(AMOUNT, (("rising", "falling"),)),
     "engagement_trend": Ordering(Later("events", "events", "count"), (("rising", "falling"),)),
     "churn_risk": Ordering(ORDERED, (RISK_BANDS,)),
+    "predicted_orders": Rising(Later("orders", "orders", "count")),
+    "predicted_clv": Rising(AMOUNT),
+    "left_risk": Ordering(ORDERED, (RISK_BANDS,)),
 }
 # fmt: on

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qianmian.schema import WEEKDAYS
+
 CATEGORIES_ZH = {
     "basic": "基础属性",
     "behaviour": "行为",
@@ -41,10 +43,21 @@ class ChineseTag:
         return YES_NO_ZH[value] if isinstance(value, bool) else self.values.get(str(value))
 
 
+WEEKDAYS_ZH = dict(zip(WEEKDAYS, ("周一", "周二", "周三", "周四", "周五", "周六", "周日"), strict=True))
+SLOTS_ZH = {"night": "凌晨", "morning": "上午", "midday": "中午", "afternoon": "下午", "evening": "晚上"}
 DAY_PARTS_ZH = {"night": "凌晨", "morning": "上午", "afternoon": "下午", "evening": "晚上"}
 LEVELS_ZH = {"none": "无", "light": "轻度", "regular": "中度", "heavy": "重度"}
 TRENDS_ZH = {"rising": "上升", "steady": "平稳", "falling": "下降"}
 AFFINITY_ZH = {"weak": "弱", "moderate": "中", "strong": "强"}
+STAGES_ZH = {
+    "prospect": "潜在客户",
+    "new": "新客",
+    "active": "活跃客户",
+    "loyal": "忠诚客户",
+    "at_risk": "流失预警",
+    "asleep": "沉睡客户",
+    "lost": "流失客户",
+}
 THIRDS_ZH = {"low": "低", "middle": "中", "high": "高"}
 
 # fmt: off
@@ -63,7 +76,9 @@ CHINESE: dict[str, ChineseTag] = {
     "consent_push": ChineseTag("推送触达许可", "是否同意通过推送消息联系，以最近一次告知为准"),
     "active_hours": ChineseTag("下单时段", "下单最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "browsing_hours": ChineseTag("浏览时段", "近 91 天行为最多的时段，按工作区时区计算", DAY_PARTS_ZH),
-    "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", dict(zip(("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"), ("周一", "周二", "周三", "周四", "周五", "周六", "周日"), strict=True))),
+    "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", WEEKDAYS_ZH),
+    "best_channel": ChineseTag("最佳触达渠道", "客户响应最多的渠道，不含客户拒绝的渠道"),
+    "best_contact_time": ChineseTag("最佳触达时间", "客户响应最多的星期与时段，按工作区时区", {f"{day}_{slot}": f"{day_zh}{slot_zh}" for day, day_zh in WEEKDAYS_ZH.items() for slot, slot_zh in SLOTS_ZH.items()}),
     "weekend_shopper": ChineseTag("周末购物型", "至少一半的订单在周末下单"),
     "preferred_channel": ChineseTag("偏好下单渠道", "下单最多的渠道"),
     "preferred_visit_channel": ChineseTag("偏好访问渠道", "近 28 天行为最多的渠道"),
@@ -88,6 +103,7 @@ CHINESE: dict[str, ChineseTag] = {
     "price_band": ChineseTag("价格带", "按所购商品的平均价格水平（在各自品类里算贵还是便宜）把客户三等分；至少 20 行商品，靠近分界的不下结论", {"budget": "平价", "middle": "中端", "premium": "高端"}),
     "basket_size": ChineseTag("购物篮大小", "按平均每单的商品行数把客户三等分", {"small": "小", "middle": "中", "large": "大"}),
     "demand_type": ChineseTag("需求类型", "与全体客户相比，最能打动这位客户的是什么：价格（折扣商品占比）、品质（所购商品在品类里的价格水平）还是内容（内容行为占比）；至少 20 行商品", {"price_driven": "价格驱动", "quality_driven": "品质驱动", "content_driven": "内容驱动", "balanced": "均衡"}),
+    "expected_demand_type": ChineseTag("预期需求类型", "购买还少的客户，按首批访问所看的内容预计最能打动他的是什么", {"price_driven": "价格驱动", "quality_driven": "品质驱动", "content_driven": "内容驱动", "balanced": "均衡"}),
     "discount_seeker": ChineseTag("折扣敏感", "近 91 天购买的商品行中，打折的超过 60%"),
     "coupon_user": ChineseTag("用券习惯", "近 91 天的订单用券情况：从不、有时、多数（一半及以上）", {"never": "从不用券", "sometimes": "有时用券", "mostly": "多数用券"}),
     "trading": ChineseTag("消费升降级", "近 56 天所购商品的价格水平与此前相比：升级、持平、降级；偶然波动算持平", {"up": "消费升级", "steady": "持平", "down": "消费降级"}),
@@ -111,7 +127,8 @@ CHINESE: dict[str, ChineseTag] = {
     "favourite_topic": ChineseTag("偏好话题", "近 91 天停留最久的话题，没有停留时长则取次数最多的话题"),
     "topic_dwell_seconds": ChineseTag("话题停留秒数", "近 91 天在偏好话题上的停留时长（秒）"),
     "content_reader": ChineseTag("内容阅读量", "近 28 天接触内容的次数：无、轻度（1–3 次）、中度（4–19 次）、重度（20 次及以上）", LEVELS_ZH),
-    "lifecycle_stage": ChineseTag("生命周期阶段", "潜在、新客（首单在近 30 天），其余按客户在回购期（本店典型下单间隔的四倍）内再次下单的概率划分：60% 以上为忠诚（一年满 10 单）或活跃，40% 以上为流失预警，25% 以上为沉睡，再低为流失", {"prospect": "潜在客户", "new": "新客", "active": "活跃客户", "loyal": "忠诚客户", "at_risk": "流失预警", "asleep": "沉睡客户", "lost": "流失客户"}),
+    "lifecycle_stage": ChineseTag("生命周期阶段", "潜在、新客（首单在近 30 天），其余按客户在回购期（本店典型下单间隔的四倍）内再次下单的概率划分：60% 以上为忠诚（一年满 10 单）或活跃，40% 以上为流失预警，25% 以上为沉睡，再低为流失", STAGES_ZH),
+    "previous_lifecycle_stage": ChineseTag("上次生命周期阶段", "上一次（更早日期）发布的画像中的生命周期阶段", STAGES_ZH),
     "buyer_stage": ChineseTag("购买阶段", "按订单数划分：未购买、首购、复购、忠诚", {"prospect": "未购买", "first_time": "首购客户", "repeat": "复购客户", "loyal": "忠诚客户"}),
     "days_since_last_order": ChineseTag("距上次下单天数", "距离上一次下单的天数"),
     "days_to_next_order": ChineseTag("预计下次下单天数", "按客户自己的节奏和目前的沉默时长，预计还有多少天再次下单（中位数）"),
@@ -124,6 +141,9 @@ CHINESE: dict[str, ChineseTag] = {
     "engagement_trend": ChineseTag("互动趋势", "近 7 天与之前 7 天的行为次数相比，变化超过两成才算升降", TRENDS_ZH),
     "points_expiring": ChineseTag("积分将到期", "有积分将在 30 天内过期"),
     "falling_asleep_reason": ChineseTag("沉睡原因", "客户为什么沉睡，看最后一单到沉默超出平常之间发生了什么：没有触达、触达不相关、没有兴趣", {"no_offer": "没有触达", "irrelevant_pushes": "触达不相关", "no_interest": "没有兴趣"}),
+    "predicted_orders": ChineseTag("预计订单数", "价值模型预计客户在预测期内的下单次数，只对下过单的客户"),
+    "predicted_clv": ChineseTag("预计消费金额", "价值模型预计客户在预测期内的消费金额（客户终身价值），只对下过单的客户"),
+    "left_risk": ChineseTag("离店风险", "客户已经离开的风险等级：在自己平均下单间隔的四倍（至少 84 天）内不再下单", {"low": "低", "medium": "中", "high": "高"}),
     "churn_risk": ChineseTag("流失风险", "流失模型给出的风险等级，只对模型适用的客户", {"low": "低", "medium": "中", "high": "高"}),
 }
 # fmt: on

@@ -19,6 +19,7 @@ from features.profiles.lifecycle import (
     INACTIVITY_VISITS,
     LIFECYCLE_FEATURES,
     LONG_GAPS,
+    PREVIOUS_STAGE,
     buyer_stage,
     falling_asleep_reason,
     lifecycle_stage,
@@ -140,6 +141,7 @@ TREND_LEVELS = ("rising", "steady", "falling")
 TAGS = (
     process_tag("lifecycle_stage", "prospect, new (first order in the last 30 days), then by the probability of an order within the return time (four typical gaps of the shop): loyal (10 orders in a year) and active from 60 %, at_risk from 40 %, asleep from 25 %, lost",
         lambda c, context: lifecycle_stage(c, stored_process(context), context.settings.lifecycle), values=LIFECYCLE_STAGES),
+    Tag("previous_lifecycle_stage", "lifecycle", "lifecycle stage in the profiles that were published before, of an earlier date", (PREVIOUS_STAGE,), lambda c, _: c[PREVIOUS_STAGE], values=LIFECYCLE_STAGES),
     Tag("buyer_stage", "lifecycle", "prospect, first-time, repeat or loyal buyer by the number of orders", BUYER_STAGE_FEATURES, lambda c, context: buyer_stage(c, context.settings.lifecycle), values=BUYER_STAGES),
     Tag("days_since_last_order", "lifecycle", "time since the last order", ("days_since_last_order", "orders_total"), lambda c, _: np.where(c["orders_total"] > 0, c["days_since_last_order"], np.nan)),
     process_tag("days_to_next_order", "expected time to the next order (median), given the own rhythm and the silence so far", days_to_next_order, ttl_days=7),
@@ -154,6 +156,8 @@ TAGS = (
     Tag("points_expiring", "lifecycle", "holds points that lapse within 30 days", ("days_since_points_expired",), points_expiring, optional_features=("profile_points_balance",), ttl_days=7),
     process_tag("falling_asleep_reason", "why a sleeper fell asleep, from what happened between the last order and then: no offer, irrelevant pushes, no interest",
         lambda c, context: falling_asleep_reason(c, stored_process(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
+    Tag("left_risk", "lifecycle", "risk band of the model that says who has left: no order in a window of four own gaps, at least 84 days", how="model", values=RISK_BANDS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
+    Tag("predicted_orders", "lifecycle", "expected number of orders within the horizon of the value model, of customers with an order", how="model", ttl_days=35),
 )
 # fmt: on

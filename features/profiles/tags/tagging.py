@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from features.compute.builder import Builder, ProfileBuild
-from features.profiles.lifecycle import INACTIVITY_SOURCES
+from features.profiles.lifecycle import INACTIVITY_SOURCES, PREVIOUS_STAGE
 from features.profiles.purchase_process.fitting import process_of
 from features.profiles.tags import published
 from features.profiles.tags.consents import CONSENT_SOURCES, consent_columns
@@ -17,6 +17,7 @@ from features.profiles.tags.declare import Fitted, Tag, TagValue, fit_tags, tag_
 from features.profiles.tags.facts import TagFacts
 from features.profiles.tags.inactivity import inactivity_columns
 from features.profiles.tags.pack_tags import tags_for
+from features.profiles.tags.previous_stage import previous_stages
 from features.profiles.tags.recorded import unrecorded_tags
 from qianmian.packs import pack_digest
 from qianmian.settings import Settings
@@ -44,11 +45,14 @@ def make_tags(
     views, states = builder.views(built.as_of), builder.states_at(built.as_of)
     process = process_of(views, table, settings.lifecycle)
     made = {**inactivity_columns(views, table, states, process), **consent_columns(views, table, states)}
+    sources = _sources(built)
+    if (previous := previous_stages(builder.lake.workspace, table, built.as_of)) is not None:
+        made[PREVIOUS_STAGE], sources[PREVIOUS_STAGE] = previous[0], frozenset({previous[1]})
     for name, column in made.items():
         table = table.append_column(name, column)
     fitted = fit_tags(table, tags, settings, process)
     values = tag_values(table, tags, settings, fitted)
-    sources = {name: tables for name, tables in _sources(built).items() if name in table.column_names}
+    sources = {name: tables for name, tables in sources.items() if name in table.column_names}
     facts = {
         tag.name: _facts(tag, built.as_of, sources, fitted.get(tag.name, {})) for tag in tags if tag.name in values
     }

@@ -80,14 +80,14 @@ def rfm_segment(columns: Columns, context: TagContext) -> NDArray[Any]:
     return np.where(columns["orders_365d"] > 0, segments, "")
 
 
-def has_price_level(columns: Columns) -> NDArray[np.bool_]:
+def has_price_level(columns: Columns, min_lines: int = MIN_PRICED_LINES) -> NDArray[np.bool_]:
     """Whether the customer has enough lines with a price level."""
-    return np.asarray(columns["price_level_lines"] >= MIN_PRICED_LINES)
+    return np.asarray(columns["price_level_lines"] >= min_lines)
 
 
-def price_level_edges(columns: Columns, parts: int) -> list[float]:
+def price_level_edges(columns: Columns, parts: int, min_lines: int = MIN_PRICED_LINES) -> list[float]:
     """Inner quantile edges of the mean price level; empty if the customers with enough lines do not differ."""
-    levels = columns["price_level_mean"][has_price_level(columns)]
+    levels = columns["price_level_mean"][has_price_level(columns, min_lines)]
     edges = np.quantile(levels, np.linspace(0, 1, parts + 1)[1:-1]).tolist() if len(levels) else []
     return edges if edges and edges[0] < edges[-1] else []
 
@@ -108,10 +108,10 @@ def price_band(columns: Columns, context: TagContext) -> NDArray[Any]:
     return np.where(has_price_level(columns) & (distance >= EDGE_ERRORS * error), names, "")
 
 
-def fit_demand(columns: Columns, _: TagContext) -> Fitted:
+def fit_demand(columns: Columns, _: TagContext, min_lines: int = MIN_PRICED_LINES) -> Fitted:
     """Fit the quantile edges of each demand driver: of the price level, and of the other values above zero."""
     return {
-        driver: price_level_edges(columns, DEMAND_BINS)
+        driver: price_level_edges(columns, DEMAND_BINS, min_lines)
         if name in PRICE_LEVELS
         else quantile_edges(columns[name], DEMAND_BINS)
         for driver, name in DEMAND_FEATURES.items()
@@ -119,7 +119,7 @@ def fit_demand(columns: Columns, _: TagContext) -> Fitted:
     }
 
 
-def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
+def demand_type(columns: Columns, context: TagContext, min_lines: int = MIN_PRICED_LINES) -> NDArray[Any]:
     """The demand driver in which the customer ranks highest, if this is in the upper third of all customers.
 
     The measure is the rank among all customers, not a fixed number, because assortments and discounts differ between
@@ -129,7 +129,7 @@ def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
         driver for driver in DEMAND_FEATURES if context.fitted.get(driver) and DEMAND_FEATURES[driver] in columns
     ]
     if not drivers:
-        return np.where(has_price_level(columns), DEMAND_TYPES[-1], "")
+        return np.where(has_price_level(columns, min_lines), DEMAND_TYPES[-1], "")
     bins = [
         np.searchsorted(context.fitted[driver], columns[name], side="right")
         if (name := DEMAND_FEATURES[driver]) in PRICE_LEVELS
@@ -139,7 +139,7 @@ def demand_type(columns: Columns, context: TagContext) -> NDArray[Any]:
     ranks = (np.array(bins) + 1) / DEMAND_BINS
     leading_driver = np.asarray(drivers)[ranks.argmax(axis=0)]
     return np.select(
-        [~has_price_level(columns), ranks.max(axis=0) > DEMAND_THRESHOLD],
+        [~has_price_level(columns, min_lines), ranks.max(axis=0) > DEMAND_THRESHOLD],
         ["", leading_driver],
         default=DEMAND_TYPES[-1],
     )
@@ -199,6 +199,7 @@ TAGS = (
     quantile_tag("basket_size", "transaction", "thirds by mean lines an order", "basket_lines_mean", ("small", "middle", "large")),
     Tag("demand_type", "transaction", "what moves the customer most, against all customers: price (discounted lines), quality (price level) or content (events with content); from 20 lines on",
         ("discounted_line_share_182d", "price_level_mean", "price_level_lines"), demand_type, optional_features=("content_event_share_91d",), how="statistic", fit=fit_demand, values=DEMAND_TYPES),
+    Tag("expected_demand_type", "transaction", "what will move a customer with few purchases most, by what the first sessions show: price, quality, content or neither", how="model", values=DEMAND_TYPES),
     Tag("discount_seeker", "transaction", "more than 60 % of the lines of the last 91 days were discounted", ("discounted_line_share_91d", "lines_91d"), lambda c, _: yes_no(c["discounted_line_share_91d"] > 0.6, c["lines_91d"] > 0)),
     Tag("coupon_user", "transaction", "orders of the last 91 days with a coupon: never, sometimes, mostly (half and more)", ("coupon_order_share_91d", "orders_91d"), coupon_user, values=("never", "sometimes", "mostly")),
     Tag("trading", "transaction", "mean price level of the last 56 days against all lines before: up, steady, down; a change that chance explains is steady", ("price_level_mean_56d", "price_level_lines_56d", *PRICE_LEVELS), trading, values=("up", "steady", "down")),
@@ -209,5 +210,6 @@ TAGS = (
     Tag("refund_prone", "transaction", "refunds of the last 91 days are more than 10 % of what was paid", ("refund_rate", "amount_91d"), lambda c, _: yes_no(c["refund_rate"] > 0.1, c["amount_91d"] > 0)),
     Tag("store_loyalty", "transaction", "share of orders in the most used store: roaming, main_store (half), one_store (80 %); from three orders on", ("top_store_share", "orders_total"), store_loyalty, values=("roaming", "main_store", "one_store")),
     Tag("favourite_store", "transaction", "most used store", ("top_store",), lambda c, _: c["top_store"]),
+    Tag("predicted_clv", "transaction", "expected amount paid within the horizon of the value model, of customers with an order", how="model", ttl_days=35),
 )
 # fmt: on

@@ -321,6 +321,7 @@ KNOWN = [
         },
         [None, False, True, False, False],
     ),
+    ("previous_lifecycle_stage", {"previous_stage": ["loyal", None, "lost"]}, ["loyal", None, "lost"]),
     # a prospect, somebody awake, and sleepers: nothing arrived; opened; ignored though they came; ignored and stayed away
     (
         "falling_asleep_reason",

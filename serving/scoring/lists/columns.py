@@ -1,0 +1,183 @@
+"""The columns of lists: for each its key, its headings, and how its values are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal, TypeAlias
+
+from features.profiles.tags.chinese import CHINESE, ChineseTag
+from qianmian.errors import UsageError, did_you_mean
+from serving.scoring.lists.words import (
+    SEPARATORS,
+    Lang,
+    day,
+    day_of_text,
+    no_score_words,
+    percent,
+    pick,
+    tag_value,
+    yes_no,
+)
+
+Kind: TypeAlias = Literal["plain", "number", "money", "percent", "stage", "band", "no_score", "tag"]
+TagWords: TypeAlias = Mapping[str, ChineseTag | None]  # tag → its Chinese words
+NUMERIC_KINDS = ("number", "money", "percent")
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    """A column of a list.
+
+    Attributes
+    ----------
+    key : str
+        Name in ``--columns``.
+    en, zh : str
+        Headings.
+    kind : str
+        How values are written: ``plain`` by their type, ``tag`` by the words of the tag.
+    words : ChineseTag or None
+        Of a tag.
+    """
+
+    key: str
+    en: str
+    zh: str
+    kind: Kind = "plain"
+    words: ChineseTag | None = None
+
+    def heading(self, lang: Lang) -> str:
+        """The heading in a language."""
+        return pick(lang, self.en, self.zh)
+
+    def cell(self, value: Any, lang: Lang) -> str:
+        """A value as text that a spreadsheet reads: numbers without separators of thousands; empty for None.
+
+        Examples
+        --------
+        >>> probability = ListColumn("churn_probability", "Churn probability", "流失概率", "percent")
+        >>> probability.cell(0.1234, "en"), probability.cell(None, "en")
+        ('12.3%', '')
+        """
+        if value is None or value != value:
+            return ""
+        if self.kind == "percent":
+            return percent(value, 1)
+        if self.kind == "money":
+            return f"{value:.2f}"
+        if self.kind == "stage":
+            return _by_type(value, lang, CHINESE["lifecycle_stage"])
+        if self.kind == "band":
+            return tag_value(CHINESE["churn_risk"], value, lang)
+        if self.kind == "no_score":
+            return no_score_words(value, lang)
+        if self.kind == "tag" and isinstance(value, str):
+            value = day_of_text(value, lang)
+        return _by_type(value, lang, self.words)
+
+
+def _by_type(value: Any, lang: Lang, words: ChineseTag | None) -> str:
+    """A value written by its type; an object as shares, the largest first."""
+    if isinstance(value, Mapping):
+        shares = [(name, share) for name, share in value.items() if share is not None]
+        if all(isinstance(share, float) for _, share in shares):
+            ranked = sorted(shares, key=lambda pair: -pair[1])
+            return SEPARATORS[lang].join(f"{tag_value(words, name, lang)} {percent(share)}" for name, share in ranked)
+        return SEPARATORS[lang].join(f"{name} {_by_type(part, lang, words)}" for name, part in shares)
+    if isinstance(value, list | tuple):
+        return SEPARATORS[lang].join(_by_type(part, lang, words) for part in value)
+    if isinstance(value, bool):
+        return yes_no(value, lang)
+    if isinstance(value, float):
+        return f"{round(value, 4):g}" if abs(value) < 1e6 else f"{value:.0f}"
+    if isinstance(value, date):
+        return day(value, lang)
+    return tag_value(words, value, lang)
+
+
+_COLUMNS = (
+    ListColumn("user_id", "Customer", "客户编号"),
+    ListColumn("user_source", "Source", "来源系统"),
+    ListColumn("one_id", "OneID", "OneID"),
+    ListColumn("rank", "Rank", "排名"),
+    ListColumn("score", "Similarity", "相似度", "number"),
+    ListColumn("churn_probability", "Churn probability", "流失概率", "percent"),
+    ListColumn("risk_band", "Risk", "流失风险", "band"),
+    ListColumn("expected_value", "Expected value", "预期价值", "money"),
+    ListColumn("value_at_risk", "Value at risk", "预计流失金额", "money"),
+    ListColumn("value_basis", "Expected value is", "预期价值口径"),
+    ListColumn("prediction", "Prediction", "预测内容"),
+    ListColumn("reason_1", "Reason 1", "原因一"),
+    ListColumn("reason_2", "Reason 2", "原因二"),
+    ListColumn("reason_3", "Reason 3", "原因三"),
+    ListColumn("reasons", "Reasons", "原因"),
+    ListColumn("no_score_reason", "No score because", "无评分原因", "no_score"),
+    ListColumn("consent", "Consent", "触达许可"),
+    ListColumn("contact", "Contact", "是否联系"),
+    ListColumn("contact_reason", "Why, or why not", "联系说明"),
+    ListColumn("lifecycle_stage", "Stage", "生命周期阶段", "stage"),
+    ListColumn("previous_stage", "Stage before", "上一阶段", "stage"),
+    ListColumn("next_stage", "Next stage", "下一阶段", "stage"),
+    ListColumn("next_order_date", "Expected next order", "预计下次下单", "tag"),
+    ListColumn("expected_date_of_next_order", "Expected next order", "预计下次下单", "tag"),
+    ListColumn("expected_date_of_next_order_earliest", "Next order, earliest", "下次下单最早日期", "tag"),
+    ListColumn("expected_date_of_next_order_latest", "Next order, latest", "下次下单最晚日期", "tag"),
+    ListColumn("average_days_between_orders", "Days between orders", "平均下单间隔（天）", "number"),
+    ListColumn("average_order_value", "Average order", "客单价", "money"),
+    ListColumn("historic_clv", "Value so far", "历史价值", "money"),
+    ListColumn("predicted_clv", "Predicted value", "预测价值", "money"),
+    ListColumn("predicted_clv_low", "Predicted value, low", "预测价值下限", "money"),
+    ListColumn("predicted_clv_high", "Predicted value, high", "预测价值上限", "money"),
+    ListColumn("total_clv", "Total value", "总价值", "money"),
+    ListColumn("historic_number_of_orders", "Orders so far", "历史订单数", "number"),
+    ListColumn("predicted_number_of_orders", "Predicted orders", "预测订单数", "number"),
+    ListColumn("predicted_number_of_orders_low", "Predicted orders, low", "预测订单数下限", "number"),
+    ListColumn("predicted_number_of_orders_high", "Predicted orders, high", "预测订单数上限", "number"),
+    ListColumn("purchase_probability", "Purchase probability", "购买概率", "percent"),
+    ListColumn("left_probability", "Probability of having left", "已离开的概率", "percent"),
+    ListColumn("left_days", "Left: no return within (days)", "离开判定天数", "number"),
+    ListColumn("propensities", "Propensities", "购买倾向"),
+    ListColumn("demand_type", "Demand type", "需求类型", "tag", CHINESE["demand_type"]),
+    ListColumn("ranked_channel_affinity", "Best channels", "渠道偏好排序"),
+    ListColumn("best_contact_time", "Best contact time", "最佳触达时间"),
+    ListColumn("as_of", "As of", "数据截至"),
+    ListColumn("model_version", "Model version", "模型版本"),
+)
+COLUMNS: Mapping[str, ListColumn] = {column.key: column for column in _COLUMNS}
+
+
+def column_of(key: str, tags: TagWords) -> ListColumn:
+    """The column of a key: of `COLUMNS`, of a tag, or one with the key as its heading."""
+    if key in COLUMNS:
+        return COLUMNS[key]
+    described = key.replace("_", " ").capitalize()
+    words = tags.get(key)
+    return ListColumn(key, described, words.name if words is not None else described, "tag", words)
+
+
+def choose(wanted: Sequence[str] | None, default: Iterable[str], available: Iterable[str]) -> list[str]:
+    """The keys of the columns of a list; the last one is always ``one_id``, by which an erasure finds a customer's row.
+
+    Raises
+    ------
+    UsageError
+        A name in `wanted` is not in `available`.
+
+    Examples
+    --------
+    >>> choose(None, ["one_id", "user_id"], []), choose(["score"], [], ["score", "rank"])
+    (['user_id', 'one_id'], ['score', 'one_id'])
+    """
+    names = list(dict.fromkeys(default if wanted is None else wanted))
+    allowed = {*available, "one_id"}
+    for name in names if wanted is not None else ():
+        if name not in allowed:
+            raise UsageError(
+                f"unknown column{did_you_mean(name, allowed)}",
+                where="--columns",
+                got=name,
+                allowed=", ".join(sorted(allowed)),
+            )
+    return [*(name for name in names if name != "one_id"), "one_id"]

@@ -1,0 +1,1 @@
+"""The churn report: one HTML file for people, which needs no network and no other file."""

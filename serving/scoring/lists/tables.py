@@ -1,0 +1,78 @@
+"""Lists of any scores: the columns of their table, with headings and values in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.profiles.snapshot import Snapshot
+from qianmian.schema import CONSENT_CHANNELS
+from serving.scoring.lists.columns import TagWords, choose, column_of
+from serving.scoring.lists.files import PeopleList
+from serving.scoring.lists.words import Lang, consent_words
+
+SORTED_BY = ("score", "predicted_clv")  # the first of these that a table has, highest first; without one, as it is
+ADDED = ("lifecycle_stage", "consent")  # of the profiles, where the table does not have them
+
+
+def list_of_table(
+    table: pa.Table,
+    lang: Lang,
+    tag_words: TagWords,
+    columns: Sequence[str] | None = None,
+    top: int | None = None,
+    snapshot: Snapshot | None = None,
+) -> PeopleList:
+    """Make a list of scores.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        A row for each customer or score, with the identity columns.
+    lang : str
+        Language.
+    tag_words : mapping
+        Tag → its Chinese words.
+    columns : sequence of str, optional
+        Columns of the table, or tags of the profiles; default: those of the table, with stage and consent.
+    top : int, optional
+        Only the first so many rows.
+    snapshot : Snapshot, optional
+        Profiles of the same moment, whose tags may be columns.
+
+    Raises
+    ------
+    UsageError
+        A name in `columns` is unknown.
+    """
+    by = next((name for name in SORTED_BY if name in table.column_names), None)
+    if by is not None:
+        keys = [(by, "descending"), ("one_id", "ascending")]
+        table = table.take(pc.sort_indices(table, keys, null_placement="at_end"))
+    table = table.slice(0, top)
+    values = {name: table[name].to_pylist() for name in table.column_names}
+    if snapshot is not None:
+        rows = snapshot.user_map.rows(np.asarray(values["one_id"], dtype=np.str_)).tolist()
+        tags = {name: tag for name, tag in snapshot.tags.items() if name not in values}
+        added = {name: [tag[row] if row >= 0 else None for row in rows] for name, tag in tags.items()}
+        if consents := {
+            channel: added[f"consent_{channel}"] for channel in CONSENT_CHANNELS if f"consent_{channel}" in added
+        }:
+            added["consent"] = [_consent(consents, place, lang) for place in range(len(rows))]
+    else:
+        added = {}
+    several_sources = len(set(values["user_source"])) > 1
+    moments = [name for name in ("as_of", "model_version") if name in values]  # they stay last
+    default = [name for name in values if name not in moments and (name != "user_source" or several_sources)]
+    default += [*(name for name in ADDED if name in added), *moments]
+    keys_shown = choose(columns, default, [*values, *added])
+    return PeopleList(
+        [column_of(key, tag_words) for key in keys_shown], {key: {**added, **values}[key] for key in keys_shown}, lang
+    )
+
+
+def _consent(consents: Mapping[str, Sequence[bool | None]], place: int, lang: Lang) -> str:
+    return consent_words({channel: values[place] for channel, values in consents.items()}, lang)

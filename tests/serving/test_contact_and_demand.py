@@ -1,0 +1,101 @@
+"""Contact and demand in `/v1/predictions`: what the answers say, by models that are put beside the champions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from models.bundle import ModelBundle
+from models.classify.demand import RULE, DemandClassifier
+from models.contact import N_CELLS, ContactPreferences
+from models.pooled_patterns import CUSTOMER, PooledPatterns, Responses
+from qianmian.schema import DEMAND_TYPES
+from serving.champions import Champion, Champions
+from serving.endpoints.predictions import ENDPOINT
+from serving.scoring.predictions import score_predictions
+
+NOW, AS_OF = datetime(2024, 8, 3), datetime(2024, 1, 1)
+CHANNELS = ("email", "push")
+LOOKS = ("viewed_price_level_mean", "content_event_share")
+
+
+@pytest.fixture(scope="module")
+def all_champions(champions) -> Champions:
+    """The champions, with a model of contacts that knows all customers but one, and a model of demand types."""
+    rng, profiles = np.random.default_rng(0), champions.customers
+    one_ids = np.array(list(profiles.one_ids)[1:])
+    times, channels = (
+        Responses(sparse.csr_matrix(rng.poisson(1.0, (len(one_ids), cells)).astype(np.float32)))
+        for cells in (N_CELLS, len(CHANNELS))
+    )
+    nobody = np.full(len(one_ids), -1, dtype=np.int64)
+    contact = ContactPreferences(
+        CHANNELS, *(PooledPatterns(CUSTOMER, customer_strength=1.0).fit(data, nobody) for data in (times, channels))
+    )
+    spec = profiles.spec.select(LOOKS)
+    X = rng.normal(size=(200, len(LOOKS))).astype(np.float32)
+    demand = DemandClassifier(RULE, LOOKS).fit(X, np.array(DEMAND_TYPES)[rng.integers(0, 4, 200)])
+    models = {
+        "contact": Champion("contact", "1", ModelBundle("contact", contact, AS_OF, user_ids=one_ids)),
+        "demand": Champion("demand", "1", ModelBundle("demand", demand, AS_OF, spec)),
+    }
+    return replace(champions, models={**champions.models, **models})
+
+
+@pytest.fixture(scope="module")
+def scores(all_champions):
+    """The row of each customer, with the place of the customer in the profiles."""
+    profiles = all_champions.customers
+    user_ids = profiles.table["user_id"].to_pylist()[:200]
+    sources = profiles.table["user_source"].to_pylist()[:200]
+    found = {}
+    for source in set(sources):
+        places = [place for place, one in enumerate(sources) if one == source]
+        request = {"user_ids": [user_ids[place] for place in places], "user_source": source}
+        answer = ENDPOINT.respond(all_champions, ENDPOINT.request.model_validate(request), NOW)
+        ENDPOINT.response.model_validate(answer)
+        found |= dict(zip(places, answer["scores"], strict=True))
+    return found
+
+
+def test_every_customer_has_a_time_and_an_unknown_one_that_of_all(scores):
+    assert all(row["best_contact_time"]["day"] for row in scores.values())
+    assert scores[0]["best_contact_time"]["basis"] == "all"
+    assert {row["best_contact_time"]["basis"] for place, row in scores.items() if place} == {"customer"}
+
+
+def test_no_channel_is_one_that_the_customer_refused(scores, all_champions):
+    tags, refusals = all_champions.customers.tags, 0
+    for place, row in scores.items():
+        refused = {name for name in CHANNELS if tags[f"consent_{name}"][place] is False}
+        ranked = [one["channel"] for one in row["ranked_channel_affinity"]]
+        assert set(ranked) == set(CHANNELS) - refused
+        shares = [one["share"] for one in row["ranked_channel_affinity"]]
+        assert shares == sorted(shares, reverse=True)
+        refusals += len(refused)
+    assert refusals
+
+
+def test_purchases_come_before_the_model_of_newcomers(scores, all_champions):
+    tag = all_champions.customers.tags["demand_type"]
+    for place, row in scores.items():
+        if tag[place] is not None:
+            assert (row["demand_type"], row["demand_type_source"]) == (tag[place], "purchases")
+            assert row["demand_type_probability"] is None
+        elif row["demand_type"] is None:
+            assert "too few" in row["no_score_reasons"]["demand"]
+        else:
+            assert row["demand_type_source"] == "first_sessions"
+            assert 0.25 <= row["demand_type_probability"] <= 1.0
+    assert {row["demand_type_source"] for row in scores.values()} >= {"first_sessions"}
+
+
+def test_the_file_says_the_same(scores, all_champions):
+    table = score_predictions(all_champions, names=("contact", "demand")).table().slice(0, 200).to_pylist()
+    for place, row in scores.items():
+        for name in ("best_contact_time", "ranked_channel_affinity", "demand_type", "demand_type_probability"):
+            assert table[place][name] == row[name]

@@ -1,0 +1,1 @@
+"""Demand types of newcomers: what they look at first, and what they buy and read next."""

@@ -1,0 +1,1 @@
+"""Parts of `train value`: rows of past moments, the fits, the choice between them, and the evaluation."""
