@@ -12,6 +12,7 @@ from cli.features import SUFFIXES, check_suffix
 from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_churn import churn
+from cli.score_classify import classify
 from cli.score_lookalike import lookalike
 from cli.score_predictions import predictions, propensity, value
 from cli.score_recommend import recommend
@@ -27,6 +28,7 @@ score = typer.Typer(
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)
+score.command("classify")(classify)
 
 
 score.command("churn")(churn)

@@ -26,8 +26,8 @@ def value_(
         str,
         typer.Option(
             "--target",
-            metavar="churn|purchase|clv|item:ID|category:NAME|brand:NAME",
-            help="What the customers did after the tags: left, ordered, paid, or bought an item, category or brand.",
+            metavar="churn|purchase|clv|item=ID|category=NAME|brand=NAME|event=TYPE",
+            help="What the customers did after the tags: left, ordered, paid, bought an item or alike, did an event.",
         ),
     ] = "churn",
     as_of: AsOfOption = None,

@@ -10,6 +10,18 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
+from cli.train_table import (
+    CLASSIFY,
+    DataOption,
+    ExcludeOption,
+    IdOption,
+    LabelOption,
+    NameOption,
+    PositiveOption,
+    TableOptions,
+    train_table,
+)
+from cli.train_targets import PROPENSITY, RemoveTargetOption, TargetOption, change_targets
 from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
@@ -23,7 +35,10 @@ STATUSES = ("registered", "refused", "skipped")
 
 def train(
     job: Annotated[
-        str, typer.Argument(metavar="recommend|churn|lifecycle|lookalike|content|value|all", help="Job to train.")
+        str,
+        typer.Argument(
+            metavar="recommend|churn|lifecycle|lookalike|content|value|propensity|classify|all", help="Job to train."
+        ),
     ],
     as_of: AsOfOption = None,
     horizon_days: Annotated[
@@ -63,21 +78,40 @@ def train(
             show_default=False,
         ),
     ] = None,
+    target: TargetOption = None,
+    remove_target: RemoveTargetOption = None,
+    data: DataOption = None,
+    label: LabelOption = None,
+    id_column: IdOption = None,
+    positive: PositiveOption = None,
+    exclude: ExcludeOption = None,
+    name: NameOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a job, compare it with baselines and register it in MLflow as champion if the gate accepts it.
 
-    `all` trains every job that the data supports.
+    `all` trains every job that the data supports. `classify` reads a table with one row a customer instead of the lake.
     """
+    output = Output(as_json)
+    table = TableOptions(data, label, id_column, positive, exclude, name)
+    table.check(job)
+    if job == CLASSIFY:
+        of_table, about = train_table(output, workspace, table)
+        show_result(output, of_table)
+        conclude(output, job, [of_table], about)
+        return
+    if job != PROPENSITY and (target or remove_target):
+        raise UsageError("targets are those of the job propensity", where="--target", got=job, allowed=PROPENSITY)
     from features.data.lake import Lake
     from qianmian.config import load_settings
     from training import JOBS
     from training import train as run_jobs
 
     names = [ALL_JOBS] if job == ALL_JOBS else [JOBS[job].name]
-    output = Output(as_json)
     located = Workspace.locate(workspace).require()
+    if target or remove_target:
+        change_targets(output, located, target or [], remove_target or [])
     settings = load_settings(located.config_file)
     if tune_seconds is not None:
         if not tune:
@@ -108,10 +142,15 @@ def train(
         "as_of": moment,
         "results": [result.as_dict() for result in results],
     }
+    conclude(output, job, results, answer)
+
+
+def conclude(output: Output, job: str, results: Sequence[JobResult], answer: dict[str, Any]) -> None:
+    """Print the results as JSON, and fail if none could be trained or the gate refused one."""
     if all(result.status == "skipped" for result in results):
         raise DataError(
             "the data supports none of the jobs; the reasons are printed above",
-            where=str(located.root),
+            where=str(answer["workspace"]),
             hint="add the data that the jobs need; see docs/mlflow.md",
         )
     refused = [result for result in results if result.status == "refused"]
@@ -122,7 +161,7 @@ def train(
             hint="add data, use another horizon, or inspect the run in MLflow; an existing champion is still served",
         )
         output.result({"error": error.as_dict(), **answer})
-        if as_json:
+        if output.as_json:
             raise typer.Exit(error.exit_code)
         raise error
     if job != ALL_JOBS and results[0].status == "skipped":

@@ -16,6 +16,8 @@ MODELS: Registry[str] = Registry(
         **{name: f"{model.__module__}:{model.__name__}" for name, model in RECOMMENDERS.items()},
         "scenes": "models.recommend.scene_models:SceneModels",
         "churn": "models.classify.churn_model:ChurnModel",
+        "classify": "models.classify.snapshot_model:SnapshotModel",
+        "propensity": "models.classify.propensity:PropensityModel",
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from qianmian.errors import ConfigError
+from qianmian.model_settings import PropensitySettings
 from qianmian.packs import merge_pack_defaults
+from qianmian.propensity_targets import TARGETS_FILE, read_targets
 from qianmian.settings import Settings, problems_of
 from qianmian.yaml_files import read_yaml
 
@@ -15,7 +19,8 @@ from qianmian.yaml_files import read_yaml
 def load_settings(path: Path) -> Settings:
     """Load the settings of `path`; without that file, the defaults.
 
-    Values of the file override those of the industry pack it names, which override the defaults.
+    Values of the file override those of the industry pack it names, which override the defaults. The targets of
+    `targets.yaml` beside it are added to `propensity.targets`.
 
     Raises
     ------
@@ -27,9 +32,11 @@ def load_settings(path: Path) -> Settings:
     >>> load_settings(Path("nowhere.yaml")).churn.horizon_days
     28
     """
-    if not path.exists():
+    targets = read_targets(path)
+    if not path.exists() and not targets:
         return Settings()
-    raw, problems = read_yaml(path) or {}, []
+    raw: Any = (read_yaml(path) or {}) if path.exists() else {}
+    problems: list[str] = []
     if isinstance(raw, dict):
         try:
             raw = merge_pack_defaults(raw, path.parent)
@@ -41,4 +48,13 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError([*problems, *problems_of(error)], where=str(path)) from error
     if problems:
         raise ConfigError(problems, where=str(path))
-    return settings
+    return _with_targets(settings, targets, path.with_name(TARGETS_FILE)) if targets else settings
+
+
+def _with_targets(settings: Settings, targets: Sequence[str], file: Path) -> Settings:
+    """Add the targets of `targets.yaml` to those of the settings."""
+    propensity = {**settings.propensity.model_dump(), "targets": [*settings.propensity.targets, *targets]}
+    try:
+        return settings.model_copy(update={"propensity": PropensitySettings.model_validate(propensity)})
+    except ValidationError as error:
+        raise ConfigError(problems_of(error), where=str(file)) from error

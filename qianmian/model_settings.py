@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from qianmian.propensity_targets import PropensityTarget, parse_targets
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -129,6 +131,25 @@ class ValueSettings(Section):
     """Settings of `train value`."""
 
     horizon_days: int = Field(90, ge=1, le=365, description="orders and money are predicted for this many days")
+
+
+class PropensitySettings(Section):
+    """Settings of `train propensity`: targets that customers buy or do within `horizon_days`, or not."""
+
+    horizon_days: int = Field(28, ge=1, le=365)
+    targets: tuple[str, ...] = Field(
+        (), description="item=ID, category=NAME, brand=NAME or event=TYPE; those of targets.yaml are added"
+    )
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        parse_targets(self.targets)
+        return self
+
+    @property
+    def declared(self) -> tuple[PropensityTarget, ...]:
+        """The targets, each once."""
+        return parse_targets(self.targets)
 
 
 class LookalikeSettings(Section):

@@ -14,6 +14,7 @@ from qianmian.model_settings import (
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
+    PropensitySettings,
     RecommendSettings,
     Section,
     ValueSettings,
@@ -231,6 +232,7 @@ class Settings(Section):
     left: LeftSettings = Field(default_factory=LeftSettings)
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
+    propensity: PropensitySettings = Field(default_factory=PropensitySettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)

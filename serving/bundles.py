@@ -17,6 +17,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "content": "scenes",
     "churn": "churn",
     "lifecycle": "lifecycle",
+    "propensity": "propensity",
     "lookalike": "lookalike",
     "value": "value",
     "contact": "contact",

@@ -102,18 +102,18 @@ def statistic_metric(
         (labels, predictions) → float.
     y : ndarray of int64, shape (n,)
         Labels 0 and 1.
-    p : ndarray of float64, shape (n,)
-        Predicted probabilities or scores.
+    p : ndarray of float64, shape (n,) or (n, repetitions)
+        Predicted probabilities or scores; of a repeated cross-validation, those of each repetition.
     seed : int
     n_resamples : int, optional
         Default `STATISTIC_RESAMPLES`. Resamples with one class only are ignored.
     """
     rng = np.random.default_rng(seed)
-    estimate, values = float(statistic(y, p)), []
+    estimate, values = _of_repeats(statistic, y, p), []
     for _ in range(n_resamples or STATISTIC_RESAMPLES):
         rows = rng.integers(0, len(y), len(y))
         if 0 < y[rows].sum() < len(y):
-            values.append(statistic(y[rows], p[rows]))
+            values.append(_of_repeats(statistic, y[rows], p[rows]))
     low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
     if statistic is expected_calibration_error and values:
         bias = float(np.mean(values)) - estimate
@@ -135,9 +135,14 @@ def paired_difference(
     for _ in range(n_resamples or STATISTIC_RESAMPLES):
         rows = rng.integers(0, len(y), len(y))
         if 0 < y[rows].sum() < len(y):
-            values.append(statistic(y[rows], p[rows]) - statistic(y[rows], q[rows]))
+            values.append(_of_repeats(statistic, y[rows], p[rows]) - _of_repeats(statistic, y[rows], q[rows]))
     low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
-    return Metric(float(statistic(y, p) - statistic(y, q)), float(low), float(high), len(y))
+    return Metric(_of_repeats(statistic, y, p) - _of_repeats(statistic, y, q), float(low), float(high), len(y))
+
+
+def _of_repeats(statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+    """The statistic; its mean over the columns of `p`, if these are repetitions of a cross-validation."""
+    return float(statistic(y, p)) if p.ndim == 1 else float(np.mean([statistic(y, column) for column in p.T]))
 
 
 def expected_calibration_error(y: NDArray[np.int64], p: NDArray[np.float64], bins: int = 10) -> float:

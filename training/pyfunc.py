@@ -20,6 +20,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from features.compute.spec import UserFeatures
+from features.snapshot_table import as_texts
 from models.bundle import ModelBundle
 from models.recommend.base import Recommender
 from models.recommend.scene import DEFAULT_SCENE
@@ -117,6 +118,17 @@ def _value(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) 
     return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
 
 
+def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    probabilities = bundle.model.predict_proba(_feature_values(bundle, frame).values)
+    return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
+
+
+def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    model = bundle.model
+    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    return pd.DataFrame({"probability": model.predict_proba(X)[:, 1]})
+
+
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     seeds = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
@@ -148,6 +160,8 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "value": _value,
     "contact": _contact,
     "demand": _demand,
+    "propensity": _propensity,
+    "classify": _classify,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {
@@ -170,8 +184,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     bundle : ModelBundle
     frame : DataFrame
         For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
-        the others: one column per feature, categories as text; for lifecycle also the current `lifecycle_stage`
-        (`features.profiles.lifecycle`).
+        classify: the columns of the snapshot table. For the others: one column per feature, categories as text; for
+        lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 

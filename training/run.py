@@ -163,7 +163,9 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool
             raise
         result = JobResult(job.name, "skipped", str(error))
     else:
-        result = _gate_and_register(context, job.name, evaluated_model, clock)
+        result = gate_and_register(
+            context.workspace, job.name, evaluated_model, clock, context.progress, context.lake.digest
+        )
     result = replace(result, seconds=round(time.perf_counter() - started, 2))
     context.progress(f"{job.name}: {result.status} in {result.seconds:.1f} s")
     return result
@@ -194,14 +196,22 @@ def _resolve_as_of(lake: Lake, as_of: datetime | None, clock: Clock) -> datetime
     return as_of
 
 
-def _gate_and_register(context: TrainingContext, name: str, evaluated_model: EvaluatedModel, clock: Clock) -> JobResult:
-    """Apply the gate, log the run to MLflow, and register the model if it passes."""
+def gate_and_register(
+    workspace: Workspace,
+    name: str,
+    evaluated_model: EvaluatedModel,
+    clock: Clock,
+    progress: Progress,
+    data_digest: str,
+) -> JobResult:
+    """Apply the gate, log the run to MLflow, and register the model and publish its tags if it passes."""
+    as_of = evaluated_model.bundle.as_of
     report = apply_gate(evaluated_model.report, evaluated_model.rules)
     # imported here because importing MLflow is slow and `train` may fail before this point
     from training import promotion, tracking
 
-    context.progress(f"{name}: writing to MLflow")
-    with tracking.run(context.workspace, name) as active:
+    progress(f"{name}: writing to MLflow")
+    with tracking.run(workspace, name) as active:
         logged = tracking.log(evaluated_model, report)
         import mlflow
 
@@ -215,16 +225,16 @@ def _gate_and_register(context: TrainingContext, name: str, evaluated_model: Eva
         return JobResult(name, "refused", reason, None, run_id, report)
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
-    tags = {"as_of": f"{context.as_of:%Y-%m-%d}", "data_digest": context.lake.digest}
-    event = promotion.register(context.workspace, name, run_id, logged.model_uri, stamp, tags)
+    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest}
+    event = promotion.register(workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
     for tag, (one_ids, values) in evaluated_model.tags.items():
         publish(
-            context.workspace,
+            workspace,
             tag,
             one_ids,
             values,
-            as_of=context.as_of,
+            as_of=as_of,
             model_name=registered_name(name),
             model_version=str(event["version"]),
         )

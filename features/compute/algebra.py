@@ -15,6 +15,7 @@ from qianmian.errors import ConfigError
 
 Scalar = str | int | float | bool
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in", "known"]
+RowOperator = Operator | Literal["under"]  # of rows: also a category or any below it, by its path
 Aggregate = Literal[
     "count",
     "sum",
@@ -80,6 +81,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 # derived from `ts`, in the time zone of the workspace; null if `ts` is
 TIME_COLUMNS = ("hour", "weekday", "day", "week")
+PATH_SEPARATOR = "/"  # of the parts of a category
 PRICE_LEVEL = "price_level"  # of `lines` and `events`: how dear the item of a row is within its category
 PRICED_VIEWS = {"lines": "priced_lines", "events": "priced_events"}  # view → the view with price levels
 CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
@@ -109,10 +111,12 @@ class Condition:
     Condition(column='event_type', operator='in', value=('view', 'cart'))
     >>> Condition("campaign_id", "known", True)  # the column is not null
     Condition(column='campaign_id', operator='known', value=True)
+    >>> Condition("category", "under", "GROCERY/SOUP")  # also GROCERY/SOUP/CONDENSED SOUP
+    Condition(column='category', operator='under', value='GROCERY/SOUP')
     """
 
     column: str
-    operator: Operator
+    operator: RowOperator
     value: Scalar | tuple[Scalar, ...]
 
 

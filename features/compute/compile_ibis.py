@@ -16,13 +16,22 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from features.compute.algebra import COMPARISONS, SORT_KEYS, VALUE_COUNT_AGGREGATES, WEIGHT_DIGITS, Condition, Feature
+from features.compute.algebra import (
+    COMPARISONS,
+    PATH_SEPARATOR,
+    SORT_KEYS,
+    VALUE_COUNT_AGGREGATES,
+    WEIGHT_DIGITS,
+    Condition,
+    Feature,
+)
 from features.compute.views import Views, days_before, epoch_seconds, first_part, view_with
 from qianmian.times import SECONDS_PER_DAY
 
 COLUMN_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     **COMPARISONS,
     "in": lambda column, values: column.isin(list(values)),
+    "under": lambda column, name: (column == name) | column.startswith(f"{name}{PATH_SEPARATOR}"),
     "known": lambda column, known: column.notnull() == bool(known),
 }
 ORDERED_AGGREGATES = ("first", "last", "gap_std")

@@ -9,6 +9,7 @@ from typing import Any
 from features.compute.algebra import PROFILE_PREFIX, Condition, Feature, check
 from features.definitions import FEATURES
 from features.definitions.recency import NEVER
+from features.definitions.target_features import target_features
 from qianmian.errors import ConfigError, did_you_mean
 from qianmian.packs import Pack, PackFeature, PackTag, ReplenishmentCycle, load_pack
 from qianmian.settings import Settings
@@ -68,8 +69,8 @@ def features_for(settings: Settings) -> tuple[Feature, ...]:
 
 
 def declared_features(settings: Settings) -> tuple[Feature, ...]:
-    """All features declared under these settings: the built-in ones, then those of the pack."""
-    return (*FEATURES, *features_for(settings))
+    """All features declared under these settings: the built-in ones, those of the pack, those of propensity targets."""
+    return (*FEATURES, *features_for(settings), *target_features(settings))
 
 
 def _feature(pack_feature: PackFeature) -> Feature:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, contact, demand, left, lifecycle, value
+from serving.predictions import churn, contact, demand, left, lifecycle, propensity, value
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
@@ -17,6 +17,7 @@ PREDICTIONS: Registry[Prediction] = Registry(
             value.PREDICTION,
             contact.PREDICTION,
             demand.PREDICTION,
+            propensity.PREDICTION,
         )
     },
 )

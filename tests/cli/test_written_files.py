@@ -16,6 +16,7 @@ WRITERS = {
     "score recommend --out",
     "score churn --out",
     "score churn --report",
+    "score classify --out",
     "score predictions --out",
     "score value --out",
     "score tags --out",

@@ -306,6 +306,7 @@ COMPARE = {
     ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b,
     "in": lambda a, b: a in b,
+    "under": lambda a, b: a == b or a.startswith(f"{b}/"),
 }
 
 
@@ -425,6 +426,7 @@ def known(tables, as_of):
 
 CART = (Condition("event_type", "in", ("cart", "search")),)
 DISCOUNTED = (Condition("discount", ">", 0.5), Condition("channel", "!=", "app"))
+FOOD, OWN = (Condition("category", "under", "food"),), (Condition("category", "under", "own/category"),)
 EARLY = (Condition("hour", "<", 12),)
 DEAR = (Condition("price_level", ">", 0.0),)
 
@@ -458,6 +460,8 @@ def declared():
             ("orders", "distinct", "week", EARLY, "", 0.0, days),
             ("events", "distinct", "session_id", CART, "", 0.0, days),
             ("lines", "distinct", "category", (), "", 0.0, days),
+            ("lines", "distinct", "order_id", FOOD, "", 0.0, days),
+            ("events", "recency", "", OWN, "", 9999.0, days),
             ("lines", "share", "", DISCOUNTED, "", -1.0, days),
             ("lines", "share", "amount", DISCOUNTED, "", -1.0, days),
             ("orders", "share", "", EARLY, "", -1.0, days),

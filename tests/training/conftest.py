@@ -34,6 +34,7 @@ SETTINGS = Settings.model_validate(
         },
         "left": {"min_days": 28, "multiple": 2.0},
         "lookalike": {"factors": 8},
+        "propensity": {"targets": ["category=grocery"]},
     }
 )
 

@@ -17,6 +17,7 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions import FEATURES
+from features.definitions.pack_features import declared_features
 from features.event_log.base import LogPosition
 from features.profiles import snapshot
 from features.profiles.lifecycle import stages_of_build
@@ -46,6 +47,7 @@ PLOTS = {
     "lookalike": {"reach.png"},
     "content": {"recall_by_k.png"},
     "value": {"orders.png", "money.png"},
+    "propensity": {"calibration_category_grocery.png", "gains_category_grocery.png"},
 }
 HEADLINE = {
     "recommend": "ndcg_at_10",
@@ -55,6 +57,7 @@ HEADLINE = {
     "lookalike": "average_precision",
     "content": "ndcg_at_10",
     "value": "mae_money",
+    "propensity": "category_grocery auc",
 }
 
 
@@ -160,8 +163,8 @@ def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
 
 
 @pytest.fixture(scope="module")
-def profiles(trained):
-    return Builder(Lake(trained.workspace), FEATURES).build(END)
+def profiles(trained, settings):
+    return Builder(Lake(trained.workspace), declared_features(settings)).build(END)
 
 
 @pytest.mark.parametrize("job", ALL)
@@ -209,6 +212,9 @@ def test_pyfunc_predicts_the_same_as_the_bundle(trained, store, profiles, bundle
         assert got["left_days"].tolist() == days.tolist()
         expected = np.where(days <= bundle.facts["longest_days"], bundle.model.predict_proba(X)[:, 1], np.nan)
         np.testing.assert_allclose(got["left_probability"], expected)
+    elif job == "propensity":
+        got = model.predict(frame[["one_id", *bundle.spec.names]])
+        np.testing.assert_array_equal(got["category=grocery"], bundle.model.predict_proba(X)[:, 0])
     else:
         process = process_of(Builder(Lake(store), FEATURES).views(END), profiles.table)
         today = stages_of_build(process, profiles.table)[:40]

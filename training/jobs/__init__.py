@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, recommend, value
+from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, propensity, recommend, value
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
@@ -20,6 +20,7 @@ JOBS: Registry[Job] = Registry(
             contact.JOB,
             demand.JOB,
             value.JOB,
+            propensity.JOB,
         )
     },
 )

@@ -16,6 +16,7 @@ from features.compute.spec import FeatureSpec, UserFeatures
 from features.data.lake import Lake
 from features.data.shared_accounts import SharedAccount
 from features.definitions.building import make_builder
+from features.definitions.target_features import target_features
 from features.event_log.base import LogPosition
 from features.interactions import TrainingSet
 from features.profiles.lifecycle import stages_of_build
@@ -163,14 +164,16 @@ class TrainingContext:
     def stationary_spec(self, as_of: datetime) -> FeatureSpec:
         """Profile columns for models over several snapshot dates: without identifiers and non-stationary features.
 
+        Features of propensity targets are those of `train propensity` alone, so that a target can come and go.
         An unknown profile attribute has a neutral value; `training.attribute_choice` decides which attributes stay.
         """
         features = self.profile(as_of)
         spec = features.neutral_spec()
+        of_targets = {feature.name for feature in target_features(self.settings)}
         kept = [
             feature
             for feature, values in zip(spec.features, features.values.T, strict=True)
-            if not (feature.grows_with_calendar or feature.is_identifier)
+            if not (feature.grows_with_calendar or feature.is_identifier or feature.name in of_targets)
             # an indicator that is the same for everybody tells nothing
             and not (feature.aggregate == "missing" and (values == values[0]).all())
         ]

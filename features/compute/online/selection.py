@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.compute.algebra import COMPARISONS, Condition
+from features.compute.algebra import COMPARISONS, PATH_SEPARATOR, Condition
 from features.compute.online.recent import ViewRows
 from features.compute.online.state import MISSING, Array, OnlineState
 from qianmian.times import MICROSECONDS_PER_SECOND
@@ -18,6 +18,7 @@ MAX_DIRECT_CODES = 4_096
 ARRAY_OPERATORS: dict[str, Callable[[Array, Any], NDArray[np.bool_]]] = {
     **COMPARISONS,
     "in": lambda a, b: np.isin(a, b),
+    "under": lambda a, b: np.array([f"{text}{PATH_SEPARATOR}".startswith(f"{b}{PATH_SEPARATOR}") for text in a], bool),
 }
 
 
@@ -95,7 +96,7 @@ def _condition_mask(rows: ViewRows, condition: Condition, state: OnlineState) ->
         return known if value else ~known
     wanted: Any = value
     if column.dtype == np.int32:
-        if condition.operator not in ("==", "!=", "in"):  # an order comparison needs the texts, not their codes
+        if condition.operator not in ("==", "!=", "in"):  # the others need the texts, not their codes
             texts = [state.text(condition.column, code) if code != MISSING else "" for code in column]
             return ARRAY_OPERATORS[condition.operator](np.asarray(texts, dtype=object), value) & known
         wanted = [state.code(condition.column, str(v)) for v in (value if isinstance(value, tuple) else (value,))]

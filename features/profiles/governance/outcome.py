@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
+from features.propensity import require_in_lake, rows_between
 from qianmian.errors import DataError, UsageError
+from qianmian.propensity_targets import FORMS, require_target
 from qianmian.registry import Registry
 
 MIN_CUSTOMERS, MIN_CUSTOMERS_PER_LABEL = 100, 10
@@ -56,7 +59,7 @@ class TargetInputs:
     orders, amount : ndarray of float64, shape (n,)
         Number of orders in the horizon, and their amount in currency.
     bought : ndarray of float64, shape (n,)
-        Number of lines in the horizon of what a propensity target names; 0 for other targets.
+        Number of order lines or events in the horizon of a propensity target; 0 for other targets.
     active_days : float
         Customers who bought in this many days before `as_of` are active.
     """
@@ -81,7 +84,7 @@ def purchase(inputs: TargetInputs) -> TargetLabels:
 
 
 def propensity(inputs: TargetInputs) -> TargetLabels:
-    """All customers: bought the item, category or brand in the horizon, or did not."""
+    """All customers: bought the item, category or brand in the horizon (or did the event), or did not."""
     return _yes_or_no(np.arange(len(inputs.bought)), inputs.bought > 0, ("did not buy it", "bought it"), "bought it")
 
 
@@ -103,12 +106,10 @@ def _yes_or_no(rows: NDArray[np.int64], is_true: NDArray[np.bool_], labels: tupl
 TARGETS: Registry[Callable[[TargetInputs], TargetLabels]] = Registry(
     "target", {"churn": churn, "purchase": purchase, "clv": clv}
 )
-# column of the order lines that a propensity target such as ``brand:NAME`` names
-PROPENSITY_COLUMNS = {"item": "item_id", "category": "category", "brand": "brand"}
 
 
 def find_target(target: str) -> Callable[[TargetInputs], TargetLabels]:
-    """The function of a target: a name in `TARGETS`, or ``item:ID``, ``category:NAME`` or ``brand:NAME``.
+    """The function of a target: a name in `TARGETS`, or a propensity target such as ``category=NAME``.
 
     Raises
     ------
@@ -117,14 +118,14 @@ def find_target(target: str) -> Callable[[TargetInputs], TargetLabels]:
 
     Examples
     --------
-    >>> find_target("category:GROCERY/CAT FOOD") is propensity
+    >>> find_target("category=GROCERY/CAT FOOD") is propensity
     True
     """
-    kind, _, name = target.partition(":")
-    if kind in PROPENSITY_COLUMNS and name:
+    if re.match(r"\w+[=:]", target):
+        require_target(target)
         return propensity
     if target not in TARGETS:
-        allowed = ", ".join((*TARGETS, "item:ID", "category:NAME", "brand:NAME"))
+        allowed = f"{', '.join(TARGETS)}, {FORMS}"
         raise UsageError(
             "unknown target", where="--target", got=target, allowed=allowed, hint="see `qianmian tags value --help`"
         )
@@ -164,8 +165,7 @@ def target_labels(
     as_of : datetime
         Begin of the horizon, naive UTC.
     target : str
-        Name in `TARGETS`, or ``item:ID``, ``category:NAME`` or ``brand:NAME``: bought it in the horizon. A category
-        includes those below it.
+        Name in `TARGETS`, or a propensity target such as ``category=NAME``: bought or did it in the horizon.
     horizon_days : int
         Length of the horizon in days.
     active_days : int
@@ -176,8 +176,8 @@ def target_labels(
     UsageError
         The target is unknown.
     DataError
-        The data ends before the end of the horizon, orders have no times, a class has too few customers, or no line
-        is of the item, category or brand.
+        The data ends before the end of the horizon, orders have no times, a class has too few customers, or the lake
+        has no row of the propensity target.
     """
     compute_target = find_target(target)
     end = horizon_end(builder.lake, as_of, horizon_days)
@@ -196,7 +196,11 @@ def target_labels(
     by_customer = dict(zip(sums["one_id"], zip(sums["orders"], sums["amount"], strict=True), strict=True))
     one_ids = table["one_id"].to_pylist()
     totals = np.array([by_customer.get(one_id, (0, 0.0)) for one_id in one_ids], dtype=np.float64).reshape(-1, 2)
-    lines = _lines_of(builder, target, as_of, end) if compute_target is propensity else {}
+    lines: dict[str, int] = {}
+    if compute_target is propensity:
+        wanted = require_target(target)
+        require_in_lake(builder, wanted)
+        lines = rows_between(builder, wanted, as_of, end)
     bought = np.array([lines.get(one_id, 0) for one_id in one_ids], dtype=np.float64)
     before, recency = (table[name].to_numpy() for name in needs[:2])
     outcome = compute_target(TargetInputs(before, recency, totals[:, 0], totals[:, 1], bought, float(active_days)))
@@ -210,21 +214,3 @@ def target_labels(
             hint="choose another --horizon-days or --as-of, or ingest more customers",
         )
     return outcome
-
-
-def _lines_of(builder: Builder, target: str, as_of: datetime, end: datetime) -> dict[str, int]:
-    """Number of lines of each customer in ``[as_of, end)`` of the item, category or brand that the target names."""
-    kind, _, name = target.partition(":")
-    lines = builder.views(end)["lines"]
-    column = lines[PROPENSITY_COLUMNS[kind]]
-    named = lines.filter((column == name) | (column.startswith(f"{name}/")) if kind == "category" else column == name)
-    if not named.limit(1).count().execute():
-        raise DataError(
-            f"no order line is of this {kind}",
-            where="--target",
-            got=name,
-            hint=f"write the {kind} as the column `{column.get_name()}` of the lake has it",
-        )
-    inside = named.filter(named.ts >= ibis.timestamp(as_of.isoformat(sep=" ")))
-    counts = inside.group_by("one_id").aggregate(lines=inside.count()).to_pyarrow().to_pydict()
-    return dict(zip(counts["one_id"], counts["lines"], strict=True))

@@ -18,6 +18,7 @@ from features.profiles.tags.chinese import ChineseTag
 from features.profiles.tags.claims import Ordering, Preference
 from features.profiles.tags.declare import Columns, Fitted, Tag, TagContext
 from features.profiles.tags.rule_tags import tag_from_rule
+from features.profiles.tags.target_tags import target_tags
 from qianmian.errors import ConfigError
 from qianmian.packs import PackTag, ReplenishmentCycle
 from qianmian.settings import Settings
@@ -30,7 +31,7 @@ REPLENISHMENT_STATES = ("due", "overdue", "stocked", "lapsed")
 
 
 def tags_for(settings: Settings) -> list[Tag]:
-    """The built-in tags, then those of the pack.
+    """The built-in tags, those of propensity targets, then those of the pack.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def tags_for(settings: Settings) -> list[Tag]:
     >>> [tag.name for tag in tags_for(Settings(pack="fast_moving_goods"))[len(builtin_tags):]][:2]
     ['replenishment_due', 'replenishment_state']
     """
-    builtin_tags = list(TAGS.values())
+    builtin_tags = [*TAGS.values(), *target_tags(settings)]
     pack = pack_of(settings)
     if pack is None:
         return builtin_tags

@@ -245,12 +245,12 @@ def test_a_propensity_target_is_who_bought_the_thing_in_the_horizon(lake_of):
         assert (found.verb, len(found.rows)) == ("bought it", 120)
         return sorted(int(users[row]) for row in np.flatnonzero(found.numbers))
 
-    assert buyers("item:cat") == buyers("brand:paw") == buyers("category:pet") == buyers("category:pet/cat")
+    assert buyers("item:cat") == buyers("brand=paw") == buyers("category=pet") == buyers("category:pet/cat")
     assert buyers("item:cat") == list(range(40))
     assert buyers("category:food") == list(range(40, 70)), "bread was bought before the horizon"
-    with pytest.raises(DataError, match="no order line is of this brand"):
+    with pytest.raises(DataError, match="no row of the lake is of this brand"):
         buyers("brand:nobody")
-    with pytest.raises(UsageError, match="item:ID"):
+    with pytest.raises(UsageError, match="item=ID"):
         buyers("item:")
 
 

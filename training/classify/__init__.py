@@ -1,0 +1,1 @@
+"""What `train classify` and `train propensity` share: which calibrated classifier ships, and its evaluation."""

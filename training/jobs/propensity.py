@@ -1,0 +1,291 @@
+"""`train propensity`: who buys or does each declared target within the horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.profiles.tags.target_tags import tag_name
+from features.propensity import require_in_lake, rows_between
+from models.bundle import ModelBundle
+from models.classify.calibrated import MIN_OUTCOMES, CalibratedClassifier, platt_scaling
+from models.classify.propensity import PropensityModel
+from models.classify.rhythm import probability
+from qianmian.errors import DataError
+from qianmian.propensity_targets import PropensityTarget
+from training import plots
+from training.classify.choice import fit_best
+from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
+from training.gate import GateRule, apply_gate
+from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
+from training.propensity.rows import (
+    TargetRows,
+    decayed_count,
+    feature_names,
+    rows_with_history,
+    stacked,
+    target_rows_at,
+)
+from training.report import EvalReport, Metric, Metrics
+
+# the dates that `train churn` builds features at: a date costs 3 CPU s on Complete Journey
+PROFILE_DATES = 4
+MIN_CUSTOMERS = 100
+MIN_TEST_OUTCOMES = 10
+LAST_HORIZON, DECAYED = "did it in the last 28 days", "decayed count"
+MAX_REPEATS = 3  # of purchases in the last 28 days, as a baseline
+
+
+@dataclass(frozen=True)
+class EvaluatedTarget:
+    """A target with a classifier that was evaluated on the test date.
+
+    Attributes
+    ----------
+    target : PropensityTarget
+    names : tuple of str
+        Features that its classifier reads.
+    model : str
+        What ships (`training.classify.choice.CANDIDATES`).
+    report : EvalReport
+        With the verdict on this target alone; its metrics begin with the target.
+    rules : tuple of GateRule
+    test : TargetRows
+    p : ndarray of float64, (n,)
+        Probabilities of the test rows.
+    baseline : ndarray of float64, (n,)
+        Those of the decayed count.
+    final : CalibratedClassifier
+        Fitted on all dates.
+    base_rate : float
+        Share of the test rows that bought or did it.
+    """
+
+    target: PropensityTarget
+    names: tuple[str, ...]
+    model: str
+    report: EvalReport
+    rules: tuple[GateRule, ...]
+    test: TargetRows
+    p: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    final: CalibratedClassifier
+
+    @property
+    def base_rate(self) -> float:
+        return float(self.test.y.mean())
+
+
+def run(context: TrainingContext) -> EvaluatedModel:
+    """Train and evaluate a classifier for each declared target, and ship those that beat their baselines."""
+    targets = context.settings.propensity.declared
+    if not targets:
+        raise DataError(
+            "no propensity target is declared",
+            where="propensity.targets",
+            hint='name one, as in `qianmian train propensity --target "category=NAME"`',
+        )
+    horizon = context.horizon_days or context.settings.propensity.horizon_days
+    views = {target.view for target in targets}
+    tables = [table for table, view in (("transactions", "lines"), ("events", "events")) if view in views]
+    test = context.as_of - timedelta(days=horizon)
+    start = context.history_start(*tables)
+    dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
+    if not dates:
+        longest = (context.as_of - start).days // 3
+        raise DataError(
+            "the history is too short to train propensity",
+            where=" and ".join(tables),
+            got=f"{(context.as_of - start).days} days",
+            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
+            hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
+        )
+    left_out: dict[str, str] = {}
+    usable: list[PropensityTarget] = []
+    for target in targets:  # before the features, which cost more
+        try:
+            _require_rows(context, target, test)
+            usable.append(target)
+        except DataError as error:
+            left_out[str(target)] = str(error)
+    found: list[EvaluatedTarget] = []
+    if usable:
+        context.progress(
+            f"propensity: {len(usable)} targets, {len(dates)} dates from {dates[0]:%Y-%m-%d}, evaluated at "
+            f"{test:%Y-%m-%d}"
+        )
+        _require_customers(context, test)
+        supported = context.profile(dates[-1]).spec.names
+        for target in usable:
+            try:
+                found.append(_evaluate(context, target, dates, test, horizon, supported))
+            except DataError as error:
+                left_out[str(target)] = str(error)
+    if not found:
+        raise DataError(
+            "no propensity target can be trained",
+            got="; ".join(f"{target}: {reason}" for target, reason in left_out.items()),
+            hint="choose another target, or a longer --horizon-days",
+        )
+    shipped = [one for one in found if one.report.passed] or found  # the gate refuses if none passes
+    left_out |= {str(one.target): "; ".join(one.report.reasons) for one in found if one not in shipped}
+    return _evaluated_model(context, shipped, left_out, dates, horizon)
+
+
+def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime) -> None:
+    """Check that the lake has the target, and that enough customers bought or did it in the test period.
+
+    Raises
+    ------
+    DataError
+    """
+    require_in_lake(context.builder, target)
+    did = len(rows_between(context.builder, target, test, context.as_of))
+    if did < MIN_TEST_OUTCOMES:
+        raise DataError(
+            "too few customers bought or did it to evaluate a model",
+            where=f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}",
+            got=f"{did} customers",
+            allowed=f"at least {MIN_TEST_OUTCOMES}",
+        )
+
+
+def _require_customers(context: TrainingContext, test: datetime) -> None:
+    if len(rows := rows_with_history(context, test)) < MIN_CUSTOMERS:
+        raise DataError(
+            "there are too few customers to evaluate propensity",
+            where=f"{test:%Y-%m-%d}",
+            got=f"{len(rows)} customers with an order or an event before",
+            allowed=f"at least {MIN_CUSTOMERS}",
+            hint="ingest more customers",
+        )
+
+
+def _evaluate(
+    context: TrainingContext,
+    target: PropensityTarget,
+    dates: Sequence[datetime],
+    test: datetime,
+    horizon: int,
+    supported: Sequence[str],
+) -> EvaluatedTarget:
+    """Fit on the dates before the test date, evaluate there, and fit again on all dates.
+
+    Raises
+    ------
+    DataError
+        Too few customers bought or did it, or did not.
+    """
+    context.progress(f"propensity: {target}")
+    names = feature_names(target, supported)
+    seed = context.settings.seed
+    parts = [target_rows_at(context, target, at, horizon, names) for at in dates]
+    before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
+    _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
+    _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+    categorical = (False,) * len(names)
+    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
+    p = model.predict_proba(later.X)[:, 1]
+    baselines = _baselines(target, names, before, later)
+    prefix = f"{target} "
+    rules = (
+        GateRule(f"{prefix}log_loss:{BASE_RATE}", higher_is_better=False),
+        GateRule(f"{prefix}log_loss:{LAST_HORIZON}", higher_is_better=False),
+        GateRule(f"{prefix}auc:{DECAYED}", require_improvement=False),
+    )
+    report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
+    everything = stacked([*parts, later])
+    y = context.shuffled(everything.y)
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)[1]
+    return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
+
+
+def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
+    yes = int(rows.y.sum())
+    if min(yes, len(rows.y) - yes) < least:
+        raise DataError(
+            "too few customers bought or did it" if yes < least else "almost all customers bought or did it",
+            where=where,
+            got=f"{yes} of {len(rows.y)} rows",
+            allowed=f"at least {least} of each",
+        )
+
+
+def _baselines(
+    target: PropensityTarget, names: Sequence[str], before: TargetRows, later: TargetRows
+) -> dict[str, NDArray[np.float64]]:
+    """Probabilities of the test rows by what a shop would use without a model, fitted on the rows before."""
+    counts = [np.minimum(rows.X[:, :1], MAX_REPEATS) for rows in (before, later)]  # the first is that of 28 days
+    decayed = [np.log1p(decayed_count(target, names, rows.X)) for rows in (before, later)]
+    slope, intercept = platt_scaling(decayed[0], before.y)
+    return {
+        BASE_RATE: np.full(len(later.y), before.y.mean()),
+        LAST_HORIZON: single_column_rates(counts[0], before.y, counts[1], (True,))[:, 0],
+        DECAYED: probability(slope * decayed[1] + intercept),
+    }
+
+
+def _evaluated_model(
+    context: TrainingContext,
+    shipped: Sequence[EvaluatedTarget],
+    left_out: Mapping[str, str],
+    dates: Sequence[datetime],
+    horizon: int,
+) -> EvaluatedModel:
+    profile = context.profile(context.as_of)
+    used = dict.fromkeys(name for one in shipped for name in one.names)
+    spec = context.profile(dates[-1]).spec.select(list(used))
+    model = PropensityModel(
+        tuple(str(one.target) for one in shipped),
+        tuple(tuple(spec.names.index(name) for name in one.names) for one in shipped),
+        tuple(one.final for one in shipped),
+    )
+    facts = context.facts(
+        "propensity",
+        horizon_days=horizon,
+        targets=list(model.targets),
+        base_rates={str(one.target): one.base_rate for one in shipped},
+    )
+    rows = rows_with_history(context, context.as_of)
+    p = model.predict_proba(context.profile(context.as_of, spec).values[rows])
+    one_ids = profile.one_ids[rows].tolist()
+    figures = {}
+    for one in shipped:
+        slug, title = one.target.slug, str(one.target)
+        figures[f"calibration_{slug}.png"] = plots.calibration_curve(one.test.y, one.p, f"{title}: calibration")
+        figures[f"gains_{slug}.png"] = gains(one.test.y, {"model": one.p, DECAYED: one.baseline}, f"{title}: gains")
+    return EvaluatedModel(
+        ModelBundle("propensity", model, context.as_of, spec, facts=facts),
+        replace(
+            _joined([one.report for one in shipped]),
+            notes=(
+                *(f"{one.target}: ships {one.model}, base rate {one.base_rate:.1%}" for one in shipped),
+                *(f"{target} is left out: {reason}" for target, reason in left_out.items()),
+            ),
+        ),
+        [rule for one in shipped for rule in one.rules],
+        {"horizon_days": horizon, "targets": len(shipped), "dates": len(dates) + 1},
+        figures,
+        context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
+        {tag_name(one.target): (one_ids, p[:, place].tolist()) for place, one in enumerate(shipped)},
+    )
+
+
+def _joined(reports: Sequence[EvalReport]) -> EvalReport:
+    """One report of several targets, whose metrics have different names."""
+    metrics: dict[str, Metric] = {}
+    differences: dict[str, Metric] = {}
+    baselines: dict[str, Metrics] = {}
+    for report in reports:
+        metrics |= report.metrics
+        differences |= report.differences
+        for name, found in report.baselines.items():
+            baselines[name] = {**baselines.get(name, {}), **found}
+    return EvalReport(metrics, baselines, differences)
+
+
+JOB = Job("propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run)

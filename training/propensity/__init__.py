@@ -1,0 +1,1 @@
+"""What `train propensity` learns from, and how it evaluates each target."""
