@@ -113,12 +113,15 @@ PARTS = {
     ),
     "churn": Part("completejourney", churn, CHURN_MUSTS),
     "money": Part(
-        "completejourney", lambda data, _folder: predictions_value.completejourney(data), predictions_value.MUSTS
+        "completejourney",
+        lambda data, _folder: predictions_value.completejourney(data),
+        {name: must for name, must in predictions_value.MUSTS.items() if name.startswith("completejourney")},
     ),
     "agreement": Part(
         "completejourney", agreement, {**predictions_lifecycle.MUSTS, CPU_MS: Must("metric", most=100.0)}
     ),
 }
+MUSTS = {f"{name}: {what}": must for name, part in PARTS.items() for what, must in part.musts.items()}
 NOT_QUICK = ("agreement",)
 
 
@@ -140,7 +143,7 @@ def main() -> None:
             found, values = part.measure(data, Path(folder))
             for model, metrics in found.items():
                 results.setdefault(part.data, {}).setdefault(model, {}).update(metrics)
-            checks += common.check(part.musts, values)
+            checks += common.check(MUSTS, {f"{name}: {what}": value for what, value in values.items()})
     if not results:
         sys.exit("nothing was measured")
     common.finish(results, checks, arguments.json)

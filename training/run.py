@@ -184,7 +184,8 @@ def _publish_profiles(workspace: Workspace, cutoff: datetime, settings: Settings
 
 def _resolve_as_of(lake: Lake, as_of: datetime | None, clock: Clock) -> datetime:
     if as_of is None:
-        return not_in_the_future(lake.default_as_of, clock())
+        now = clock()
+        return not_in_the_future(lake.default_as_of, now.astimezone(UTC).replace(tzinfo=None) if now.tzinfo else now)
     last = lake.last
     if last is not None and as_of > last + timedelta(days=366):
         raise DataError(

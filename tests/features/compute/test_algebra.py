@@ -125,6 +125,7 @@ def test_what_grows_with_the_calendar_and_what_is_an_id_is_declared():
         "days_since_first_event",
         "days_since_registered",
         "price_level_lines",
+        "viewed_price_level_events",
         "order_value_max",
         "basket_lines_max",
         "lines_per_item",
