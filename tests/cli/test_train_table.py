@@ -30,6 +30,8 @@ def table(tmp_path):
     [
         (("classify",), "got 'no --data'"),
         (("classify", "--data", "x.csv"), "got 'no --label'"),
+        (("classify", "--data", "x.csv", "--label", "y", "--horizon-days", "7"), "--horizon-days is no option"),
+        (("classify", "--data", "x.csv", "--label", "y", "--target", "event=cart"), "--target is no option"),
         (("churn", "--label", "y"), "--label is an option of classify"),
         (("churn", "--id", "y"), "--id is an option of classify"),
         (("churn", "--target", "event=cart"), "targets are those of the job propensity"),
