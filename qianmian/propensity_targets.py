@@ -81,6 +81,11 @@ class PropensityTarget:
         return TARGET_COLUMNS[self.kind][0]
 
     @property
+    def table(self) -> str:
+        """The table of the lake that the view is of."""
+        return "transactions" if self.view == "lines" else self.view
+
+    @property
     def column(self) -> str:
         """The column of the view that names the target."""
         return TARGET_COLUMNS[self.kind][1]

@@ -109,3 +109,14 @@ def test_permuted_labels_do_not_pass_the_gate(context, shop):
 def test_what_cannot_be_trained_says_what_would_be_enough(shop, targets, options, message):
     with pytest.raises(DataError, match=message):
         propensity.run(context_of(shop, targets, **options))
+
+
+def test_events_that_were_recorded_later_than_orders(shop, copy_workspace, monkeypatch):
+    """A target learns from dates that its table covers, and from features that all of these have."""
+    monkeypatch.setattr(propensity, "PROFILE_DATES", 2)
+    late = {"events": "SELECT * FROM events WHERE ts >= TIMESTAMP '2024-03-24'"}  # after the first of the two dates
+    context = context_of(copy_workspace(shop, late), TARGETS[:2])
+    outcome = propensity.run(context)
+    assert outcome.bundle.facts["targets"] == ["category=grocery"]
+    assert not [name for name in outcome.bundle.spec.names if "event" in name]
+    assert any("event=cart is left out: its rows begin too late" in note for note in outcome.report.notes)

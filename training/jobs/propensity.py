@@ -90,8 +90,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             hint='name one, as in `qianmian train propensity --target "category=NAME"`',
         )
     horizon = context.horizon_days or context.settings.propensity.horizon_days
-    views = {target.view for target in targets}
-    tables = [table for table, view in (("transactions", "lines"), ("events", "events")) if view in views]
+    tables = sorted({target.table for target in targets})
     test = context.as_of - timedelta(days=horizon)
     start = context.history_start(*tables)
     dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
@@ -119,10 +118,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
             f"{test:%Y-%m-%d}"
         )
         _require_customers(context, test)
-        supported = context.profile(dates[-1]).spec.names
         for target in usable:
             try:
-                found.append(_evaluate(context, target, dates, test, horizon, supported))
+                found.append(_evaluate(context, target, dates, test, horizon))
             except DataError as error:
                 left_out[str(target)] = str(error)
     if not found:
@@ -171,9 +169,11 @@ def _evaluate(
     dates: Sequence[datetime],
     test: datetime,
     horizon: int,
-    supported: Sequence[str],
 ) -> EvaluatedTarget:
     """Fit on the dates before the test date, evaluate there, and fit again on all dates.
+
+    Dates of before the rows of the target were recorded are left out, because nothing is known of who did it then; and
+    features that the first of the others does not have.
 
     Raises
     ------
@@ -181,14 +181,23 @@ def _evaluate(
         Too few customers bought or did it, or did not.
     """
     context.progress(f"propensity: {target}")
-    names = feature_names(target, supported)
+    recorded = context.history_start(target.table) + timedelta(days=horizon)
+    dates = [at for at in dates if at >= recorded]
+    if not dates:
+        raise DataError(
+            "its rows begin too late to train a model",
+            where=target.table,
+            got=f"{(context.as_of - recorded).days + horizon} days",
+            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
+        )
+    names = feature_names(target, context.profile(dates[0]).spec.names)
     seed = context.settings.seed
     parts = [target_rows_at(context, target, at, horizon, names) for at in dates]
     before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
     _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
     categorical = (False,) * len(names)
-    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
+    model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)[1]
     p = model.predict_proba(later.X)[:, 1]
     baselines = _baselines(target, names, before, later)
     prefix = f"{target} "
@@ -200,8 +209,8 @@ def _evaluate(
     report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
-    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)[1]
-    return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
+    shipped, final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)
+    return EvaluatedTarget(target, names, shipped, report, rules, later, p, baselines[DECAYED], final)
 
 
 def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
