@@ -16,6 +16,8 @@ from training.gate import apply_gate
 from training.jobs import propensity
 from training.jobs.base import TrainingContext
 from training.propensity.rows import decayed_count, rows_with_history, target_rows_at
+from training.report import EvalReport, Metric
+from training.tracking import flatten_metrics
 
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 TARGETS = ("category=grocery", "event=cart", "item=i1")
@@ -120,3 +122,11 @@ def test_events_that_were_recorded_later_than_orders(shop, copy_workspace, monke
     assert outcome.bundle.facts["targets"] == ["category=grocery"]
     assert not [name for name in outcome.bundle.spec.names if "event" in name]
     assert any("event=cart is left out: its rows begin too late" in note for note in outcome.report.notes)
+
+
+def test_categories_with_slashes_are_metrics_that_mlflow_accepts():
+    names = ("category=GROCERY/SOUP auc", "category=a//b auc", "category=../x auc")
+    report = EvalReport({name: Metric(0.5, 0.4, 0.6, 9) for name in names}, {})
+    found = flatten_metrics(report)
+    assert len(found) == 3 * len(names)
+    assert not [name for name in found if "/" in name], "metrics with a slash are those of baselines and slices"
