@@ -12,6 +12,7 @@ from models.classify.propensity import PropensityModel
 from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from qianmian.settings import Settings
+from training.classify.choice import CANDIDATES, fit_best
 from training.gate import apply_gate
 from training.jobs import propensity
 from training.jobs.base import TrainingContext
@@ -71,6 +72,30 @@ def test_the_model_has_the_targets_that_ship_and_publishes_a_tag_for_each(contex
     X = context.profile(END, bundle.spec).values
     loaded = PropensityModel.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.predict_proba(X), bundle.model.predict_proba(X))
+
+
+def test_what_ships_is_what_was_evaluated(outcome):
+    for classifier, note in zip(outcome.bundle.model.classifiers, outcome.report.notes, strict=False):
+        assert CANDIDATES[note.split(": ships ")[1].split(",")[0]] == tuple(classifier.members)
+
+
+def test_what_was_evaluated_ships_where_all_dates_would_choose_another(context, monkeypatch):
+    asked = []
+
+    def fitted(*arguments):
+        asked.append(arguments[6] if len(arguments) > 6 else None)
+        return fit_best(*arguments)
+
+    monkeypatch.setattr(propensity, "fit_best", fitted)
+    propensity._evaluate(context, DAIRY, [END - timedelta(days=56)], END - timedelta(days=28), 28)
+    assert asked[0] is None
+    assert len(asked[1]) == 1
+
+
+def test_no_date_before_the_data(shop):
+    with pytest.raises(DataError, match="got '0 days'") as raised:
+        propensity.run(context_of(shop, as_of=datetime(2019, 1, 1)))
+    assert "-" not in str(raised.value).split("choose")[-1].replace("--horizon-days", "")
 
 
 def test_labels_are_purchases_in_the_horizon_and_features_are_of_before(context):

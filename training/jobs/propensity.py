@@ -18,7 +18,7 @@ from models.classify.rhythm import probability
 from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from training import plots
-from training.classify.choice import fit_best
+from training.classify.choice import CANDIDATES, fit_best
 from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -95,11 +95,12 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start = context.history_start(*tables)
     dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
     if not dates:
-        longest = (context.as_of - start).days // 3
+        span = max(0, (context.as_of - start).days)
+        longest = span // 3
         raise DataError(
             "the history is too short to train propensity",
             where=" and ".join(tables),
-            got=f"{(context.as_of - start).days} days",
+            got=f"{span} days",
             allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
             hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
         )
@@ -197,7 +198,7 @@ def _evaluate(
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
     _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
     categorical = (False,) * len(names)
-    model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)[1]
+    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
     p = model.predict_proba(later.X)[:, 1]
     baselines = _baselines(target, names, before, later)
     prefix = f"{target} "
@@ -209,8 +210,9 @@ def _evaluate(
     report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
-    shipped, final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)
-    return EvaluatedTarget(target, names, shipped, report, rules, later, p, baselines[DECAYED], final)
+    evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated)[1]
+    return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
 
 
 def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
