@@ -173,6 +173,9 @@ def test_the_label_is_the_answer_that_means_yes():
     label = read_label(column(["No"] * 100 + ["Yes"] * 40 + [None]), "churn", None)
     assert (label.positive, len(label.rows), int(label.y.sum())) == ("Yes", 140, 40)
     assert read_label(column(["0"] * 60 + ["1"] * 60), "churn", None).positive == "1"
+    with pytest.raises(UsageError, match="add --positive VALUE"):
+        read_label(column(["1"] * 60 + ["2"] * 60), "churn", None)  # either may be the yes
+    assert read_label(column(["1"] * 60 + ["2"] * 60), "churn", "2").positive == "2"
     three = column(["a"] * 50 + ["b"] * 50 + ["c"] * 50)
     assert read_label(three, "plan", "b").y.sum() == 50
 

@@ -18,6 +18,7 @@ from qianmian.errors import DataError, UsageError
 MIN_ROWS, MIN_ROWS_PER_ANSWER = 100, 30
 # answers that mean yes, in any case; another label needs --positive
 YES = ("yes", "y", "true", "t", "1", "1.0", "churned", "churn", "left", "exited", "是", "流失")
+ONE, ZERO = frozenset({"1", "1.0"}), frozenset({"0", "0.0", "-1", "-1.0"})
 MOSTLY = 0.95  # share of the cells that have to be numbers or dates
 IDENTIFIER_SHARE = 0.9  # of distinct values among the cells: a name or an id, and nothing to learn from
 OTHER_DATES = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?$"
@@ -98,7 +99,9 @@ def _yes_of(counts: Counter[str], name: str, *, numeric: bool) -> str:
             else "add a column that says whether the number is above a threshold, and name that one",
         )
     yes = [value for value in counts if value.lower() in YES]
-    if len(yes) != 1:
+    no = [value for value in counts if value not in yes]
+    is_code = bool(yes) and yes[0] in ONE and not ZERO.issuperset(no)  # 1 and 2 mean yes and no, or no and yes
+    if len(yes) != 1 or is_code:
         raise UsageError(
             f"it is not clear which value of {name} is to be predicted",
             where="--label",
