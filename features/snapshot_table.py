@@ -56,7 +56,7 @@ def read_snapshot_table(path: Path) -> pa.Table:
 def as_texts(table: pa.Table) -> pa.Table:
     """Return all columns as text without outer blanks; cells without a value, and lists, are null.
 
-    The fields of numbers are marked with `AS_NUMBERS`: whatever the decimal separator of other files is, theirs is a dot.
+    The fields of numbers are marked with `AS_NUMBERS`: their decimal separator is a dot, whatever that of other files.
     """
     columns = [_as_text(table.column(place)) for place in range(table.num_columns)]
     fields = [

@@ -49,11 +49,12 @@ class SnapshotColumn:
     def encode(self, texts: pa.ChunkedArray) -> NDArray[np.float32]:
         """Return numbers (NaN if it is none) or codes (−1 for any other value), float32, (n,)."""
         if self.kind == "category":
-            codes = pc.index_in(pc.fill_null(plain_values(texts), MISSING), value_set=pa.array(self.values, pa.string()))
+            values = pc.fill_null(plain_values(texts), MISSING)
+            codes = pc.index_in(values, value_set=pa.array(self.values, pa.string()))
             return np.asarray(pc.fill_null(codes, -1).to_numpy(), dtype=np.float32)
         found = dates(texts) if self.kind == "date" else numbers(texts, decimal_of(texts) or self.decimal)
-        values = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return np.where(np.abs(values) <= LARGEST, values, np.nan).astype(np.float32)
+        read = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return np.where(np.abs(read) <= LARGEST, read, np.nan).astype(np.float32)
 
 
 def plain_values(texts: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -20,6 +20,7 @@ from serving.champions import Champion, Champions
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.predictions import ENDPOINT
 from serving.events.live import LiveEvents
+from serving.profile_models import refuse_other_timezones
 from serving.scoring.predictions import score_predictions
 from tests.waiting import until
 
@@ -137,3 +138,13 @@ def test_a_channel_is_that_of_a_consent_however_it_is_written(all_champions, sco
     for place, row in scores.items():
         ranked = [one["channel"].lower().replace("-", "") for one in table["ranked_channel_affinity"][place].as_py()]
         assert ranked == [one["channel"] for one in row["ranked_channel_affinity"]]
+
+
+def test_times_of_another_time_zone_are_not_served(all_champions):
+    bundle, profiles = all_champions.require("contact").bundle, all_champions.customers
+    for zone, refused in ((profiles.spec.timezone, set()), ("Asia/Tokyo", {"contact"})):
+        models = {"contact": Champion("contact", "1", replace(bundle, facts={"timezone": zone}))}
+        failures = {}
+        refuse_other_timezones(models, profiles, failures)
+        assert failures.keys() == refused
+        assert models.keys() == {"contact"} - refused

@@ -106,7 +106,9 @@ def test_a_target_that_was_removed_since_the_training_is_left_out(champions, buy
     classifiers = tuple(CalibratedClassifier(("logistic",)).fit(X, y) for _ in range(2))
     model = PropensityModel((str(stays), str(goes)), (tuple(range(5)), tuple(range(5, 10))), classifiers)
     models = {
-        "propensity": Champion("propensity", "1", ModelBundle("propensity", model, datetime(2024, 1, 1), spec, facts={}))
+        "propensity": Champion(
+            "propensity", "1", ModelBundle("propensity", model, datetime(2024, 1, 1), spec, facts={})
+        )
     }
 
     def scored(snapshot):
