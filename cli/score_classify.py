@@ -59,7 +59,7 @@ def classify(
         columns: dict[str, Any] = {}
         id_column = str(bundle.facts["id_column"])
         if id_column in table.column_names:
-            columns[id_column] = table[id_column]
+            columns["user_id"] = table[id_column]  # the name that an erasure knows
         scored = pa.table({**columns, **_scores(bundle, table), "model_version": [version] * table.num_rows})
         write_table(located, scored, out)
     seconds = round(time.perf_counter() - begun, 3)

@@ -95,7 +95,9 @@ def train(
     """
     output = Output(as_json)
     table = TableOptions(data, label, id_column, positive, exclude, name)
-    table.check(job)
+    of_the_lake = {"--as-of": as_of, "--horizon-days": horizon_days, "--active-days": active_days, "--tune": tune}
+    targets = {"--target": target, "--remove-target": remove_target}
+    table.check(job, {**of_the_lake, "--tune-seconds": tune_seconds, **targets})
     if job == CLASSIFY:
         of_table, about = train_table(output, workspace, table)
         show_result(output, of_table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,15 +71,23 @@ class TableOptions:
     exclude: list[str] | None
     name: str | None
 
-    def check(self, job: str) -> None:
+    def check(self, job: str, of_other_jobs: Mapping[str, object]) -> None:
         """Check that the options fit the job.
+
+        Parameters
+        ----------
+        job : str
+        of_other_jobs : mapping of str to object
+            The options that a table has no use for, and their values.
 
         Raises
         ------
         UsageError
-            An option of `classify` with another job, or a required one is missing.
+            An option of `classify` with another job or the reverse, or a required one is missing.
         """
         if job == CLASSIFY:
+            if needless := [option for option, value in of_other_jobs.items() if value]:
+                raise UsageError(f"{needless[0]} is no option of classify", hint=f"omit {needless[0]}")
             if self.data is None or self.label is None:
                 raise UsageError(
                     "classify needs a table and its label",

@@ -40,13 +40,12 @@ def require_in_lake(builder: Builder, target: PropensityTarget) -> None:
     DataError
         It has none; the error names similar items, categories, brands or types of events.
     """
-    table = "transactions" if target.view == "lines" else target.view
-    state = builder.states.get(table)
+    state = builder.states.get(target.table)
     if state is None or not state.rows or "ts" not in state.filled:
         raise DataError(
-            f"the target {target} needs {table} with times",
+            f"the target {target} needs {target.table} with times",
             where="the lake",
-            hint=f"map `ts` of {table} in sources.yaml",
+            hint=f"map `ts` of {target.table} in sources.yaml",
         )
     views = builder.views(builder.lake.default_as_of)
     if target_rows(views, target).limit(1).count().execute():

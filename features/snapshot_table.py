@@ -18,7 +18,7 @@ from qianmian.errors import DataError, UsageError, did_you_mean
 # cells that mean "not known"; words such as `unknown` or `none` are answers in many tables and stay
 MISSING_CELLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "?")
 
-
+AS_NUMBERS = {b"qianmian.type": b"number"}  # of the field of a column that has been numbers before it was text
 NO_MAPPING = {"source_user_id": "source_user_id"}  # the settings of a file need one; nothing reads it here
 
 
@@ -37,7 +37,7 @@ def read_snapshot_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise UsageError("the file is missing", where="--data", got=str(path), hint="name a CSV or Parquet file")
     try:
-        table = pq.read_table(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        table = as_texts(pq.read_table(path) if path.suffix.lower() == ".parquet" else _read_csv(path))
     except (pa.ArrowException, UnreadableFile, UnicodeDecodeError, OSError) as error:
         raise DataError(
             "the table cannot be read",
@@ -50,12 +50,20 @@ def read_snapshot_table(path: Path) -> pa.Table:
         raise DataError("a column occurs twice", where=str(path), got=", ".join(repeated), hint="rename one of them")
     if not table.num_rows:
         raise DataError("the table has no rows", where=str(path), hint="one row a customer is needed")
-    return as_texts(table)
+    return table
 
 
 def as_texts(table: pa.Table) -> pa.Table:
-    """Return all columns as text without outer blanks; cells without a value, and lists, are null."""
-    return pa.table({name: _as_text(table[name]) for name in table.column_names})
+    """Return all columns as text without outer blanks; cells without a value, and lists, are null.
+
+    The fields of numbers are marked with `AS_NUMBERS`: their decimal separator is a dot, whatever that of other files.
+    """
+    columns = [_as_text(table.column(place)) for place in range(table.num_columns)]
+    fields = [
+        pa.field(field.name, pa.string(), metadata=AS_NUMBERS if _is_number(field.type) else None)
+        for field in table.schema
+    ]
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def require_column(table: pa.Table, name: str, option: str, path: Path) -> pa.ChunkedArray:
@@ -95,6 +103,10 @@ def _read_csv(path: Path) -> pa.Table:
         pa_csv.ParseOptions(delimiter=found.delimiter, newlines_in_values=True),
         pa_csv.ConvertOptions(column_types=dict.fromkeys(found.names, pa.string()), strings_can_be_null=False),
     )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -13,7 +13,7 @@ from scipy import sparse
 from models.persist import Arrays, UserArrays, load_arrays, load_json, pack_csr, save_arrays, unpack_csr
 from models.pooled_patterns import LEVELS, Codes, PooledPatterns, Responses
 from models.user_arrays import UserMatrix, UserRows
-from qianmian.schema import CONTACT_SLOTS, WEEKDAYS
+from qianmian.schema import CONSENT_CHANNELS, CONTACT_SLOTS, WEEKDAYS
 from qianmian.workspace import write_json
 
 TIMES, CHANNELS = "times", "channels"
@@ -33,6 +33,18 @@ def cell_of(weekday: NDArray[Any], hour: NDArray[Any]) -> Codes:
     unknown = ~np.isfinite(hour)
     slot = np.searchsorted(STARTS, np.where(unknown, 0, hour), side="right") - 1
     return np.where(unknown, -1, weekday.astype(np.int64) * len(CONTACT_SLOTS) + slot).astype(np.int64)
+
+
+def consent_channel(name: str) -> str | None:
+    """The channel of consents that a channel of the data is, however it is written; None if it is another.
+
+    Examples
+    --------
+    >>> [consent_channel(name) for name in ("email", "E-Mail", " SMS", "app")]
+    ['email', 'email', 'sms', None]
+    """
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    return plain if plain in CONSENT_CHANNELS else None
 
 
 @dataclass(frozen=True)

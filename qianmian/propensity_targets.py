@@ -27,6 +27,7 @@ TARGET_COLUMNS = {
 }
 FORMS = "item=ID, category=NAME, brand=NAME or event=TYPE"
 MAX_SLUG = 40
+MAX_NAME = 150  # metrics of MLflow have names of at most 250 characters
 TARGETS_FILE = "targets.yaml"
 HEADER = """\
 # Targets of `qianmian train propensity`, beside those of `propensity.targets` in qianmian.yaml.
@@ -67,6 +68,8 @@ class PropensityTarget:
         if found is None or found[1] not in TARGET_COLUMNS:
             raise ValueError(f"a target is {FORMS}; got {text!r}")
         name = found[2].strip()
+        if len(name) > MAX_NAME:
+            raise ValueError(f"the name of a target has at most {MAX_NAME} characters; got {len(name)}: {name[:40]}…")
         if found[1] == "event" and name not in EVENT_TYPES:
             similar = did_you_mean(name, EVENT_TYPES)
             raise ValueError(f"there is no type of event {name!r}{similar}; allowed: {', '.join(EVENT_TYPES)}")
@@ -79,6 +82,11 @@ class PropensityTarget:
     def view(self) -> str:
         """The view of the rows with the target: order lines or events."""
         return TARGET_COLUMNS[self.kind][0]
+
+    @property
+    def table(self) -> str:
+        """The table of the lake that the view is of."""
+        return "transactions" if self.view == "lines" else self.view
 
     @property
     def column(self) -> str:

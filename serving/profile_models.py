@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from features.compute.spec import check_same_timezone
 from features.profiles.snapshot import Snapshot
 from qianmian.errors import ArtifactError, QianmianError
 from serving.bundles import BUNDLE_KINDS
@@ -18,15 +19,20 @@ logger = logging.getLogger(__name__)
 
 # jobs whose models read the published profiles: the others have the rows of their users in the model
 PROFILE_JOBS = tuple(job for job, kind in BUNDLE_KINDS.items() if kind not in ("scenes", "lookalike", "contact"))
+TIME_JOBS = ("contact",)  # whose answers are days and hours of the time zone in the facts of their bundles
 
 
 def refuse_other_timezones(models: dict[str, Champion], snapshot: Snapshot, failures: dict[str, QianmianError]) -> None:
     """Move the models to `failures` that read days or hours of another time zone than that of the profiles."""
-    for job in PROFILE_JOBS:
-        spec = models[job].bundle.spec if job in models else None
+    for job in (*PROFILE_JOBS, *TIME_JOBS):
+        if job not in models:
+            continue
+        bundle = models[job].bundle
         try:
-            if spec is not None:
-                spec.check_timezone(snapshot.spec.timezone)
+            if bundle.spec is not None:
+                bundle.spec.check_timezone(snapshot.spec.timezone)
+            if job in TIME_JOBS:
+                check_same_timezone(bundle.facts.get("timezone", snapshot.spec.timezone), snapshot.spec.timezone)
         except ArtifactError as error:
             logger.warning("champion=other_timezone model=%s reason=%s", models[job].name, error)
             failures[job] = fresh(error)

@@ -149,7 +149,8 @@ def flatten_metrics(report: EvalReport) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Metrics of the model, ``baseline/…``, ``difference/…`` and ``slice/…``, each also with ``.low`` and ``.high``.
+        Metrics of the model, ``baseline/…``, ``difference/…`` and ``slice/…``, each also with ``.low`` and ``.high``. A
+        slash in a name, such as that of a category, is no level: MLflow refuses ``a//b``.
     """
     flat: dict[str, float] = {}
 
@@ -158,7 +159,7 @@ def flatten_metrics(report: EvalReport) -> dict[str, float]:
             assert isinstance(metric, Metric)
             key = "".join(
                 c if c.isalnum() or c in "_-. /" else "_"
-                for c in f"{prefix}{name}".replace("@", "_at_").replace("%", "pct")
+                for c in (prefix + name.replace("/", "_")).replace("@", "_at_").replace("%", "pct")
             )
             flat[key], flat[f"{key}.low"], flat[f"{key}.high"] = metric.value, metric.low, metric.high
 

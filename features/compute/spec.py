@@ -137,14 +137,24 @@ class FeatureSpec:
             A column reads days or hours, and they are those of another time zone.
         """
         read = any(feature.columns & frozenset(TIME_COLUMNS) for feature in self.features)
-        if read and timezone != self.timezone:
-            raise ArtifactError(
-                "the model was trained on the days and hours of another time zone than the profiles have",
-                got=self.timezone,
-                allowed=timezone,
-                hint=f"train the model again, or set `timezone: {self.timezone}` in qianmian.yaml "
-                "and run `qianmian features`",
-            )
+        if read:
+            check_same_timezone(self.timezone, timezone)
+
+
+def check_same_timezone(learnt: str, timezone: str) -> None:
+    """Check that a model learnt from the days and hours of the time zone of a build.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    if timezone != learnt:
+        raise ArtifactError(
+            "the model was trained on the days and hours of another time zone than the profiles have",
+            got=learnt,
+            allowed=timezone,
+            hint=f"train the model again, or set `timezone: {learnt}` in qianmian.yaml and run `qianmian features`",
+        )
 
 
 @dataclass(frozen=True)

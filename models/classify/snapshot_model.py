@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from features.snapshot_table import AS_NUMBERS
 from models.classify.calibrated import CalibratedClassifier
 from models.persist import UserArrays, load_json
 from qianmian.errors import DataError
@@ -19,6 +21,7 @@ from qianmian.workspace import write_json
 NUMBER_PATTERN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 DATE_PATTERN = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
 DECORATION = r"[\s€$£¥￥%]"  # of numbers
+LARGEST = float(np.finfo(np.float32).max)  # a number beyond is a mistake, and counts as missing
 MISSING = ""  # the value of a category that stands for a missing cell
 
 
@@ -32,9 +35,10 @@ class SnapshotColumn:
     kind : {"number", "category", "date"}
         A date is the number of days since 1970.
     values : tuple of str
-        Of a category: the values with the codes 0, 1, …, each shared by many customers; an empty one is a missing cell.
+        Of a category: the values with the codes 0, 1, …, each shared by many customers (`plain_values`); an empty one
+        is a missing cell.
     decimal : str
-        Of a number: its decimal separator.
+        Of a number: its decimal separator in the table of the training, which holds for texts that do not tell theirs.
     """
 
     name: str
@@ -45,10 +49,43 @@ class SnapshotColumn:
     def encode(self, texts: pa.ChunkedArray) -> NDArray[np.float32]:
         """Return numbers (NaN if it is none) or codes (−1 for any other value), float32, (n,)."""
         if self.kind == "category":
-            codes = pc.index_in(pc.fill_null(texts, MISSING), value_set=pa.array(self.values, pa.string()))
+            values = pc.fill_null(plain_values(texts), MISSING)
+            codes = pc.index_in(values, value_set=pa.array(self.values, pa.string()))
             return np.asarray(pc.fill_null(codes, -1).to_numpy(), dtype=np.float32)
-        found = dates(texts) if self.kind == "date" else numbers(texts, self.decimal)
-        return np.asarray(found.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float32)
+        found = dates(texts) if self.kind == "date" else numbers(texts, decimal_of(texts) or self.decimal)
+        read = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return np.where(np.abs(read) <= LARGEST, read, np.nan).astype(np.float32)
+
+
+def plain_values(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return categories as all files have them: programs write a flag as 1, 1.0, True or TRUE.
+
+    Examples
+    --------
+    >>> plain_values(pa.chunked_array([["1.0", "1", "TRUE", "two", None]])).to_pylist()
+    ['1', '1', 'true', 'two', None]
+    """
+    plain = pc.replace_substring_regex(texts, r"^([+-]?\d+)\.0+$", r"\1")
+    return pc.if_else(pc.match_substring_regex(plain, r"(?i)^(true|false)$"), pc.utf8_lower(plain), plain)
+
+
+def decimal_of(texts: pa.ChunkedArray) -> str | None:
+    """Return the decimal separator that most of the telling cells have, None if no cell tells.
+
+    A separator before one, two or more than three digits is one of decimals, as is the second of two kinds; one before
+    three digits may be one of thousands.
+
+    Examples
+    --------
+    >>> [decimal_of(pa.chunked_array([[text]])) for text in ("3,25", "1.250,5", "3.25", "1,250.5", "1,250", "1.250")]
+    [',', ',', '.', '.', None, None]
+    """
+    found = []
+    for decimal, other in ((".", ","), (",", ".")):
+        d, o = re.escape(decimal), re.escape(other)
+        telling = rf"^[^{o}{d}]*{d}(\d{{1,2}}|\d{{4,}})\D*$|{o}.*{d}"
+        found.append(pc.sum(pc.match_substring_regex(texts, telling)).as_py() or 0)
+    return None if found[0] == found[1] == 0 else "." if found[0] >= found[1] else ","
 
 
 def numbers(texts: pa.ChunkedArray, decimal: str) -> pa.ChunkedArray:
@@ -146,5 +183,10 @@ class SnapshotModel:
 
 
 def encoded(table: pa.Table, columns: tuple[SnapshotColumn, ...]) -> NDArray[np.float32]:
-    """Return the columns of a table of texts as numbers and codes, float32, (n, f)."""
-    return np.column_stack([column.encode(table[column.name]) for column in columns]).astype(np.float32)
+    """Return the columns of a table of texts (`features.snapshot_table`) as numbers and codes, float32, (n, f)."""
+    parts = []
+    for column in columns:
+        were_numbers = table.schema.field(column.name).metadata == AS_NUMBERS
+        read = replace(column, decimal=".") if were_numbers else column
+        parts.append(read.encode(table[column.name]))
+    return np.column_stack(parts).astype(np.float32)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from features.profiles.tags.declare import TagValue
 from qianmian.errors import QianmianError
 from serving.champions import Champion, Champions
+from serving.events.customers import LiveCustomers
 from serving.responses import ResponseBody
 
 UNKNOWN_CUSTOMER = "unknown customer"
@@ -33,11 +34,14 @@ class PredictedCustomers:
         Their rows in the profiles; none is −1.
     moments : ndarray of datetime64[us], shape (n,)
         Moment of the features of each customer.
+    live : LiveCustomers or None
+        The accepted events by customer, which tell consents at once; None in a file, which is of its moment.
     """
 
     champions: Champions
     rows: NDArray[np.int64]
     moments: NDArray[np.datetime64]
+    live: LiveCustomers | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,6 +59,15 @@ class PredictedCustomers:
         """Values of a tag that `Prediction.tags` or `built_tags` names; None if the profiles do not have it."""
         values = self.champions.customers.tags.get(name)
         return None if values is None else [values[row] for row in self.rows.tolist()]
+
+    def consents(self, channel: str) -> list[bool | None]:
+        """Consents for a channel, None where nothing is told; those of `built_tags`, and of accepted events."""
+        name = f"consent_{channel}"
+        built: Sequence[Any] = self.tag(name) or [None] * len(self)
+        live = self.live
+        if live is None:
+            return list(built)
+        return [live.consents(one_id).get(name, value) for one_id, value in zip(self.one_ids, built, strict=True)]
 
     @cached_property
     def one_ids(self) -> list[str]:
@@ -108,7 +121,8 @@ class Prediction:
     tags : tuple of str
         Tags that it reads: rules and statistics, because those of models are not computed anew.
     built_tags : tuple of str
-        Tags that it reads as they were built, such as consents: they are not computed anew from accepted events.
+        Tags that it reads as they were built, such as consents: they are not computed anew from accepted events,
+        which `PredictedCustomers.consents` adds.
     facts : mapping of str to (str, str)
         Field of the whole response → the fact of the model that it is, such as the horizon, and its description.
     user_ms : float
@@ -157,6 +171,7 @@ def predict_rows(
     rows: NDArray[np.int64],
     moments: NDArray[np.datetime64] | None,
     predictions: Sequence[Prediction],
+    live: LiveCustomers | None = None,
 ) -> list[ResponseBody]:
     """Predict rows of the profiles, −1 for an unknown customer; the fields of a row of `/v1/predictions` for each.
 
@@ -166,6 +181,8 @@ def predict_rows(
         Moment of the features of each row; default: that of the profiles.
     predictions : sequence of Prediction
         Those without a model have null fields.
+    live : LiveCustomers, optional
+        The accepted events of the profiles that all customers are in, for an answer to a request.
     """
     found = list(available(champions, predictions))
     nothing = {name: None for one in predictions for name in one.response.model_fields}
@@ -176,7 +193,7 @@ def predict_rows(
         return results
     if moments is None:
         moments = np.full(len(rows), np.datetime64(champions.customers.as_of, "us"))
-    customers = PredictedCustomers(champions, rows[places], moments[places])
+    customers = PredictedCustomers(champions, rows[places], moments[places], live)
     made = {one.name: one.predict(customers) for one in found}
     columns = {name: values for part in made.values() for name, values in part.fields.items()}
     names = tuple(columns)

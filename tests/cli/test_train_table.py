@@ -8,7 +8,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from features.erasure.customer import ErasedCustomer
 from features.erasure.exports import read_exports
+from features.erasure.files import erase_rows
 from qianmian.propensity_targets import read_targets
 from qianmian.workspace import Workspace
 
@@ -30,6 +32,8 @@ def table(tmp_path):
     [
         (("classify",), "got 'no --data'"),
         (("classify", "--data", "x.csv"), "got 'no --label'"),
+        (("classify", "--data", "x.csv", "--label", "y", "--horizon-days", "7"), "--horizon-days is no option"),
+        (("classify", "--data", "x.csv", "--label", "y", "--target", "event=cart"), "--target is no option"),
         (("churn", "--label", "y"), "--label is an option of classify"),
         (("churn", "--id", "y"), "--id is an option of classify"),
         (("churn", "--target", "event=cart"), "targets are those of the job propensity"),
@@ -64,10 +68,13 @@ def test_a_table_is_learnt_and_scored_without_a_lake(qianmian, table, tmp_path):
     assert done.json["results"][0]["status"] == "registered"
     assert qianmian("score", "classify", "--data", table, "--out", out, *options).code == 0
     scores = pyarrow.parquet.read_table(out)
-    assert scores.column_names == ["customer", "probability", "band", "reasons", "model_version"]
+    assert scores.column_names == ["user_id", "probability", "band", "reasons", "model_version"]
     assert set(scores["band"].to_pylist()) == {"low", "medium", "high"}
     assert scores["reasons"][0].as_py().startswith("months ")
     assert [export.path for export in read_exports(Workspace(place))] == [str(out)]
+    erased = ErasedCustomer((("app", "C007x"),), ("u1",))
+    assert erase_rows(out, erased) == 1, "whatever the table calls its ids, and however short they are"
+    assert "C007x" not in pyarrow.parquet.read_table(out)["user_id"].to_pylist()
     listed = qianmian("models", "list", "--workspace", place, "--json").json
     assert "qianmian-classify-phones" in str(listed)
 

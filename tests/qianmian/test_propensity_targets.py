@@ -40,6 +40,11 @@ def test_other_spellings_are_refused(text):
         require_target(text)
 
 
+def test_a_name_that_no_metric_can_carry_is_refused():
+    with pytest.raises(UsageError, match="at most 150 characters"):
+        require_target("item=" + "x" * 151)
+
+
 def test_an_unknown_event_names_a_similar_one():
     with pytest.raises(UsageError, match="did you mean cart"):
         require_target("event=crt")

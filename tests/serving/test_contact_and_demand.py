@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from features.event_log import open_log
+from features.event_log.rows import encode, make_row
 from models.bundle import ModelBundle
 from models.classify.demand import RULE, DemandClassifier
 from models.contact import N_CELLS, ContactPreferences
 from models.pooled_patterns import CUSTOMER, PooledPatterns, Responses
 from qianmian.schema import DEMAND_TYPES
 from serving.champions import Champion, Champions
+from serving.endpoints import ENDPOINTS
 from serving.endpoints.predictions import ENDPOINT
+from serving.events.live import LiveEvents
+from serving.profile_models import refuse_other_timezones
 from serving.scoring.predictions import score_predictions
+from tests.waiting import until
 
 NOW, AS_OF = datetime(2024, 8, 3), datetime(2024, 1, 1)
 CHANNELS = ("email", "push")
@@ -99,3 +105,46 @@ def test_the_file_says_the_same(scores, all_champions):
     for place, row in scores.items():
         for name in ("best_contact_time", "ranked_channel_affinity", "demand_type", "demand_type_probability"):
             assert table[place][name] == row[name]
+
+
+def test_a_consent_that_was_withdrawn_by_an_event_counts_at_once(all_champions, scores, tmp_path):
+    profiles, place = all_champions.customers, next(place for place, row in scores.items() if len(row["ranked_channel_affinity"]) == 2)  # fmt: skip
+    user, source = (profiles.table[name][place].as_py() for name in ("user_id", "user_source"))
+    log = open_log(tmp_path / "events.db")
+    events = LiveEvents(lambda: log)
+    events.start()
+    events.wait(30)
+    told = {"ts": NOW, "event_type": "consent", "channel": "email", "granted": False}
+    log.append([encode(make_row("e1", {**told, "source": source, "source_user_id": user}))])
+    until(lambda: events._last)
+    served = replace(all_champions, events=events)
+
+    def call(route, body):
+        return ENDPOINTS[route].respond(served, ENDPOINTS[route].request.model_validate(body), NOW)
+
+    one = {"user_id": user, "user_source": source}
+    assert call("/profile", one)["tags"]["basic"]["consent_email"]["value"] is False
+    (row,) = call("/predictions", {"user_ids": [user], "user_source": source})["scores"]
+    assert [one["channel"] for one in row["ranked_channel_affinity"]] == ["push"]
+    events.close()
+
+
+def test_a_channel_is_that_of_a_consent_however_it_is_written(all_champions, scores):
+    bundle = all_champions.require("contact").bundle
+    model = ContactPreferences(("E-Mail", "PUSH"), bundle.model.times, bundle.model.channels)
+    champion = Champion("contact", "1", replace(bundle, model=model))
+    renamed = replace(all_champions, models={**all_champions.models, "contact": champion})
+    table = score_predictions(renamed, names=("contact",)).table()
+    for place, row in scores.items():
+        ranked = [one["channel"].lower().replace("-", "") for one in table["ranked_channel_affinity"][place].as_py()]
+        assert ranked == [one["channel"] for one in row["ranked_channel_affinity"]]
+
+
+def test_times_of_another_time_zone_are_not_served(all_champions):
+    bundle, profiles = all_champions.require("contact").bundle, all_champions.customers
+    for zone, refused in ((profiles.spec.timezone, set()), ("Asia/Tokyo", {"contact"})):
+        models = {"contact": Champion("contact", "1", replace(bundle, facts={"timezone": zone}))}
+        failures = {}
+        refuse_other_timezones(models, profiles, failures)
+        assert failures.keys() == refused
+        assert models.keys() == {"contact"} - refused

@@ -10,7 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from features.compute.spec import UserFeatures
+from features.definitions.target_features import features_of
+from models.bundle import ModelBundle
+from models.classify.calibrated import CalibratedClassifier
+from models.classify.propensity import PropensityModel
 from qianmian.errors import InvalidRequest, NotReady
+from qianmian.propensity_targets import PropensityTarget
+from serving.champions import Champion
 from serving.endpoints import ENDPOINTS
 from serving.endpoints.predictions import ENDPOINT
 from serving.predictions import PREDICTIONS
@@ -75,6 +82,48 @@ def test_a_request_may_want_some_of_them(champions, buyers):
     assert raised.value.field == "predictions"
     with pytest.raises(InvalidRequest):
         body(champions, user_ids=buyers[:1], predictions=["weather"], validate_only=True)
+
+
+def test_a_target_that_was_removed_since_the_training_is_left_out(champions, buyers):
+    """Its model would read the defaults of features that the profiles do not have any more."""
+    stays, goes = PropensityTarget.of("event=cart"), PropensityTarget.of("event=view")
+    rng, profiles = np.random.default_rng(0), champions.customers
+    n = profiles.table.num_rows
+
+    def with_features_of(*targets):
+        own = [feature for target in targets for feature in features_of(target)]
+        table = profiles.table
+        for feature in own:
+            table = table.append_column(feature.name, pa.array(rng.integers(0, 9, n).astype(np.float32)))
+        features = (*profiles.spec.features, *own)
+        made = UserFeatures.from_table(table, features, profiles.as_of, timezone=profiles.spec.timezone)
+        return replace(profiles, table=table, spec=made.spec)
+
+    both = with_features_of(stays, goes)
+    spec = both.spec.select([feature.name for target in (stays, goes) for feature in features_of(target)])
+    y = rng.integers(0, 2, 100)
+    X = rng.normal(size=(100, 5)).astype(np.float32)
+    classifiers = tuple(CalibratedClassifier(("logistic",)).fit(X, y) for _ in range(2))
+    model = PropensityModel((str(stays), str(goes)), (tuple(range(5)), tuple(range(5, 10))), classifiers)
+    models = {
+        "propensity": Champion(
+            "propensity", "1", ModelBundle("propensity", model, datetime(2024, 1, 1), spec, facts={})
+        )
+    }
+
+    def scored(snapshot):
+        served = replace(champions, models=models, snapshot=snapshot)
+        rows = body(served, user_ids=buyers[:20], predictions=["propensity"])["scores"]
+        return rows, score_predictions(served, names=["propensity"]).table()["propensities"]
+
+    rows, column = scored(both)
+    assert {tuple(row["propensities"]) for row in rows} == {(str(stays), str(goes))}
+    rows, column = scored(with_features_of(stays))
+    assert {tuple(row["propensities"]) for row in rows} == {(str(stays),)}
+    assert {one[str(goes)] for one in column.to_pylist() if one} == {None}
+    rows, column = scored(profiles)
+    assert {row["no_score_reason"] for row in rows} == {"the profiles do not have the features of the targets"}
+    assert column.null_count == n
 
 
 def test_a_prediction_without_a_model_says_why(champions, buyers):

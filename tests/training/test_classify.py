@@ -7,10 +7,11 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
-from features.snapshot_table import read_snapshot_table
-from models.classify.snapshot_model import SnapshotColumn, SnapshotModel
+from features.snapshot_table import as_texts, read_snapshot_table
+from models.classify.snapshot_model import SnapshotColumn, SnapshotModel, encoded
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -78,6 +79,9 @@ def test_a_file_that_is_missing_broken_or_empty_is_refused(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="cannot be read"):
         read_snapshot_table(tmp_path / "bad.parquet")
+    pyarrow.parquet.write_table(pa.table({"a": [b"\xff\xfe"]}), tmp_path / "bytes.parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_snapshot_table(tmp_path / "bytes.parquet")
 
 
 def test_each_column_is_read_as_what_it_is():
@@ -129,6 +133,39 @@ def test_unseen_values_are_missing():
     np.testing.assert_array_equal(number, np.array([1000.5, 7, np.nan], np.float32))
 
 
+def test_files_that_write_the_same_values_otherwise_are_encoded_alike(tmp_path):
+    """Trained on a CSV file with decimal commas and flags as 1.0; scored from numbers, dots and flags as 1."""
+    charges = [f"{row % 90},{row % 8}25" for row in range(300)]  # a comma before three digits does not tell
+    path = tmp_path / "a.csv"
+    rows = "".join(f"{one};{row % 70},5;{row % 2}.0;{bool(row % 2)}\n" for row, one in enumerate(charges))
+    path.write_text("charges;months;flag;paid\n" + rows)
+    columns = choose_columns(read_snapshot_table(path), set())[0]
+    assert [one.kind for one in columns] == ["number", "number", "category", "category"]
+    expected = encoded(read_snapshot_table(path), columns)
+    numbers = pa.table(
+        {
+            "paid": [bool(row % 2) for row in range(300)],
+            "months": [row % 70 + 0.5 for row in range(300)],
+            "flag": [row % 2 for row in range(300)],
+            "charges": [row % 90 + (row % 8) / 10 + 0.025 for row in range(300)],
+        }
+    )
+    found = encoded(as_texts(numbers), columns)
+    np.testing.assert_allclose(found[:, 1:], expected[:, 1:])
+    pyarrow.parquet.write_table(numbers, tmp_path / "a.parquet")
+    np.testing.assert_array_equal(encoded(read_snapshot_table(tmp_path / "a.parquet"), columns), found)
+    dots = [row.replace(",", ".") for row in rows.splitlines()]
+    path.write_text("charges;months;flag;paid\n" + "\n".join(dots) + "\n")
+    np.testing.assert_array_equal(encoded(read_snapshot_table(path), columns)[:, 1:], expected[:, 1:])
+
+
+def test_one_cell_with_another_separator_does_not_change_the_column():
+    amounts = column([*(f"{row}.75" for row in range(200)), "12,5", "1e60"])
+    (amount,), _ = choose_columns(pa.table({"a": amounts}), set())
+    assert amount.encode(amounts)[3] == 3.75
+    assert np.isnan(amount.encode(amounts)[-1]), "beyond float32"
+
+
 # ---- the label -------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +173,9 @@ def test_the_label_is_the_answer_that_means_yes():
     label = read_label(column(["No"] * 100 + ["Yes"] * 40 + [None]), "churn", None)
     assert (label.positive, len(label.rows), int(label.y.sum())) == ("Yes", 140, 40)
     assert read_label(column(["0"] * 60 + ["1"] * 60), "churn", None).positive == "1"
+    with pytest.raises(UsageError, match="add --positive VALUE"):
+        read_label(column(["1"] * 60 + ["2"] * 60), "churn", None)  # either may be the yes
+    assert read_label(column(["1"] * 60 + ["2"] * 60), "churn", "2").positive == "2"
     three = column(["a"] * 50 + ["b"] * 50 + ["c"] * 50)
     assert read_label(three, "plan", "b").y.sum() == 50
 

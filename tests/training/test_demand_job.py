@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from qianmian.errors import DataError
 from qianmian.schema import DEMAND_TYPES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.demand.newcomers import Newcomers
+from training.demand.newcomers import Newcomers, features_at, input_columns, newcomers, supported_inputs
 from training.gate import apply_gate
 from training.jobs.base import TrainingContext
 from training.jobs.demand import _require_newcomers, run
@@ -59,6 +61,26 @@ def test_planted_types_are_found_and_permuted_ones_refused(tmp_path):
 def test_data_that_tell_nothing_are_refused(shop, copy_workspace, queries, told):
     with pytest.raises(DataError, match=told):
         run(context(copy_workspace(shop, queries)))
+
+
+def test_what_was_recorded_from_some_day_on_is_none_before(shop, copy_workspace):
+    """All moments have the columns of the last one; and a moment before the first prices shows no types."""
+    late = "ts >= TIMESTAMP '2024-04-01'"
+    queries = {
+        "events": f"SELECT * REPLACE (CASE WHEN {late} THEN content_id END AS content_id) FROM events",
+        "transactions": f"SELECT * REPLACE (CASE WHEN {late} THEN amount END AS amount) FROM transactions",
+    }
+    changed = context(copy_workspace(shop, queries))
+    features = supported_inputs(changed.builder, changed.as_of)
+    spec = features_at(changed.builder, changed.as_of, features).spec
+    early, later = (
+        newcomers(changed.builder, datetime(2024, month, day), 21, spec) for month, day in ((2, 1), (4, 20))
+    )
+    assert early.X.shape[1] == later.X.shape[1] == len(input_columns(spec))
+    assert len(early.types) == 0
+    assert "content_event_share" in spec.names
+    before = {feature.name for feature in supported_inputs(changed.builder, datetime(2024, 3, 1))}
+    assert "viewed_price_level_mean" not in before, "what is recorded later is not known"
 
 
 @pytest.mark.parametrize(

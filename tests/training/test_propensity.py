@@ -12,10 +12,13 @@ from models.classify.propensity import PropensityModel
 from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from qianmian.settings import Settings
+from training.classify.choice import CANDIDATES, fit_best
 from training.gate import apply_gate
 from training.jobs import propensity
 from training.jobs.base import TrainingContext
 from training.propensity.rows import decayed_count, rows_with_history, target_rows_at
+from training.report import EvalReport, Metric
+from training.tracking import flatten_metrics
 
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 TARGETS = ("category=grocery", "event=cart", "item=i1")
@@ -71,6 +74,30 @@ def test_the_model_has_the_targets_that_ship_and_publishes_a_tag_for_each(contex
     np.testing.assert_array_equal(loaded.predict_proba(X), bundle.model.predict_proba(X))
 
 
+def test_what_ships_is_what_was_evaluated(outcome):
+    for classifier, note in zip(outcome.bundle.model.classifiers, outcome.report.notes, strict=False):
+        assert CANDIDATES[note.split(": ships ")[1].split(",")[0]] == tuple(classifier.members)
+
+
+def test_what_was_evaluated_ships_where_all_dates_would_choose_another(context, monkeypatch):
+    asked = []
+
+    def fitted(*arguments):
+        asked.append(arguments[6] if len(arguments) > 6 else None)
+        return fit_best(*arguments)
+
+    monkeypatch.setattr(propensity, "fit_best", fitted)
+    propensity._evaluate(context, DAIRY, [END - timedelta(days=56)], END - timedelta(days=28), 28)
+    assert asked[0] is None
+    assert len(asked[1]) == 1
+
+
+def test_no_date_before_the_data(shop):
+    with pytest.raises(DataError, match="got '0 days'") as raised:
+        propensity.run(context_of(shop, as_of=datetime(2019, 1, 1)))
+    assert "-" not in str(raised.value).split("choose")[-1].replace("--horizon-days", "")
+
+
 def test_labels_are_purchases_in_the_horizon_and_features_are_of_before(context):
     at = END - timedelta(days=56)
     names = ("category_grocery_orders_28d", "category_grocery_orders_91d", "category_grocery_orders_182d")
@@ -109,3 +136,22 @@ def test_permuted_labels_do_not_pass_the_gate(context, shop):
 def test_what_cannot_be_trained_says_what_would_be_enough(shop, targets, options, message):
     with pytest.raises(DataError, match=message):
         propensity.run(context_of(shop, targets, **options))
+
+
+def test_events_that_were_recorded_later_than_orders(shop, copy_workspace, monkeypatch):
+    """A target learns from dates that its table covers, and from features that all of these have."""
+    monkeypatch.setattr(propensity, "PROFILE_DATES", 2)
+    late = {"events": "SELECT * FROM events WHERE ts >= TIMESTAMP '2024-03-24'"}  # after the first of the two dates
+    context = context_of(copy_workspace(shop, late), TARGETS[:2])
+    outcome = propensity.run(context)
+    assert outcome.bundle.facts["targets"] == ["category=grocery"]
+    assert not [name for name in outcome.bundle.spec.names if "event" in name]
+    assert any("event=cart is left out: its rows begin too late" in note for note in outcome.report.notes)
+
+
+def test_categories_with_slashes_are_metrics_that_mlflow_accepts():
+    names = ("category=GROCERY/SOUP auc", "category=a//b auc", "category=../x auc")
+    report = EvalReport({name: Metric(0.5, 0.4, 0.6, 9) for name in names}, {})
+    found = flatten_metrics(report)
+    assert len(found) == 3 * len(names)
+    assert not [name for name in found if "/" in name], "metrics with a slash are those of baselines and slices"

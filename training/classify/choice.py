@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def fit_best(
     categorical: Sequence[bool],
     seed: int,
     moments: NDArray[np.int64] | None = None,
+    candidates: Mapping[str, tuple[str, ...]] = MappingProxyType(CANDIDATES),
 ) -> tuple[str, CalibratedClassifier]:
     """Fit the simplest candidate that is not worse than the best one beyond noise.
 
@@ -45,6 +47,8 @@ def fit_best(
     moments : ndarray of int64, (n,), optional
         Number of the date of each row, if rows are of several: where the level of the date before has predicted a date
         better than that of all dates before, beyond noise, the calibration is that of the last date.
+    candidates : mapping of str to tuple of str, optional
+        Of `CANDIDATES`: what may ship.
 
     Returns
     -------
@@ -58,16 +62,17 @@ def fit_best(
     DataError
         An outcome has too few rows.
     """
-    found = out_of_fold_log_odds(X, y, groups, categorical, seed)
+    members_of_all = tuple(dict.fromkeys(member for members in candidates.values() for member in members))
+    found = out_of_fold_log_odds(X, y, groups, categorical, seed, members_of_all)
     losses = {
-        name: _losses(np.mean([found[one] for one in members], axis=0), y) for name, members in CANDIDATES.items()
+        name: _losses(np.mean([found[one] for one in members], axis=0), y) for name, members in candidates.items()
     }
     best = min(losses, key=lambda name: float(losses[name].mean()))
     chosen = next(
-        name for name in CANDIDATES if name == best or not _is_worse(losses[name], losses[best], groups, seed)
+        name for name in candidates if name == best or not _is_worse(losses[name], losses[best], groups, seed)
     )
-    model = CalibratedClassifier(CANDIDATES[chosen], tuple(categorical), seed)
-    log_odds = np.mean([found[one] for one in CANDIDATES[chosen]], axis=0)
+    model = CalibratedClassifier(candidates[chosen], tuple(categorical), seed)
+    log_odds = np.mean([found[one] for one in candidates[chosen]], axis=0)
     recent = moments is not None and _follows_the_last_date(log_odds, y, moments, groups, seed)
     return chosen, model.fit(X, y, groups, found, moments == moments.max() if recent and moments is not None else None)
 

@@ -12,12 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from models.classify.column_encoding import MAX_LEVELS, MIN_LEVEL_ROWS
-from models.classify.snapshot_model import MISSING, SnapshotColumn, dates, numbers
+from models.classify.snapshot_model import MISSING, SnapshotColumn, dates, decimal_of, numbers, plain_values
 from qianmian.errors import DataError, UsageError
 
 MIN_ROWS, MIN_ROWS_PER_ANSWER = 100, 30
 # answers that mean yes, in any case; another label needs --positive
 YES = ("yes", "y", "true", "t", "1", "1.0", "churned", "churn", "left", "exited", "是", "流失")
+ONE, ZERO = frozenset({"1", "1.0"}), frozenset({"0", "0.0", "-1", "-1.0"})
 MOSTLY = 0.95  # share of the cells that have to be numbers or dates
 IDENTIFIER_SHARE = 0.9  # of distinct values among the cells: a name or an id, and nothing to learn from
 OTHER_DATES = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?$"
@@ -98,7 +99,9 @@ def _yes_of(counts: Counter[str], name: str, *, numeric: bool) -> str:
             else "add a column that says whether the number is above a threshold, and name that one",
         )
     yes = [value for value in counts if value.lower() in YES]
-    if len(yes) != 1:
+    no = [value for value in counts if value not in yes]
+    is_code = bool(yes) and yes[0] in ONE and not ZERO.issuperset(no)  # 1 and 2 mean yes and no, or no and yes
+    if len(yes) != 1 or is_code:
         raise UsageError(
             f"it is not clear which value of {name} is to be predicted",
             where="--label",
@@ -152,7 +155,7 @@ def _read(name: str, texts: pa.ChunkedArray) -> tuple[SnapshotColumn | None, str
     distinct = pc.count_distinct(texts).as_py() if known else 0
     if distinct < 2 and texts.null_count in (0, len(texts)):
         return None, "is left out: it is the same for all customers" if known else "is left out: it is empty"
-    decimal = _decimal(texts)
+    decimal = decimal_of(texts) or "."
     parsed = numbers(texts, decimal)
     is_number = _share(parsed, texts) >= MOSTLY
     if known > MIN_LEVEL_ROWS and _is_identifier(name, texts, parsed, distinct, is_number=is_number):
@@ -184,7 +187,7 @@ def _is_identifier(
 
 
 def _category(name: str, texts: pa.ChunkedArray) -> tuple[SnapshotColumn | None, str]:
-    counts = Counter(MISSING if value is None else value for value in texts.to_pylist())
+    counts = Counter(MISSING if value is None else value for value in plain_values(texts).to_pylist())
     values = tuple(value for value, count in counts.most_common(MAX_LEVELS) if count >= MIN_LEVEL_ROWS)
     if not values:
         return None, f"is left out: none of its {len(counts):,} values is shared by {MIN_LEVEL_ROWS} customers"
@@ -197,9 +200,3 @@ def _share(parsed: pa.ChunkedArray, texts: pa.ChunkedArray) -> float:
     """Share of the cells with a value that could be read."""
     known = len(texts) - texts.null_count
     return (len(parsed) - parsed.null_count) / known if known else 0.0
-
-
-def _decimal(texts: pa.ChunkedArray) -> str:
-    """The decimal separator: a comma if some cells have a comma before one, two or more than three digits."""
-    comma = pc.match_substring_regex(texts, r"^[^.]*,(\d{1,2}|\d{4,})\D*$|\..*,")
-    return "," if pc.any(comma).as_py() and not pc.any(pc.match_substring_regex(texts, r",.*\.")).as_py() else "."

@@ -61,20 +61,25 @@ class Newcomers:
         return cls(np.concatenate([part.X for part in parts]), np.concatenate([part.types for part in parts]))
 
 
-def supported_inputs(builder: Builder) -> tuple[Feature, ...]:
-    """The features of `INPUTS` and `WHO` that the data support, `INPUTS` first."""
-    kept = {feature.name: feature for feature in builder.supported()[0]}
+def supported_inputs(builder: Builder, as_of: datetime) -> tuple[Feature, ...]:
+    """The features of `INPUTS` and `WHO` that the rows before a moment support, `INPUTS` first."""
+    kept = {feature.name: feature for feature in builder.supported(as_of=as_of)[0]}
     return tuple(kept[name] for name in (*INPUTS, *WHO) if name in kept)
 
 
-def features_at(builder: Builder, as_of: datetime, features: Sequence[Feature]) -> UserFeatures:
-    """These features of all customers at a moment."""
-    return builder.build(as_of, features).matrix()
+def features_at(
+    builder: Builder, as_of: datetime, features: Sequence[Feature], spec: FeatureSpec | None = None
+) -> UserFeatures:
+    """These features of all customers at a moment; those of `spec`, with defaults for what was not recorded by then."""
+    return builder.build(as_of, features).matrix(spec)
 
 
-def newcomers(builder: Builder, as_of: datetime, horizon: int, features: Sequence[Feature]) -> Newcomers:
-    """The newcomers at a moment whose purchases in the `horizon` days after it show a demand type."""
-    now = features_at(builder, as_of, features)
+def newcomers(builder: Builder, as_of: datetime, horizon: int, spec: FeatureSpec) -> Newcomers:
+    """The newcomers at a moment whose purchases in the `horizon` days after it show a demand type.
+
+    `spec` is that of the last moment, so that all moments have the same columns.
+    """
+    now = features_at(builder, as_of, spec.features, spec)
     new = now.column("days_since_first_event") <= NEWCOMER_DAYS
     rows = np.flatnonzero(new & (now.column("orders_total") <= MAX_ORDERS) & (now.column("events_91d") >= MIN_LOOKS))
     ids, types = later_types(builder, as_of, horizon)
@@ -108,6 +113,8 @@ def later_types(builder: Builder, as_of: datetime, horizon: int) -> tuple[NDArra
     end = as_of + timedelta(days=horizon)
     later = features_at(builder, end, builder.supported(declared, end)[0])
     columns = {name: later.column(name) for name in later.spec.names}
+    if not {"price_level_mean", "price_level_lines"} <= columns.keys():  # no prices were recorded by then
+        return later.one_ids, np.full(len(later.one_ids), "", dtype=np.str_)
     context = TagContext(fitted=fit_demand(columns, TagContext(), MIN_LATER_LINES))
     return later.one_ids, demand_type(columns, context, MIN_LATER_LINES).astype(np.str_)
 

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import sparse
 
+from features.compute.algebra import PROFILE_PREFIX
 from features.id_map import IdMap
 from features.profiles.tags.consents import consent_columns
 from features.profiles.tags.declare import TagValue
 from models.bundle import ModelBundle
-from models.contact import CELLS, CHANNELS, TIMES, ContactPreferences
+from models.contact import CELLS, CHANNELS, TIMES, ContactPreferences, consent_channel
 from models.pooled_patterns import LEVELS, Codes, PooledPatterns, Responses
 from qianmian.errors import DataError
-from qianmian.schema import CONSENT_CHANNELS
 from training import plots
 from training.bootstrap import mean_metric
 from training.contact.choice import PatternChoice, PatternTest, choose_patterns, evaluate
@@ -233,7 +233,8 @@ def _tags(
         consents = consent_columns(views, table, states)
         refused = np.zeros(predictions.channels.shape, dtype=bool)
         for place, name in enumerate(model.channel_names):
-            if name in CONSENT_CHANNELS and (column := f"profile_consent_{name}") in consents:
+            column = f"{PROFILE_PREFIX}consent_{consent_channel(name)}"
+            if column in consents:
                 refused[:, place] = [value is False for value in consents[column].to_pylist()]
         ranked = model.ranked_channels(predictions, refused)
         tags["best_channel"] = (one_ids.tolist(), [found[0]["channel"] if found else None for found in ranked])

@@ -56,7 +56,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
     context.progress(f"demand: newcomers at {len(dates)} moments, what they show in the {horizon} days after each")
-    at = {date: newcomers(context.builder, date, horizon, features) for date in dates}
+    spec = features_at(context.builder, context.as_of, features).spec
+    at = {date: newcomers(context.builder, date, horizon, spec) for date in dates}
     groups = {
         "training": Newcomers.joined([at[date] for date in earlier]),
         "validation": Newcomers.joined([at[date] for date in validations]),
@@ -64,7 +65,6 @@ def run(context: TrainingContext) -> EvaluatedModel:
     }
     _require_newcomers(groups, horizon)
     seed = context.settings.seed
-    spec = features_at(context.builder, context.as_of, features).spec
     columns = tuple(spec.names[place] for place in input_columns(spec))
     chosen, note = _chosen(context, groups["training"], groups["validation"], columns)
     known = Newcomers.joined([at[date] for date in _before(dates, tests, horizon)])
@@ -134,7 +134,7 @@ def _required_features(context: TrainingContext) -> tuple[Feature, ...]:
     DataError
         The data do not show what customers look at, or what they buy later.
     """
-    features = supported_inputs(context.builder)
+    features = supported_inputs(context.builder, context.as_of)
     names = {feature.name for feature in features}
     missing = [name for name in ("orders_total", "events_91d", "days_since_first_event") if name not in names]
     if missing or not names.intersection(LOOKS) or "price_level_lines" not in names:

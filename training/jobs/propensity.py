@@ -18,7 +18,7 @@ from models.classify.rhythm import probability
 from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from training import plots
-from training.classify.choice import fit_best
+from training.classify.choice import CANDIDATES, fit_best
 from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -90,17 +90,17 @@ def run(context: TrainingContext) -> EvaluatedModel:
             hint='name one, as in `qianmian train propensity --target "category=NAME"`',
         )
     horizon = context.horizon_days or context.settings.propensity.horizon_days
-    views = {target.view for target in targets}
-    tables = [table for table, view in (("transactions", "lines"), ("events", "events")) if view in views]
+    tables = sorted({target.table for target in targets})
     test = context.as_of - timedelta(days=horizon)
     start = context.history_start(*tables)
     dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
     if not dates:
-        longest = (context.as_of - start).days // 3
+        span = max(0, (context.as_of - start).days)
+        longest = span // 3
         raise DataError(
             "the history is too short to train propensity",
             where=" and ".join(tables),
-            got=f"{(context.as_of - start).days} days",
+            got=f"{span} days",
             allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
             hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
         )
@@ -119,10 +119,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
             f"{test:%Y-%m-%d}"
         )
         _require_customers(context, test)
-        supported = context.profile(dates[-1]).spec.names
         for target in usable:
             try:
-                found.append(_evaluate(context, target, dates, test, horizon, supported))
+                found.append(_evaluate(context, target, dates, test, horizon))
             except DataError as error:
                 left_out[str(target)] = str(error)
     if not found:
@@ -171,9 +170,11 @@ def _evaluate(
     dates: Sequence[datetime],
     test: datetime,
     horizon: int,
-    supported: Sequence[str],
 ) -> EvaluatedTarget:
     """Fit on the dates before the test date, evaluate there, and fit again on all dates.
+
+    Dates of before the rows of the target were recorded are left out, because nothing is known of who did it then; and
+    features that the first of the others does not have.
 
     Raises
     ------
@@ -181,7 +182,16 @@ def _evaluate(
         Too few customers bought or did it, or did not.
     """
     context.progress(f"propensity: {target}")
-    names = feature_names(target, supported)
+    recorded = context.history_start(target.table) + timedelta(days=horizon)
+    dates = [at for at in dates if at >= recorded]
+    if not dates:
+        raise DataError(
+            "its rows begin too late to train a model",
+            where=target.table,
+            got=f"{(context.as_of - recorded).days + horizon} days",
+            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
+        )
+    names = feature_names(target, context.profile(dates[0]).spec.names)
     seed = context.settings.seed
     parts = [target_rows_at(context, target, at, horizon, names) for at in dates]
     before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
@@ -200,7 +210,8 @@ def _evaluate(
     report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
-    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments)[1]
+    evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated)[1]
     return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
 
 
