@@ -192,6 +192,13 @@ def test_the_predicted_value_and_who_has_left_are_used_where_there_are_models(ch
     assert found.value_basis == ("predicted value of the next 28 days", "未来 28 天的预测价值")
     assert found.values[[0, 2]].tolist() == [7.0, 3.0]
     assert np.isnan(found.values[1])
+    # another horizon than that of churn: the money that is at risk is that of the time without an order
+    longer = replace(
+        champions.models["lifecycle"], bundle=replace(champions.models["lifecycle"].bundle, facts={"horizon_days": 56})
+    )
+    scaled = churn_scores(replace(champions, models={**champions.models, "lifecycle": longer}), {})
+    assert scaled.value_basis[0] == "predicted value of the next 56 days, scaled to 28 days"
+    assert scaled.values[[0, 2]].tolist() == [3.5, 1.5]
     assert found.contacts.counts["unlikely_to_return"] > 0
     assert np.isnan(found.people_list("en", ["value_at_risk"]).values["value_at_risk"][-1])
     # a model that knows later rows than the profiles is not used
@@ -199,6 +206,22 @@ def test_the_predicted_value_and_who_has_left_are_used_where_there_are_models(ch
     models = {**champions.models, "lifecycle": replace(champions.models["lifecycle"], bundle=later)}
     found = churn_scores(Champions(models, champions.customers, champions.settings), {})
     assert found.value_basis == scores.value_basis
+
+
+def test_no_money_is_no_value_at_risk(champions, scores, monkeypatch):
+    def predict(customers):
+        return Predicted({"predicted_clv": [None] * len(customers), "left_probability": [None] * len(customers)}, [])
+
+    value = Prediction("value", "lifecycle", ValueFields, lambda champion: [], predict)
+    monkeypatch.setattr("serving.scoring.lists.churn.PREDICTIONS", {"value": value})
+    assert churn_scores(champions, {}).value_basis == scores.value_basis
+    snapshot = champions.customers
+    place = snapshot.table.schema.get_field_index("amount_91d")
+    nothing = pa.array(np.zeros(len(scores)), snapshot.table.schema.field(place).type)
+    table = snapshot.table.set_column(place, "amount_91d", nothing)
+    bare = churn_scores(champions.with_snapshot(replace(snapshot, table=table)), {})
+    assert bare.value_basis == ("", "")
+    assert bare.default_sort == "risk"
 
 
 def test_without_amounts_probability_sorts(champions, scores):

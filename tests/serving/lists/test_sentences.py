@@ -70,7 +70,11 @@ def test_profiles_are_told_as_facts_about_the_customer(feature, value, english, 
 
 
 def test_every_purchase_and_message_has_a_chinese_verb():
-    for name, text in (("purchase", "已有 9 天未购买"), ("open", "已有 9 天未打开消息"), ("click", "已有 9 天未点击消息")):
+    for name, text in (
+        ("purchase", "已有 9 天未购买"),
+        ("open", "已有 9 天未打开消息"),
+        ("click", "已有 9 天未点击消息"),
+    ):
         feature = BY_NAME[f"days_since_last_{name}"]
         assert statements(feature, {feature.name: 9.0}, {}, "zh")[0].text == text
 
