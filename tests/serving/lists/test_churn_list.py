@@ -315,6 +315,16 @@ def test_other_scores_are_lists_too(workspace, tmp_path, what, capsys):
     assert "生命周期阶段" in rows[0]
 
 
+def test_predictions_of_another_date_have_its_tags(workspace, tmp_path, capsys):
+    out = tmp_path / "list.csv"
+    arguments = ("--workspace", workspace.root, "--out", out, "--as-of", "2024-08-01")
+    assert command("predictions", *arguments, "--lang", "en", "--top", 4) == 0, capsys.readouterr().err
+    with out.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {row["As of"] for row in rows} == {"1 August 2024"}
+    assert all(row["Consent"] for row in rows)
+
+
 def test_lookalikes_are_a_list_sorted_by_score_with_tags(workspace, champions, tmp_path, capsys):
     seed, out = tmp_path / "seed.txt", tmp_path / "list.csv"
     seed.write_text("\n".join(champions.customers.table["user_id"].to_pylist()[:60]))
