@@ -29,8 +29,8 @@ class Subject:
         Features of one group say the same in other numbers; a customer gets one reason of a group.
     kind : str
         How the value is worded (`serving.scoring.lists.sentences`): ``recency`` is days since, ``rhythm`` days between
-        orders, ``count`` and ``amount`` a total of a window, ``measure`` a label with a value, ``category`` a text, ``record``
-        whether a source has the profile of the customer.
+        orders, ``count`` and ``amount`` a total of a window, ``measure`` a label with a value, ``category`` a text,
+        ``record`` whether a source has the profile of the customer.
     en, zh : str
         The noun. Of a count, English has the singular and the plural (``order|orders``) and Chinese a text with a place
         for the number (``下单 {} 次``).

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -145,6 +147,24 @@ def test_the_report_says_how_sure_it_is(champions, scores, tmp_path):
     assert "(Brier score, lower is better) is 0.094; it would be 0.120" in text
     assert "9 (few customers)" in text
     assert "1 May 24" in text
+
+
+def test_words_of_the_report_sort_by_what_they_mean(champions, scores, tmp_path):
+    text = write_report(scores, tmp_path / "a report.html", "en", "risk", len(scores)).read_text()
+    order = {"high": 2, "medium": 1, "low": 0}
+    found = re.findall(r'<td class="(high|medium|low)" data-value="(\d)">', text)
+    assert found
+    assert all(order[band] == int(place) for band, place in found)
+    dates = re.findall(r'<td class="whole" data-value="(\d{6})">(\d+ \w+ \d{4})</td>', text)
+    assert dates
+    assert all(datetime.strptime(day, "%d %B %Y").replace(tzinfo=UTC).toordinal() == int(place) for place, day in dates)
+    assert len(re.findall(r'data-value="[0-6]">(?:new|active|loyal|at risk|asleep|lost)</td>', text)) >= len(dates)
+
+
+def test_the_report_names_the_command_that_repeats_it(scores, tmp_path):
+    text = unescape(write_report(scores, tmp_path / "a report.html", "zh", "risk", 7).read_text())
+    moment = scores.as_of.isoformat()
+    assert f"score churn --report 'a report.html' --lang zh --sort risk --as-of {moment} --top 7" in text
 
 
 def with_ids(champions, ids):

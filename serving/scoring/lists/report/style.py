@@ -28,6 +28,7 @@ thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:no
 tr.total td,tr.total th{font-weight:650;border-top:2px solid var(--ink)}
 td ul{margin:0;padding-left:16px}
 td.why{min-width:22em}
+td.whole{white-space:nowrap}
 td.id{overflow-wrap:anywhere;font-weight:600}
 tbody th{font-weight:600}
 .high{color:#9b1c1c;font-weight:650}.medium{color:#8a4b06;font-weight:650}
