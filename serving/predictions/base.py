@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from serving.responses import ResponseBody
 
 UNKNOWN_CUSTOMER = "unknown customer"
 NEVER_BOUGHT = "never bought"
+ToldConsents: TypeAlias = Callable[[str], Mapping[str, bool]]
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,14 @@ class PredictedCustomers:
         Their rows in the profiles; none is −1.
     moments : ndarray of datetime64[us], shape (n,)
         Moment of the features of each customer.
+    told : callable, optional
+        one_id → consents that accepted events of the customer give or withdraw.
     """
 
     champions: Champions
     rows: NDArray[np.int64]
     moments: NDArray[np.datetime64]
+    told: ToldConsents | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,6 +59,14 @@ class PredictedCustomers:
         """Values of a tag that `Prediction.tags` or `built_tags` names; None if the profiles do not have it."""
         values = self.champions.customers.tags.get(name)
         return None if values is None else [values[row] for row in self.rows.tolist()]
+
+    def consents(self, name: str) -> list[TagValue]:
+        """Consents of a column, as accepted events tell them, else as the profiles know them."""
+        built = self.tag(name) or [None] * len(self)
+        if self.told is None:
+            return built
+        told = (self.told(one_id) for one_id in self.one_ids)
+        return [events.get(name, value) for events, value in zip(told, built, strict=True)]
 
     @cached_property
     def one_ids(self) -> list[str]:
@@ -157,6 +169,7 @@ def predict_rows(
     rows: NDArray[np.int64],
     moments: NDArray[np.datetime64] | None,
     predictions: Sequence[Prediction],
+    told: ToldConsents | None = None,
 ) -> list[ResponseBody]:
     """Predict rows of the profiles, −1 for an unknown customer; the fields of a row of `/v1/predictions` for each.
 
@@ -166,6 +179,8 @@ def predict_rows(
         Moment of the features of each row; default: that of the profiles.
     predictions : sequence of Prediction
         Those without a model have null fields.
+    told : callable, optional
+        one_id → consents that accepted events of the customer give or withdraw.
     """
     found = list(available(champions, predictions))
     nothing = {name: None for one in predictions for name in one.response.model_fields}
@@ -176,7 +191,7 @@ def predict_rows(
         return results
     if moments is None:
         moments = np.full(len(rows), np.datetime64(champions.customers.as_of, "us"))
-    customers = PredictedCustomers(champions, rows[places], moments[places])
+    customers = PredictedCustomers(champions, rows[places], moments[places], told)
     made = {one.name: one.predict(customers) for one in found}
     columns = {name: values for part in made.values() for name, values in part.fields.items()}
     names = tuple(columns)

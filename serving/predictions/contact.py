@@ -59,9 +59,8 @@ def predict(customers: PredictedCustomers) -> Predicted:
     found = model.predict(bundle.user_map.rows(customers.one_ids))
     refused = np.zeros((len(customers), len(model.channel_names)), dtype=bool)
     for place, name in enumerate(model.channel_names):
-        consents = customers.tag(f"consent_{name}") if name in CONSENT_CHANNELS else None
-        if consents is not None:
-            refused[:, place] = [consent is False for consent in consents]
+        if name in CONSENT_CHANNELS:
+            refused[:, place] = [consent is False for consent in customers.consents(f"consent_{name}")]
     channels = model.ranked_channels(found, refused) if model.channels is not None else [None] * len(customers)
     return Predicted(
         {"ranked_channel_affinity": channels, "best_contact_time": model.best_times(found)}, [None] * len(customers)

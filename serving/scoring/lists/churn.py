@@ -265,7 +265,7 @@ def churn_scores(
 
 
 def _expected_values(champions: Champions, n: int, horizon: float) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    """What each customer is expected to spend within the horizon of churn, shape (n,), and what that is, in two languages."""
+    """What each customer is expected to spend within the horizon, shape (n,); what that is, in English and Chinese."""
     predicted = _predicted(champions, PREDICTED_VALUE, n)
     if predicted is not None and not np.isnan(predicted).all():  # a model knows no money where the data have none
         job = next(one.job for one in PREDICTIONS.values() if PREDICTED_VALUE in one.response.model_fields)

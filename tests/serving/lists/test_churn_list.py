@@ -17,12 +17,13 @@ from pydantic import BaseModel
 
 from cli.list_options import Sort
 from cli.main import run
-from cli.score_churn import _order
+from cli.score_churn import _order, churn_report
 from features.erasure.customer import ErasedCustomer
 from features.erasure.exports import read_exports
 from features.erasure.files import erase_rows
 from qianmian.errors import UsageError
 from qianmian.schema import EVALUATION
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions
 from serving.predictions.base import Predicted, Prediction
@@ -322,6 +323,14 @@ def test_a_day_on_which_nobody_is_active_is_exit_3(shop, tmp_path, capfd):
     assert command("churn", "--workspace", shop.root, "--report", out, "--as-of", "2025-07-01") == 3
     assert "no customer has a churn score" in capfd.readouterr().err
     assert not out.exists()
+
+
+def test_the_demo_has_no_report_where_nobody_has_a_score(workspace, champions, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.champions.load_from_workspace", lambda *_: champions)
+    nobody = replace(churn_scores(champions, {}), probabilities=np.full(champions.customers.table.num_rows, np.nan))
+    monkeypatch.setattr("serving.scoring.lists.churn.churn_scores", lambda *_, **__: nobody)
+    assert churn_report(workspace, Settings(), tmp_path / "churn.html") is None
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("what", ["tags", "predictions"])
