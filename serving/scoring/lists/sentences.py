@@ -223,10 +223,12 @@ class _About:
 
     def record(self) -> Iterator[Statement]:
         en, zh = self.subject.en, self.subject.zh
+        middle = _number(self.typical, self.name)
+        difference = None if middle is None else (self.value > middle) - (self.value < middle)
         if self.value:
-            yield Statement(self.say(f"no profile of the customer in {en}", f"{zh}没有该客户的资料"))
+            yield Statement(self.say(f"no profile of the customer in {en}", f"{zh}没有该客户的资料"), difference)
         else:
-            yield Statement(self.say(f"{en} has a profile of the customer", f"{zh}有该客户的资料"))
+            yield Statement(self.say(f"{en} has a profile of the customer", f"{zh}有该客户的资料"), difference)
 
     def measure(self, feature: Feature) -> Iterator[Statement]:
         if self.value == feature.default and self.value in (NEVER, NO_GAP):

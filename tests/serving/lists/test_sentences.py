@@ -64,9 +64,13 @@ def test_profiles_are_told_as_facts_about_the_customer(feature, value, english, 
     own = {feature.name: value}
     told = [statements(feature, own, {}, lang) for lang in ("en", "zh")]
     assert [[one.text for one in found] for found in told] == [[english], [chinese]]
-    # an indicator is never compared with that of the typical customer
-    typical = statements(feature, own, {feature.name: 1.0}, "en")
-    assert (typical[0].text == english) == (not feature.name.startswith("profile_household"))
+
+
+def test_the_lack_of_a_profile_is_no_reason_where_most_customers_lack_one():
+    feature = Feature("no_record_crm", "profiles", "missing", default=1.0, unit="0/1")
+    for value, difference in ((1.0, 0), (0.0, -1)):
+        (told,) = statements(feature, {feature.name: value}, {feature.name: 1.0}, "en")
+        assert told.difference == difference
 
 
 def test_every_purchase_and_message_has_a_chinese_verb():
