@@ -172,6 +172,8 @@ def column_of(key: str, tags: TagWords) -> ListColumn:
         return COLUMNS[key]
     described = key.replace("_", " ").capitalize()
     words = tags.get(key)
+    if words is None and (dated := tags.get(key.removesuffix("_as_of"))) is not None:  # of a model, beside its tag
+        return ListColumn(key, described, f"{dated.name}截至", "tag")
     return ListColumn(key, described, words.name if words is not None else described, "tag", words)
 
 

@@ -109,6 +109,11 @@ def test_a_table_is_sorted_and_cut_and_tags_have_their_words():
     assert list_of_table(TABLE, "en", {}, ["gender"]).headings == ["Gender", "OneID"]
 
 
+def test_the_date_of_a_tag_has_its_words():
+    column = column_of("churn_risk_as_of", CHINESE)
+    assert (column.heading("en"), column.heading("zh")) == ("Churn risk as of", "流失风险截至")
+
+
 def test_without_money_orders_sort():
     table = TABLE.set_column(3, "predicted_clv", pa.array([None] * 3, pa.float64()))
     table = table.append_column("predicted_number_of_orders", pa.array([1.0, 3.0, 2.0]))

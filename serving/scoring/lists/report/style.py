@@ -50,7 +50,8 @@ h3{font-size:12px;break-after:avoid}
 table{font-size:9.5px}th,td{padding:3px 5px}tr,figure,.tiles div{break-inside:avoid}thead{display:table-header-group}
 .tiles{grid-template-columns:repeat(4,1fr)}.tiles dd{font-size:17px}.tiles dt{font-size:10px}
 .two{grid-template-columns:1fr 1fr}
-th button{display:contents}th button::after,th[aria-sort] button::after{content:""}.screen{display:none}.scroll{overflow:visible}
+th button{display:contents}
+th button::after,th[aria-sort] button::after{content:""}.screen{display:none}.scroll{overflow:visible}
 svg.bar{width:60px}}
 """
 
