@@ -56,6 +56,7 @@ def list_of_table(
     if by is not None:
         keys = [(by, "descending"), ("one_id", "ascending")]
         table = table.take(pc.sort_indices(table, keys, null_placement="at_end"))
+    several_sources = len(table["user_source"].unique()) > 1  # of all, whoever comes first
     table = table.slice(0, top)
     values = {name: table[name].to_pylist() for name in table.column_names}
     if snapshot is not None:
@@ -68,7 +69,6 @@ def list_of_table(
             added["consent"] = [_consent(consents, place, lang) for place in range(len(rows))]
     else:
         added = {}
-    several_sources = len(set(values["user_source"])) > 1
     moments = [name for name in ("as_of", "model_version") if name in values]  # they stay last
     default = [name for name in values if name not in moments and (name != "user_source" or several_sources)]
     default += [*(name for name in ADDED if name in added), *moments]

@@ -109,6 +109,11 @@ def test_a_table_is_sorted_and_cut_and_tags_have_their_words():
     assert list_of_table(TABLE, "en", {}, ["gender"]).headings == ["Gender", "OneID"]
 
 
+def test_the_first_rows_name_their_source_where_others_have_another():
+    table = TABLE.set_column(1, "user_source", pa.array(["app", "web", "app"]))
+    assert list_of_table(table, "en", {}, top=2).headings[:2] == ["Customer", "Source"]
+
+
 def test_the_date_of_a_tag_has_its_words():
     column = column_of("churn_risk_as_of", CHINESE)
     assert (column.heading("en"), column.heading("zh")) == ("Churn risk as of", "流失风险截至")
