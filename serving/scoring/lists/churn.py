@@ -274,8 +274,8 @@ def _expected_values(champions: Champions, n: int, horizon: float) -> tuple[NDAr
         if days == horizon:
             return predicted, basis
         # at risk is the money of the days without an order: most who churn come back after them
-        scaled = f"{basis[0]}, scaled to {number(horizon)} days", f"{basis[1]}，折算为 {number(horizon)} 天"
-        return predicted * (horizon / days), scaled
+        both = f"{basis[0]}, scaled to {number(horizon)} days", f"{basis[1]}，折算为 {number(horizon)} 天"
+        return predicted * (horizon / days), both
     profiles = champions.customers.features
     if RECENT_AMOUNT not in profiles.spec.names or not profiles.column(RECENT_AMOUNT).any():
         return np.full(n, np.nan), ("", "")
