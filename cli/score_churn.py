@@ -193,12 +193,14 @@ def churn_report(located: Workspace, settings: Settings, path: Path) -> ChurnSco
     """
     from serving.champions import load_from_workspace
     from serving.scoring.churn import JOB
-    from serving.scoring.lists.churn import jobs
+    from serving.scoring.lists.churn import churn_scores, jobs
 
     champions = load_from_workspace(located, settings, jobs())
     if JOB not in champions.models:
         return None
-    scores = _scores(champions, None, None)
+    scores = churn_scores(champions, tag_words(settings))
+    if not scores.scored.any():
+        return None
     _write_report(located, scores, path, PeopleListOptions(), _order(scores, None))
     return scores
 

@@ -80,7 +80,7 @@ def _score(
     from serving.champions import load_from_workspace
     from serving.predictions import PREDICTIONS, lifecycle
     from serving.predictions.base import available, unavailable
-    from serving.scoring.predictions import score_predictions
+    from serving.scoring.predictions import predictions_at, score_predictions
 
     wanted = list(PREDICTIONS.values()) if name is None else [PREDICTIONS[name]]
     needed = lifecycle.JOB if name is None else wanted[0].job
@@ -89,7 +89,7 @@ def _score(
     begun = time.perf_counter()
     with output.working(), workspace_lock(located):
         trained = ensure_champion(output, located, settings, needed, moment)
-        ensure_profiles(output, located, settings)
+        ensure_profiles(output, located, settings, with_tags=people.wanted)
         champions = load_from_workspace(located, settings, list(dict.fromkeys(one.job for one in wanted)))
         left_out = unavailable(champions, wanted)
         for other, reason in left_out.items():
@@ -108,11 +108,11 @@ def _score(
             other_date = moment is not None and moment != champions.customers.as_of
             builder = make_builder(Lake(located), settings) if other_date else None
             names: Sequence[str] = [one.name for one in wanted]
-            scores = score_predictions(champions, names=names, as_of=moment, builder=builder)
+            champions = predictions_at(champions, names, moment, builder)
+            scores = score_predictions(champions, names=names)
             if not scores.customers:
                 raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
-            snapshot = None if other_date else champions.customers
-            written = people.write(output, located, scores, out, settings, snapshot, execution.workers)
+            written = people.write(output, located, scores, out, settings, champions.customers, execution.workers)
     models = {one.name: champions.require(one.job).version for one in wanted if one.name not in left_out}
     made_by = ", ".join(f"{prediction} version {version}" for prediction, version in models.items())
     facts = {

@@ -72,6 +72,9 @@ def handle(champions: Champions, request: ChurnRequest, now: datetime) -> Respon
         return [{**one, **other} for one, other in zip(churn, _left(champions, rows, moments), strict=True)]
 
     scores = score_users(champions, users, now, score)
+    if left.JOB in champions.models:
+        for user, row in zip(users, scores, strict=True):
+            row["left_no_score_reason"] = user.problem or row["left_no_score_reason"]  # such as an ambiguous id
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,

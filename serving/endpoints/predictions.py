@@ -16,9 +16,8 @@ from serving import costs
 from serving.champions import Champions
 from serving.counting import counted_scores
 from serving.endpoints.base import Endpoint
-from serving.events.customers import LiveCustomers
 from serving.predictions import PREDICTIONS
-from serving.predictions.base import Prediction, available, predict_rows, unavailable
+from serving.predictions.base import Prediction, ToldConsents, available, predict_rows, unavailable
 from serving.requests import Identifier, UsersRequest
 from serving.responses import ModelVersion, Response, ResponseBody, UserScore, profile_metadata
 from serving.scoring.fresh import any_fresh, score_users
@@ -87,7 +86,8 @@ def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> 
     found = list(available(champions, predictions))
     users = list(resolve_users(champions, request.user_ids, request.user_source))
     tags = {tag for one in found for tag in one.tags}
-    scores = score_users(champions, users, now, partial(_score, predictions, champions.live), tags)
+    told = champions.live.consents if champions.live is not None else None
+    scores = score_users(champions, users, now, partial(_score, predictions, told), tags)
     models = {one.name: champions.require(one.job) for one in found}
     facts = {
         name: models[one.name].bundle.facts.get(fact) if one.name in models else None
@@ -105,12 +105,12 @@ def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> 
 
 def _score(
     predictions: Sequence[Prediction],
-    live: LiveCustomers | None,
+    told: ToldConsents | None,
     champions: Champions,
     rows: NDArray[np.int64],
     moments: NDArray[np.datetime64] | None,
 ) -> list[ResponseBody]:
-    return [{**NOT_WANTED, **row} for row in predict_rows(champions, rows, moments, predictions, live)]
+    return [{**NOT_WANTED, **row} for row in predict_rows(champions, rows, moments, predictions, told)]
 
 
 def _metadata(champions: Champions, now: datetime, predictions: Sequence[Prediction] | None = None) -> ResponseBody:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from features.profiles.tags.declare import TagValue
 from qianmian.errors import QianmianError
 from serving.champions import Champion, Champions
-from serving.events.customers import LiveCustomers
 from serving.responses import ResponseBody
 
 UNKNOWN_CUSTOMER = "unknown customer"
 NEVER_BOUGHT = "never bought"
+ToldConsents: TypeAlias = Callable[[str], Mapping[str, bool]]
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class PredictedCustomers:
         Their rows in the profiles; none is −1.
     moments : ndarray of datetime64[us], shape (n,)
         Moment of the features of each customer.
-    live : LiveCustomers or None
-        The accepted events by customer, which tell consents at once; None in a file, which is of its moment.
+    told : callable, optional
+        one_id → consents that accepted events of the customer give or withdraw.
     """
 
     champions: Champions
     rows: NDArray[np.int64]
     moments: NDArray[np.datetime64]
-    live: LiveCustomers | None = None
+    told: ToldConsents | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,14 +60,13 @@ class PredictedCustomers:
         values = self.champions.customers.tags.get(name)
         return None if values is None else [values[row] for row in self.rows.tolist()]
 
-    def consents(self, channel: str) -> list[bool | None]:
-        """Consents for a channel, None where nothing is told; those of `built_tags`, and of accepted events."""
-        name = f"consent_{channel}"
-        built: Sequence[Any] = self.tag(name) or [None] * len(self)
-        live = self.live
-        if live is None:
-            return list(built)
-        return [live.consents(one_id).get(name, value) for one_id, value in zip(self.one_ids, built, strict=True)]
+    def consents(self, name: str) -> list[TagValue]:
+        """Consents of a column, as accepted events tell them, else as the profiles know them."""
+        built = self.tag(name) or [None] * len(self)
+        if self.told is None:
+            return built
+        told = (self.told(one_id) for one_id in self.one_ids)
+        return [events.get(name, value) for events, value in zip(told, built, strict=True)]
 
     @cached_property
     def one_ids(self) -> list[str]:
@@ -171,7 +170,7 @@ def predict_rows(
     rows: NDArray[np.int64],
     moments: NDArray[np.datetime64] | None,
     predictions: Sequence[Prediction],
-    live: LiveCustomers | None = None,
+    told: ToldConsents | None = None,
 ) -> list[ResponseBody]:
     """Predict rows of the profiles, −1 for an unknown customer; the fields of a row of `/v1/predictions` for each.
 
@@ -181,8 +180,8 @@ def predict_rows(
         Moment of the features of each row; default: that of the profiles.
     predictions : sequence of Prediction
         Those without a model have null fields.
-    live : LiveCustomers, optional
-        The accepted events of the profiles that all customers are in, for an answer to a request.
+    told : callable, optional
+        one_id → consents that accepted events of the customer give or withdraw.
     """
     found = list(available(champions, predictions))
     nothing = {name: None for one in predictions for name in one.response.model_fields}
@@ -193,7 +192,7 @@ def predict_rows(
         return results
     if moments is None:
         moments = np.full(len(rows), np.datetime64(champions.customers.as_of, "us"))
-    customers = PredictedCustomers(champions, rows[places], moments[places], live)
+    customers = PredictedCustomers(champions, rows[places], moments[places], told)
     made = {one.name: one.predict(customers) for one in found}
     columns = {name: values for part in made.values() for name, values in part.fields.items()}
     names = tuple(columns)

@@ -60,7 +60,7 @@ def predict(customers: PredictedCustomers) -> Predicted:
     refused = np.zeros((len(customers), len(model.channel_names)), dtype=bool)
     for place, name in enumerate(model.channel_names):
         if (channel := consent_channel(name)) is not None:
-            refused[:, place] = [consent is False for consent in customers.consents(channel)]
+            refused[:, place] = [consent is False for consent in customers.consents(f"consent_{channel}")]
     channels = model.ranked_channels(found, refused) if model.channels is not None else [None] * len(customers)
     return Predicted(
         {"ranked_channel_affinity": channels, "best_contact_time": model.best_times(found)}, [None] * len(customers)

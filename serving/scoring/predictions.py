@@ -51,9 +51,7 @@ def score_predictions(
     """
     found = list(available(champions, [PREDICTIONS[name] for name in names]))
     models = [champions.require(one.job) for one in found]
-    champions_at = champions
-    for model in models:  # none of them may have learnt from later rows
-        champions_at = at_moment(champions_at, model, as_of, builder)
+    champions_at = predictions_at(champions, names, as_of, builder)
     needed = only_needed(champions_at, models, {tag for one in found for tag in (*one.tags, *one.built_tags)})
     for one in found:
         needed.encoded(one.job)  # here once instead of in every process
@@ -63,6 +61,16 @@ def score_predictions(
     block = _PredictionBlock(needed, identity, schema, tuple(one.name for one in found), version)
     depends_on = {**provenance(champions_at, *models), "predictions": [one.name for one in found]}
     return BlockScores(schema, identity.num_rows, block, depends_on)
+
+
+def predictions_at(
+    champions: Champions, names: Sequence[str], as_of: datetime | None, builder: Builder | None
+) -> Champions:
+    """The champions with the profiles at `as_of`; parameters and errors are those of `score_predictions`."""
+    at = champions
+    for one in available(champions, [PREDICTIONS[name] for name in names]):  # none may have learnt from later rows
+        at = at_moment(at, champions.require(one.job), as_of, builder)
+    return at
 
 
 def schema_of(champions: Champions, predictions: Sequence[Prediction]) -> pa.Schema:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -84,6 +84,33 @@ def test_no_channel_is_one_that_the_customer_refused(scores, all_champions):
         assert shares == sorted(shares, reverse=True)
         refusals += len(refused)
     assert refusals
+
+
+def test_a_withdrawal_by_an_event_counts_at_once(all_champions, tmp_path):
+    profiles = all_champions.customers
+    place = profiles.tags["consent_email"].index(True)
+    source, user = (profiles.table[name][place].as_py() for name in ("user_source", "user_id"))
+
+    def channels(champions):
+        request = {"user_ids": [user], "user_source": source, "predictions": ["contact"]}
+        (row,) = ENDPOINT.respond(champions, ENDPOINT.request.model_validate(request), NOW)["scores"]
+        return [one["channel"] for one in row["ranked_channel_affinity"]]
+
+    assert "email" in channels(all_champions)
+    log = open_log(tmp_path / "events.db")
+    moment = profiles.as_of + timedelta(hours=1)
+    values = {"source": source, "source_user_id": user, "ts": moment, "channel": "email", "granted": False}
+    values["event_type"] = "consent"
+    log.append([encode(make_row("withdrawn", values))])
+    events = LiveEvents(lambda: log)
+    events.start()
+    try:
+        events.wait(60)
+        following = replace(all_champions, events=events)
+        assert following.live.consents(profiles.one_ids[place]) == {"consent_email": False}
+        assert "email" not in channels(following)
+    finally:
+        events.close()
 
 
 def test_purchases_come_before_the_model_of_newcomers(scores, all_champions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from models.classify.logistic import LogisticClassifier
 from models.classify.own_window import OwnWindow
 from models.classify.rhythm import RHYTHM_FEATURES, WINDOW, Design
 from serving.champions import Champions
+from serving.endpoints.churn import ENDPOINT
 from serving.predictions.base import PredictedCustomers
 from serving.predictions.left import PREDICTION
+from serving.users import ResolvedUser
 
 LONGEST = 60.0
 
@@ -59,3 +62,11 @@ def test_probabilities_windows_and_reasons(with_left):
             assert orders[place] == 0
     assert reasons[0] == "a till"
     assert seen == {"scored", "too long"}
+
+
+def test_both_meanings_say_the_same_of_an_ambiguous_id(with_left, monkeypatch):
+    problem = "several sources use the id: name the source in user_source"
+    monkeypatch.setattr("serving.endpoints.churn.resolve_users", lambda *_: [ResolvedUser("7", None, None, problem)])
+    request = ENDPOINT.request.model_validate({"user_ids": ["7"]})
+    (row,) = ENDPOINT.respond(with_left, request, datetime(2024, 8, 3))["scores"]
+    assert row["no_score_reason"] == row["left_no_score_reason"] == problem

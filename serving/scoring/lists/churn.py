@@ -60,7 +60,7 @@ class ChurnScores:
     probabilities : ndarray of float64, shape (n,)
         NaN without a score.
     values : ndarray of float64, shape (n,)
-        What each customer is expected to spend; NaN where it is unknown.
+        What each customer is expected to spend within the horizon; NaN where it is unknown.
     value_basis : (str, str)
         What the values are, in English and Chinese; empty without amounts.
     contacts : Contacts
@@ -265,14 +265,19 @@ def churn_scores(
 
 
 def _expected_values(champions: Champions, n: int, horizon: float) -> tuple[NDArray[np.float64], tuple[str, str]]:
-    """What each customer is expected to spend, shape (n,), and what that is, in English and Chinese."""
+    """What each customer is expected to spend within the horizon, shape (n,); what that is, in English and Chinese."""
     predicted = _predicted(champions, PREDICTED_VALUE, n)
-    if predicted is not None:
+    if predicted is not None and not np.isnan(predicted).all():  # a model knows no money where the data have none
         job = next(one.job for one in PREDICTIONS.values() if PREDICTED_VALUE in one.response.model_fields)
-        days = number(float(champions.require(job).bundle.facts["horizon_days"]))
-        return predicted, (f"predicted value of the next {days} days", f"未来 {days} 天的预测价值")
+        days = float(champions.require(job).bundle.facts["horizon_days"])
+        basis = f"predicted value of the next {number(days)} days", f"未来 {number(days)} 天的预测价值"
+        if days == horizon:
+            return predicted, basis
+        # at risk is the money of the days without an order: most who churn come back after them
+        both = f"{basis[0]}, scaled to {number(horizon)} days", f"{basis[1]}，折算为 {number(horizon)} 天"
+        return predicted * (horizon / days), both
     profiles = champions.customers.features
-    if RECENT_AMOUNT not in profiles.spec.names:
+    if RECENT_AMOUNT not in profiles.spec.names or not profiles.column(RECENT_AMOUNT).any():
         return np.full(n, np.nan), ("", "")
     spent = profiles.column(RECENT_AMOUNT).astype(np.float64) * horizon / RECENT_DAYS
     scaled = f"spending of the last {RECENT_DAYS} days, scaled to {number(horizon)} days"

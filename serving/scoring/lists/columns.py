@@ -12,17 +12,23 @@ from qianmian.errors import UsageError, did_you_mean
 from serving.scoring.lists.words import (
     SEPARATORS,
     Lang,
+    channel_name,
     day,
     day_of_text,
-    no_score_words,
     percent,
     pick,
     tag_value,
+    why_not,
     yes_no,
 )
 
-Kind: TypeAlias = Literal["plain", "number", "money", "percent", "stage", "band", "no_score", "tag"]
+Kind: TypeAlias = Literal[
+    "plain", "number", "money", "percent", "stage", "band", "no_score", "tag", "channels", "contact_time"
+]
 TagWords: TypeAlias = Mapping[str, ChineseTag | None]  # tag → its Chinese words
+DEMAND_SOURCES = ChineseTag(
+    "需求类型依据", "需求类型根据什么判断", {"purchases": "购买记录", "first_sessions": "最初几次访问"}
+)
 NUMERIC_KINDS = ("number", "money", "percent")
 
 
@@ -72,7 +78,14 @@ class ListColumn:
         if self.kind == "band":
             return tag_value(CHINESE["churn_risk"], value, lang)
         if self.kind == "no_score":
-            return no_score_words(value, lang)
+            return why_not(value, lang)
+        if self.kind == "channels":
+            return SEPARATORS[lang].join(
+                f"{channel_name(one['channel'], lang)} {percent(one['share'])}" for one in value
+            )
+        if self.kind == "contact_time" and isinstance(value, Mapping):
+            when = tag_value(self.words, f"{value['day']}_{value['slot']}", lang)
+            return pick(lang, f"{when.capitalize()}, {value['hours']}", f"{when}（{value['hours']}）")
         if self.kind == "tag" and isinstance(value, str):
             value = day_of_text(value, lang)
         return _by_type(value, lang, self.words)
@@ -84,6 +97,7 @@ def _by_type(value: Any, lang: Lang, words: ChineseTag | None) -> str:
         shares = [(name, share) for name, share in value.items() if share is not None]
         if all(isinstance(share, float) for _, share in shares):
             ranked = sorted(shares, key=lambda pair: -pair[1])
+            ranked = [pair for pair in ranked if percent(pair[1]) != percent(0.0)] or ranked[:1]
             return SEPARATORS[lang].join(f"{tag_value(words, name, lang)} {percent(share)}" for name, share in ranked)
         return SEPARATORS[lang].join(f"{name} {_by_type(part, lang, words)}" for name, part in shares)
     if isinstance(value, list | tuple):
@@ -114,6 +128,7 @@ _COLUMNS = (
     ListColumn("reason_3", "Reason 3", "原因三"),
     ListColumn("reasons", "Reasons", "原因"),
     ListColumn("no_score_reason", "No score because", "无评分原因", "no_score"),
+    ListColumn("no_score_reasons", "No prediction because", "无预测原因", "no_score"),
     ListColumn("consent", "Consent", "触达许可"),
     ListColumn("contact", "Contact", "是否联系"),
     ListColumn("contact_reason", "Why, or why not", "联系说明"),
@@ -138,10 +153,13 @@ _COLUMNS = (
     ListColumn("purchase_probability", "Purchase probability", "购买概率", "percent"),
     ListColumn("left_probability", "Probability of having left", "已离开的概率", "percent"),
     ListColumn("left_days", "Left: no return within (days)", "离开判定天数", "number"),
+    ListColumn("left_risk", "Risk of having left", "离开风险", "band"),
     ListColumn("propensities", "Propensities", "购买倾向"),
     ListColumn("demand_type", "Demand type", "需求类型", "tag", CHINESE["demand_type"]),
-    ListColumn("ranked_channel_affinity", "Best channels", "渠道偏好排序"),
-    ListColumn("best_contact_time", "Best contact time", "最佳触达时间"),
+    ListColumn("demand_type_source", "Demand type by", "需求类型依据", "tag", DEMAND_SOURCES),
+    ListColumn("demand_type_probability", "Probability of the demand type", "需求类型概率", "percent"),
+    ListColumn("ranked_channel_affinity", "Best channels", "渠道偏好排序", "channels"),
+    ListColumn("best_contact_time", "Best contact time", "最佳触达时间", "contact_time", CHINESE["best_contact_time"]),
     ListColumn("as_of", "As of", "数据截至"),
     ListColumn("model_version", "Model version", "模型版本"),
 )
@@ -154,6 +172,8 @@ def column_of(key: str, tags: TagWords) -> ListColumn:
         return COLUMNS[key]
     described = key.replace("_", " ").capitalize()
     words = tags.get(key)
+    if words is None and (dated := tags.get(key.removesuffix("_as_of"))) is not None:  # of a model, beside its tag
+        return ListColumn(key, described, f"{dated.name}截至", "tag")
     return ListColumn(key, described, words.name if words is not None else described, "tag", words)
 
 

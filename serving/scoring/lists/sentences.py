@@ -82,6 +82,7 @@ def statements(feature: Feature, own: Values, typical: Values, lang: Lang) -> li
         "regularity": about.regularity,
         "count": about.count,
         "amount": about.amount,
+        "record": about.record,
     }
     told = list(tell[subject.kind]() if subject.kind in tell else about.measure(feature))
     last = _number(own, LAST_ORDER)
@@ -219,6 +220,15 @@ class _About:
         how = {1: ("irregular orders", "下单不规律"), -1: ("regular orders", "下单规律")}
         en, zh = how.get(told.difference or 0, ("gaps between orders", "下单间隔"))
         yield replace(told, text=self.say(f"{en}: {told.text}", f"{zh}：{told.text}"))
+
+    def record(self) -> Iterator[Statement]:
+        en, zh = self.subject.en, self.subject.zh
+        middle = _number(self.typical, self.name)
+        difference = None if middle is None else (self.value > middle) - (self.value < middle)
+        if self.value:
+            yield Statement(self.say(f"no profile of the customer in {en}", f"{zh}没有该客户的资料"), difference)
+        else:
+            yield Statement(self.say(f"{en} has a profile of the customer", f"{zh}有该客户的资料"), difference)
 
     def measure(self, feature: Feature) -> Iterator[Statement]:
         if self.value == feature.default and self.value in (NEVER, NO_GAP):

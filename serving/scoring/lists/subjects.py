@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from features.compute.algebra import Feature
+from features.compute.algebra import NO_RECORD_PREFIX, PROFILE_PREFIX, Feature
 from features.definitions.behaviour import COUNTED_EVENT_TYPES
-from features.profiles.tags.chinese import DAY_PARTS_ZH
+from features.profiles.tags.chinese import CHINESE, DAY_PARTS_ZH
 
-Kind: TypeAlias = Literal["recency", "rhythm", "regularity", "count", "amount", "measure", "category"]
+Kind: TypeAlias = Literal["recency", "rhythm", "regularity", "count", "amount", "measure", "category", "record"]
 WINDOW = re.compile(r"(?P<stem>.+?)_(?P<days>\d+)d")
 
 
@@ -29,7 +29,8 @@ class Subject:
         Features of one group say the same in other numbers; a customer gets one reason of a group.
     kind : str
         How the value is worded (`serving.scoring.lists.sentences`): ``recency`` is days since, ``rhythm`` days between
-        orders, ``count`` and ``amount`` a total of a window, ``measure`` a label with a value, ``category`` a text.
+        orders, ``count`` and ``amount`` a total of a window, ``measure`` a label with a value, ``category`` a text,
+        ``record`` whether a source has the profile of the customer.
     en, zh : str
         The noun. Of a count, English has the singular and the plural (``order|orders``) and Chinese a text with a place
         for the number (``下单 {} 次``).
@@ -144,12 +145,12 @@ SUBJECTS: Mapping[str, Subject] = {
         cart=("item put into the cart", "加购"),
         favourite=("favourite", "收藏"),
         search=("search", "搜索"),
-        purchase=("purchase event", "购买行为"),
+        purchase=("purchase event", "购买"),
     ),
     "days_since_last_refund": Subject("refunds", "recency", "return", "退货"),
     "days_since_last_touch": Subject("messages", "recency", "message", "触达"),
-    "days_since_last_open": Subject("messages", "recency", "opened message", "打开触达", 1),
-    "days_since_last_click": Subject("messages", "recency", "clicked message", "点击触达", 1),
+    "days_since_last_open": Subject("messages", "recency", "opened message", "打开消息", 1),
+    "days_since_last_click": Subject("messages", "recency", "clicked message", "点击消息", 1),
     **_measures(
         "order value",
         0,
@@ -228,7 +229,16 @@ def split_window(name: str) -> tuple[str, int | None]:
 
 def subject_of(feature: Feature) -> Subject:
     """The subject of a feature; one without a line in the table is a group of its own, worded by its description."""
-    stem, _ = split_window(feature.name)
-    described = feature.description or feature.name.replace("_", " ")
-    own = Subject(feature.name, "category" if feature.categorical else "measure", described, described)
+    name = feature.name
+    if name.startswith(NO_RECORD_PREFIX):
+        source = name.removeprefix(NO_RECORD_PREFIX)
+        return Subject(name, "record", f"the source {source}", f"来源 {source} ")
+    stem, _ = split_window(name)
+    described = described_zh = feature.description or name.replace("_", " ")
+    if name.startswith(PROFILE_PREFIX):
+        attribute = name.removeprefix(PROFILE_PREFIX)
+        described = described_zh = attribute.replace("_", " ")
+        if attribute in CHINESE:
+            described_zh = CHINESE[attribute].name
+    own = Subject(name, "category" if feature.categorical else "measure", described, described_zh)
     return SUBJECTS.get(stem, own)

@@ -10,11 +10,13 @@ import pyarrow.compute as pc
 
 from features.profiles.snapshot import Snapshot
 from qianmian.schema import CONSENT_CHANNELS
-from serving.scoring.lists.columns import TagWords, choose, column_of
+from serving.scoring.lists.columns import ListColumn, TagWords, choose, column_of
 from serving.scoring.lists.files import PeopleList
 from serving.scoring.lists.words import Lang, consent_words
 
-SORTED_BY = ("score", "predicted_clv")  # the first of these that a table has, highest first; without one, as it is
+# highest first, by the first of these that a table has values of; then by propensities, the one that is shown first
+SORTED_BY = ("score", "predicted_clv", "predicted_number_of_orders")
+TARGETS = "propensities"  # of which each target is a column of its own
 ADDED = ("lifecycle_stage", "consent")  # of the profiles, where the table does not have them
 
 
@@ -48,10 +50,13 @@ def list_of_table(
     UsageError
         A name in `columns` is unknown.
     """
-    by = next((name for name in SORTED_BY if name in table.column_names), None)
+    table, targets = _with_targets(table)
+    first = [*(name for name in columns or () if name in targets), *targets]
+    by = next((name for name in (*SORTED_BY, *first) if _has_values(table, name)), None)
     if by is not None:
         keys = [(by, "descending"), ("one_id", "ascending")]
         table = table.take(pc.sort_indices(table, keys, null_placement="at_end"))
+    several_sources = len(table["user_source"].unique()) > 1  # of all, whoever comes first
     table = table.slice(0, top)
     values = {name: table[name].to_pylist() for name in table.column_names}
     if snapshot is not None:
@@ -64,14 +69,33 @@ def list_of_table(
             added["consent"] = [_consent(consents, place, lang) for place in range(len(rows))]
     else:
         added = {}
-    several_sources = len(set(values["user_source"])) > 1
     moments = [name for name in ("as_of", "model_version") if name in values]  # they stay last
     default = [name for name in values if name not in moments and (name != "user_source" or several_sources)]
     default += [*(name for name in ADDED if name in added), *moments]
     keys_shown = choose(columns, default, [*values, *added])
+    own = {name: ListColumn(name, name, name, "percent") for name in targets}
     return PeopleList(
-        [column_of(key, tag_words) for key in keys_shown], {key: {**added, **values}[key] for key in keys_shown}, lang
+        [own.get(key) or column_of(key, tag_words) for key in keys_shown],
+        {key: {**added, **values}[key] for key in keys_shown},
+        lang,
     )
+
+
+def _with_targets(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The table with a column for each target in the place of all propensities, and the names of the targets."""
+    if TARGETS not in table.column_names:
+        return table, []
+    place = table.schema.get_field_index(TARGETS)
+    struct = table[TARGETS].combine_chunks()
+    names = [field.name for field in struct.type]
+    table = table.remove_column(place)
+    for offset, (name, values) in enumerate(zip(names, struct.flatten(), strict=True)):
+        table = table.add_column(place + offset, name, values)
+    return table, names
+
+
+def _has_values(table: pa.Table, name: str) -> bool:
+    return name in table.column_names and table[name].null_count < table.num_rows
 
 
 def _consent(consents: Mapping[str, Sequence[bool | None]], place: int, lang: Lang) -> str:

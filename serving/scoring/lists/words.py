@@ -26,7 +26,23 @@ YES_NO_UNKNOWN: Mapping[bool | None, tuple[str, str]] = {
     None: ("unknown", "未知"),
 }
 SEPARATORS = {"en": " · ", "zh": "；"}
+PREDICTION_NAMES: Mapping[str, tuple[str, str]] = {
+    "lifecycle": ("lifecycle", "生命周期"),
+    "churn": ("churn", "流失"),
+    "left": ("having left", "离开"),
+    "value": ("value", "价值"),
+    "contact": ("contact", "触达"),
+    "demand": ("demand type", "需求类型"),
+    "propensity": ("propensities", "购买倾向"),
+}
 INACTIVE, SHARED = re.compile(r"no purchase in the last ([\d.]+) days?"), re.compile(r"shared account: (\d+%)")
+LONG_WINDOW = re.compile(r"a window of (\d+) days, which a history of (\d+) days would be enough for")
+NO_SCORE_ZH = {
+    "never bought": "从未购买",
+    "unknown customer": "未知客户",
+    "no order or event": "没有订单或行为记录",
+    "too few purchases and events to tell a demand type": "购买和行为太少，无法判断需求类型",
+}
 
 
 def pick(lang: Lang, english: str, chinese: str) -> str:
@@ -136,6 +152,17 @@ def tag_value(words: ChineseTag | None, value: object, lang: Lang) -> str:
     return pick(lang, str(value).replace("_", " "), chinese)
 
 
+def channel_name(channel: str, lang: Lang) -> str:
+    """A channel in words; one that is not known stays.
+
+    Examples
+    --------
+    >>> channel_name("email", "en"), channel_name("sms", "zh"), channel_name("flyer", "zh")
+    ('e-mail', '短信', 'flyer')
+    """
+    return pick(lang, *CHANNELS.get(channel, (channel, channel)))
+
+
 def consent_words(consents: Mapping[str, bool | None], lang: Lang) -> str:
     """The consents of a customer by channel.
 
@@ -146,7 +173,7 @@ def consent_words(consents: Mapping[str, bool | None], lang: Lang) -> str:
     """
     colon = pick(lang, ": ", "：")
     return SEPARATORS[lang].join(
-        f"{pick(lang, *CHANNELS[channel])}{colon}{yes_no(consents[channel], lang)}"
+        f"{channel_name(channel, lang)}{colon}{yes_no(consents[channel], lang)}"
         for channel in CONSENT_CHANNELS
         if channel in consents
     )
@@ -168,4 +195,24 @@ def no_score_words(reason: str, lang: Lang) -> str:
         return f"近 {found[1]} 天没有购买"
     if found := SHARED.match(reason):
         return f"共用账号：占全部订单行的 {found[1]}"
-    return {"never bought": "从未购买", "unknown customer": "未知客户"}.get(reason, reason)
+    if found := LONG_WINDOW.fullmatch(reason):
+        return f"判定离开需观察 {found[1]} 天，至少要有 {found[2]} 天的历史数据"
+    return NO_SCORE_ZH.get(reason, reason)
+
+
+def why_not(value: str | Mapping[str, str | None], lang: Lang) -> str:
+    """Why there is no score, or for each of several predictions why there is none of it.
+
+    Examples
+    --------
+    >>> why_not({"churn": "no purchase in the last 56 days", "value": None}, "zh")
+    '流失：近 56 天没有购买'
+    """
+    if isinstance(value, str):
+        return no_score_words(value, lang)
+    colon = pick(lang, ": ", "：")
+    return SEPARATORS[lang].join(
+        f"{pick(lang, *PREDICTION_NAMES.get(name, (name, name)))}{colon}{no_score_words(reason, lang)}"
+        for name, reason in value.items()
+        if reason is not None
+    )

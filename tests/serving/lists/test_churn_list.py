@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,12 +17,13 @@ from pydantic import BaseModel
 
 from cli.list_options import Sort
 from cli.main import run
-from cli.score_churn import _order
+from cli.score_churn import _order, churn_report
 from features.erasure.customer import ErasedCustomer
 from features.erasure.exports import read_exports
 from features.erasure.files import erase_rows
 from qianmian.errors import UsageError
 from qianmian.schema import EVALUATION
+from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions
 from serving.predictions.base import Predicted, Prediction
@@ -147,6 +150,24 @@ def test_the_report_says_how_sure_it_is(champions, scores, tmp_path):
     assert "1 May 24" in text
 
 
+def test_words_of_the_report_sort_by_what_they_mean(champions, scores, tmp_path):
+    text = write_report(scores, tmp_path / "a report.html", "en", "risk", len(scores)).read_text()
+    order = {"high": 2, "medium": 1, "low": 0}
+    found = re.findall(r'<td class="(high|medium|low)" data-value="(\d)">', text)
+    assert found
+    assert all(order[band] == int(place) for band, place in found)
+    dates = re.findall(r'<td class="whole" data-value="(\d{6})">(\d+ \w+ \d{4})</td>', text)
+    assert dates
+    assert all(datetime.strptime(day, "%d %B %Y").replace(tzinfo=UTC).toordinal() == int(place) for place, day in dates)
+    assert len(re.findall(r'data-value="[0-6]">(?:new|active|loyal|at risk|asleep|lost)</td>', text)) >= len(dates)
+
+
+def test_the_report_names_the_command_that_repeats_it(scores, tmp_path):
+    text = unescape(write_report(scores, tmp_path / "a report.html", "zh", "risk", 7).read_text())
+    moment = scores.as_of.isoformat()
+    assert f"score churn --report 'a report.html' --lang zh --sort risk --as-of {moment} --top 7" in text
+
+
 def with_ids(champions, ids):
     """The scores of the same customers, the first ones to contact with other user ids."""
     snapshot, scores = champions.customers, churn_scores(champions, {})
@@ -192,6 +213,13 @@ def test_the_predicted_value_and_who_has_left_are_used_where_there_are_models(ch
     assert found.value_basis == ("predicted value of the next 28 days", "未来 28 天的预测价值")
     assert found.values[[0, 2]].tolist() == [7.0, 3.0]
     assert np.isnan(found.values[1])
+    # another horizon than that of churn: the money that is at risk is that of the time without an order
+    longer = replace(
+        champions.models["lifecycle"], bundle=replace(champions.models["lifecycle"].bundle, facts={"horizon_days": 56})
+    )
+    scaled = churn_scores(replace(champions, models={**champions.models, "lifecycle": longer}), {})
+    assert scaled.value_basis[0] == "predicted value of the next 56 days, scaled to 28 days"
+    assert scaled.values[[0, 2]].tolist() == [3.5, 1.5]
     assert found.contacts.counts["unlikely_to_return"] > 0
     assert np.isnan(found.people_list("en", ["value_at_risk"]).values["value_at_risk"][-1])
     # a model that knows later rows than the profiles is not used
@@ -199,6 +227,22 @@ def test_the_predicted_value_and_who_has_left_are_used_where_there_are_models(ch
     models = {**champions.models, "lifecycle": replace(champions.models["lifecycle"], bundle=later)}
     found = churn_scores(Champions(models, champions.customers, champions.settings), {})
     assert found.value_basis == scores.value_basis
+
+
+def test_no_money_is_no_value_at_risk(champions, scores, monkeypatch):
+    def predict(customers):
+        return Predicted({"predicted_clv": [None] * len(customers), "left_probability": [None] * len(customers)}, [])
+
+    value = Prediction("value", "lifecycle", ValueFields, lambda champion: [], predict)
+    monkeypatch.setattr("serving.scoring.lists.churn.PREDICTIONS", {"value": value})
+    assert churn_scores(champions, {}).value_basis == scores.value_basis
+    snapshot = champions.customers
+    place = snapshot.table.schema.get_field_index("amount_91d")
+    nothing = pa.array(np.zeros(len(scores)), snapshot.table.schema.field(place).type)
+    table = snapshot.table.set_column(place, "amount_91d", nothing)
+    bare = churn_scores(champions.with_snapshot(replace(snapshot, table=table)), {})
+    assert bare.value_basis == ("", "")
+    assert bare.default_sort == "risk"
 
 
 def test_without_amounts_probability_sorts(champions, scores):
@@ -281,6 +325,14 @@ def test_a_day_on_which_nobody_is_active_is_exit_3(shop, tmp_path, capfd):
     assert not out.exists()
 
 
+def test_the_demo_has_no_report_where_nobody_has_a_score(workspace, champions, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.champions.load_from_workspace", lambda *_: champions)
+    nobody = replace(churn_scores(champions, {}), probabilities=np.full(champions.customers.table.num_rows, np.nan))
+    monkeypatch.setattr("serving.scoring.lists.churn.churn_scores", lambda *_, **__: nobody)
+    assert churn_report(workspace, Settings(), tmp_path / "churn.html") is None
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("what", ["tags", "predictions"])
 def test_other_scores_are_lists_too(workspace, tmp_path, what, capsys):
     out = tmp_path / "list.csv"
@@ -290,6 +342,16 @@ def test_other_scores_are_lists_too(workspace, tmp_path, what, capsys):
         rows = list(csv.DictReader(handle))
     assert len(rows) == 4
     assert "生命周期阶段" in rows[0]
+
+
+def test_predictions_of_another_date_have_its_tags(workspace, tmp_path, capsys):
+    out = tmp_path / "list.csv"
+    arguments = ("--workspace", workspace.root, "--out", out, "--as-of", "2024-08-01")
+    assert command("predictions", *arguments, "--lang", "en", "--top", 4) == 0, capsys.readouterr().err
+    with out.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {row["As of"] for row in rows} == {"1 August 2024"}
+    assert all(row["Consent"] for row in rows)
 
 
 def test_lookalikes_are_a_list_sorted_by_score_with_tags(workspace, champions, tmp_path, capsys):

@@ -12,9 +12,11 @@ from features.erasure.customer import ErasedCustomer
 from features.erasure.files import erase_rows
 from features.profiles.tags.chinese import CHINESE
 from qianmian.errors import UsageError
+from serving.predictions import PREDICTIONS, base, demand, propensity
 from serving.scoring.lists.columns import COLUMNS, choose, column_of
 from serving.scoring.lists.files import PeopleList, write_list
 from serving.scoring.lists.tables import list_of_table
+from serving.scoring.lists.words import PREDICTION_NAMES, no_score_words
 
 VALUES = {
     "user_id": ["=1+1", "@me", "7"],
@@ -105,3 +107,53 @@ def test_a_table_is_sorted_and_cut_and_tags_have_their_words():
     assert [found.cells(column) for column in found.columns[:3]] == [["c", "a"], ["9.00", "5.00"], ["男", "女"]]
     assert list_of_table(TABLE, "en", {}).values["user_id"] == ["c", "a", "b"]
     assert list_of_table(TABLE, "en", {}, ["gender"]).headings == ["Gender", "OneID"]
+
+
+def test_the_first_rows_name_their_source_where_others_have_another():
+    table = TABLE.set_column(1, "user_source", pa.array(["app", "web", "app"]))
+    assert list_of_table(table, "en", {}, top=2).headings[:2] == ["Customer", "Source"]
+
+
+def test_the_date_of_a_tag_has_its_words():
+    column = column_of("churn_risk_as_of", CHINESE)
+    assert (column.heading("en"), column.heading("zh")) == ("Churn risk as of", "流失风险截至")
+
+
+def test_without_money_orders_sort():
+    table = TABLE.set_column(3, "predicted_clv", pa.array([None] * 3, pa.float64()))
+    table = table.append_column("predicted_number_of_orders", pa.array([1.0, 3.0, 2.0]))
+    assert list_of_table(table, "en", {}).values["user_id"] == ["b", "c", "a"]
+
+
+def test_each_propensity_is_a_column_and_the_first_one_sorts():
+    propensities = pa.array([{"event=cart": 0.2, "brand=A": 0.1}, None, {"event=cart": 0.1, "brand=A": 0.345}])
+    table = TABLE.drop_columns(["predicted_clv", "gender"]).append_column("propensities", propensities)
+    found = list_of_table(table, "en", {})
+    assert found.headings[:3] == ["Customer", "event=cart", "brand=A"]
+    assert found.values["user_id"] == ["a", "c", "b"]
+    assert found.cells(found.columns[2]) == ["10.0%", "34.5%", ""]
+    assert list_of_table(table, "zh", {}, ["user_id", "brand=A"], top=1).values["user_id"] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "english", "chinese"),
+    [
+        ("best_contact_time", {"day": "wednesday", "slot": "evening", "hours": "18:00-24:00", "share": 0.1, "basis": "all"}, "Wednesday evening, 18:00-24:00", "周三晚上（18:00-24:00）"),
+        ("best_contact_time", "wednesday_evening", "wednesday evening", "周三晚上"),
+        ("ranked_channel_affinity", [{"channel": "email", "share": 0.71, "basis": "customer"}, {"channel": "sms", "share": 0.29, "basis": "customer"}], "e-mail 71% · SMS 29%", "邮件 71%；短信 29%"),
+        ("no_score_reasons", {"churn": "no purchase in the last 56 days", "left": "a window of 178 days, which a history of 412 days would be enough for", "value": None}, "churn: no purchase in the last 56 days · having left: a window of 178 days, which a history of 412 days would be enough for", "流失：近 56 天没有购买；离开：判定离开需观察 178 天，至少要有 412 天的历史数据"),
+        ("demand_type_source", "first_sessions", "first sessions", "最初几次访问"),
+        ("next_stage", {"loyal": 0.999, "lost": 0.0001}, "loyal 100%", "忠诚客户 100%"),
+    ],
+    ids=["time", "time of the tag", "channels", "reasons", "source", "shares"],
+)  # fmt: skip
+def test_values_of_predictions_are_words(key, value, english, chinese):
+    assert [column_of(key, {}).cell(value, lang) for lang in ("en", "zh")] == [english, chinese]
+
+
+def test_every_prediction_has_headings_and_chinese_reasons():
+    fields = {name for one in PREDICTIONS.values() for name in one.response.model_fields}
+    assert fields | {"no_score_reason", "no_score_reasons"} <= set(COLUMNS)
+    assert set(PREDICTION_NAMES) == set(PREDICTIONS)
+    for reason in (base.UNKNOWN_CUSTOMER, base.NEVER_BOUGHT, demand.NOTHING_SHOWN, propensity.NO_HISTORY):
+        assert not no_score_words(reason, "zh").isascii()

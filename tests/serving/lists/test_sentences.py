@@ -50,6 +50,39 @@ def test_statements(name, own, typical, english, chinese, difference):
     assert first.difference == same.difference == difference
 
 
+@pytest.mark.parametrize(
+    ("feature", "value", "english", "chinese"),
+    [
+        (Feature("no_record_crm", "profiles", "missing", default=1.0, unit="0/1", description="whether the source crm has no record of age_band"), 1.0, "no profile of the customer in the source crm", "来源 crm 没有该客户的资料"),
+        (Feature("no_record_crm", "profiles", "missing", default=1.0, unit="0/1", description="whether the source crm has no record of age_band"), 0.0, "the source crm has a profile of the customer", "来源 crm 有该客户的资料"),
+        (Feature("profile_age_band", "profiles", "attribute", "age_band", default="", description="age band of the customer"), "45-54", "age band: 45-54", "年龄段：45-54"),
+        (Feature("profile_household_size", "profiles", "attribute", "household_size", default=0.0, description="the source's own attribute 'household_size'"), 3.0, "household size: 3", "household size：3"),
+    ],
+    ids=["without a record", "with a record", "a known attribute", "an attribute of the source"],
+)  # fmt: skip
+def test_profiles_are_told_as_facts_about_the_customer(feature, value, english, chinese):
+    own = {feature.name: value}
+    told = [statements(feature, own, {}, lang) for lang in ("en", "zh")]
+    assert [[one.text for one in found] for found in told] == [[english], [chinese]]
+
+
+def test_the_lack_of_a_profile_is_no_reason_where_most_customers_lack_one():
+    feature = Feature("no_record_crm", "profiles", "missing", default=1.0, unit="0/1")
+    for value, difference in ((1.0, 0), (0.0, -1)):
+        (told,) = statements(feature, {feature.name: value}, {feature.name: 1.0}, "en")
+        assert told.difference == difference
+
+
+def test_every_purchase_and_message_has_a_chinese_verb():
+    for name, text in (
+        ("purchase", "已有 9 天未购买"),
+        ("open", "已有 9 天未打开消息"),
+        ("click", "已有 9 天未点击消息"),
+    ):
+        feature = BY_NAME[f"days_since_last_{name}"]
+        assert statements(feature, {feature.name: 9.0}, {}, "zh")[0].text == text
+
+
 def test_a_feature_without_words_is_told_by_its_description():
     own = Feature("serum_orders", "orders", "count", unit="orders", description="orders of serum")
     assert (

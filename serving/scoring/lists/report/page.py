@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.erasure.files import ROW_ATTRIBUTE
-from qianmian.schema import EVALUATION, RISK_BANDS
+from features.profiles.tags.declare import TagValue
+from qianmian.schema import EVALUATION, LIFECYCLE_STAGES, RISK_BANDS
 from qianmian.workspace import atomic_path
 from serving.scoring.lists.churn import ChurnScores, Sort
 from serving.scoring.lists.columns import COLUMNS
@@ -44,15 +47,18 @@ def write_report(scores: ChurnScores, path: Path, lang: Lang, sort: Sort, top: i
         Number of customers to contact that are listed.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(_Report(scores, lang, sort, top or SHOWN).html(), encoding="utf-8")
+        temporary.write_text(_Report(scores, lang, sort, top or SHOWN, path.name).html(), encoding="utf-8")
     return path
 
 
 class _Report:
     """The sections of a report."""
 
-    def __init__(self, scores: ChurnScores, lang: Lang, sort: Sort, top: int) -> None:
+    def __init__(self, scores: ChurnScores, lang: Lang, sort: Sort, top: int, name: str) -> None:
         self.scores, self.lang, self.sort, self.top, self.say = scores, lang, sort, top, ReportTexts(lang)
+        command = ["qianmian", "score", scores.champion.job, "--report", name, "--lang", lang, "--sort", sort]
+        command += ["--as-of", scores.as_of.isoformat(), "--top", str(top)]
+        self.command = shlex.join(command)
         self.order = scores.order(sort)
         self.order = self.order[scores.scored[self.order]]
         self.contact = self.order[scores.contacts.codes[self.order] == CONTACT]
@@ -240,7 +246,7 @@ class _Report:
             cells = [
                 self._customer(row),
                 _number_cell(percent(p, 1), p),
-                element("td", COLUMNS["risk_band"].cell(band, lang), class_=band),
+                element("td", COLUMNS["risk_band"].cell(band, lang), class_=band, data_value=RISK_BANDS.index(band)),
             ]
             if self.has_value:
                 cells.append(_number_cell("–" if np.isnan(value) else money(value), -1.0 if np.isnan(value) else value))
@@ -250,7 +256,7 @@ class _Report:
                 cells.append(
                     element("td", element("ul", *(element("li", text) for text in reasons[place])), class_="why")
                 )
-            cells += [element("td", COLUMNS[key].cell(tags[key][row], lang)) for key, _ in tag_columns]
+            cells += [_tag_cell(key, tags[key][row], lang) for key, _ in tag_columns]
             if scores.consents:
                 consents = {channel: values[row] for channel, values in scores.consents.items()}
                 cells.append(element("td", consent_words(consents, lang)))
@@ -283,7 +289,7 @@ class _Report:
             (say("model"), named),
             (say("profiles"), say("profiles_value", as_of=f"{scores.as_of:%Y-%m-%d %H:%M}", n=f"{len(scores):,}")),
             (say("data"), snapshot.data_digest),
-            (say("command"), f"qianmian score {scores.champion.job} --report --lang {lang} --sort {self.sort}"),
+            (say("command"), self.command),
         ]
         if kind := champion.bundle.facts.get("model"):
             facts.insert(1, (say("kind"), str(kind)))
@@ -324,6 +330,16 @@ def _table(
 
 def _number_cell(text: str, value: float) -> Markup:
     return element("td", text, class_="number", data_value=f"{value:.6g}")
+
+
+def _tag_cell(key: str, value: TagValue, lang: Lang) -> Markup:
+    """A tag in words that sort as they should: dates by the calendar, stages by their order, unknown ones last."""
+    order = "Infinity"  # as the script reads it
+    if isinstance(value, str) and key == "next_order_date":
+        order = str(date.fromisoformat(value).toordinal())
+    elif value in LIFECYCLE_STAGES:
+        order = str(LIFECYCLE_STAGES.index(str(value)))
+    return element("td", COLUMNS[key].cell(value, lang), class_="whole", data_value=order)
 
 
 def _cumulated(shares: NDArray[np.float64]) -> list[tuple[float, float]]:

@@ -28,7 +28,8 @@ thead th{border-bottom:2px solid var(--ink);vertical-align:bottom;white-space:no
 tr.total td,tr.total th{font-weight:650;border-top:2px solid var(--ink)}
 td ul{margin:0;padding-left:16px}
 td.why{min-width:22em}
-td.id{overflow-wrap:anywhere;font-weight:600}
+td.whole{white-space:nowrap}
+td.id{overflow-wrap:anywhere;min-width:6.5em;font-weight:600}
 tbody th{font-weight:600}
 .high{color:#9b1c1c;font-weight:650}.medium{color:#8a4b06;font-weight:650}
 th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}
@@ -49,10 +50,12 @@ h3{font-size:12px;break-after:avoid}
 table{font-size:9.5px}th,td{padding:3px 5px}tr,figure,.tiles div{break-inside:avoid}thead{display:table-header-group}
 .tiles{grid-template-columns:repeat(4,1fr)}.tiles dd{font-size:17px}.tiles dt{font-size:10px}
 .two{grid-template-columns:1fr 1fr}
+th button{display:contents}
 th button::after,th[aria-sort] button::after{content:""}.screen{display:none}.scroll{overflow:visible}
 svg.bar{width:60px}}
 """
 
+# In print, a browser repeats the headings of a table on every page, but leaves out boxes of buttons there.
 # Each sortable table gets buttons in its headings; without the script it is the same table, in the order of the file.
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
