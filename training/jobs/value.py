@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from training.value.fitting import (
     with_choice,
     with_intervals,
 )
-from training.value.report import EVERYBODY, LAST_AGAIN, evaluate, in_words, next_order_coverage
+from training.value.report import EVERYBODY, LAST_AGAIN, PURCHASE, evaluate, in_words, next_order_coverage
 from training.value.rows import PastMoments, ValueRows
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     now, tested, validated = (past.rows(date) for date in (context.as_of, test, validation))
     check_rows(tested, learned)
-    if no_money := no_money_reason(features, now):
+    if no_money := no_money_reason(features, now, [past.before(validation), validated, past.before(test), tested]):
         notes = (*notes, f"money: {no_money}; orders and dates are predicted")
         past = PastMoments(past.snapshots, ORDER_FEATURES)
         now, tested, validated = (past.rows(date) for date in (context.as_of, test, validation))
@@ -74,7 +75,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     before, first_note = chosen(fitting.fit_at(validation), validated, seed)
     fitted_at_test = fitting.fit_at(test)
     test_model = with_intervals(with_choice(fitted_at_test, before), before, validated, seed)
-    means = {what: float(values.mean()) for what, values in past.before(test).totals.items()}
+    learnt = past.before(test).totals
+    means = {what: float(values.mean()) for what, values in learnt.items()}
+    means[PURCHASE] = float((learnt[ORDERS] > 0).mean())
     report = evaluate(test_model, tested, past.last_totals(test), means, seed)
     dates = next_order_coverage(past.snapshots.process(test), tested, past.features, float(learned), seed)
     context.progress("value: fitting on all dates")
@@ -165,12 +168,20 @@ def check_rows(tested: ValueRows, learned: int) -> None:
         )
 
 
-def no_money_reason(features: tuple[str, ...], now: ValueRows) -> str:
-    """Why no money can be predicted; empty if it can."""
+def no_money_reason(features: tuple[str, ...], now: ValueRows, parts: Sequence[ValueRows]) -> str:
+    """Why no money can be predicted; empty if it can.
+
+    Parameters
+    ----------
+    parts : sequence of ValueRows
+        What is learnt from, chosen on and tested on; each needs amounts above 0.
+    """
     if MONEY_FEATURES[0] not in features:
         return "the orders have no amounts"
     if not (by_name(now.X, features)["amount_total"] > 0).any():
         return "all amounts are 0"
+    if not all((part.totals[MONEY] > 0).any() for part in parts):
+        return "all amounts of a part of the history are 0, so that there is nothing to learn from or to test on"
     return ""
 
 
