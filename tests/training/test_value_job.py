@@ -197,17 +197,25 @@ def test_amounts_of_zero_leave_orders(tmp_path):
     assert found.bundle.model.predict(np.ones((1, len(ORDER_FEATURES)), dtype=np.float32)).money is None
 
 
-def test_amounts_that_begin_late_leave_orders(tmp_path):
-    """What was chosen where all money was 0 would be a mean for everybody, with empty intervals."""
+@pytest.mark.parametrize(
+    ("amount_of", "reason"),
+    [
+        (lambda user, day: 0.0 if day < 85 else 20.0, "all amounts of a part of the history are 0"),
+        (lambda user, day: 1e12 if user == 3 and day > 80 else 20.0, "one customer paid 100.0% of all in a part"),
+    ],
+    ids=["amounts begin late", "one amount in a wrong unit"],
+)
+def test_amounts_that_say_nothing_leave_orders(tmp_path, amount_of, reason):
+    """The money of such a period would be one mean for everybody, with an interval that contains nobody."""
     rng = np.random.default_rng(0)
     gaps = rng.integers(4, 20, 150)
     lines = [
-        order(f"u{n}", int(day), 0.0 if day < 85 else 20.0)
+        order(f"u{n}", int(day), amount_of(n, day))
         for n in range(150)
         for day in range(int(gaps[n]) // 2, 100, int(gaps[n]))
     ]
     lake = write_lake(tmp_path / "workspace", {"transactions": lines})
     found = JOBS["value"].run(context_of(lake.workspace, BEGIN + timedelta(days=100), None))
     assert set(found.tags) == {"predicted_orders"}
-    assert found.bundle.facts["no_money_reason"].startswith("all amounts of a part of the history are 0")
+    assert found.bundle.facts["no_money_reason"].startswith(reason)
     assert "mae_money" not in found.report.metrics

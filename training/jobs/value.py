@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # the history has four parts of equal length: to learn from, to be learnt, to choose, and to test
 PARTS = 4
+MOST_OF_ONE = 0.5  # of the money of a period: what one customer paid is no expectation of the others
 SHORTEST = 7  # days that can be learnt
 MIN_CUSTOMERS, MIN_BUYERS = 100, 20  # at the test date, and of them those who order afterwards
 
@@ -174,7 +175,7 @@ def no_money_reason(features: tuple[str, ...], now: ValueRows, parts: Sequence[V
     Parameters
     ----------
     parts : sequence of ValueRows
-        What is learnt from, chosen on and tested on; each needs amounts above 0.
+        What is learnt from, chosen on and tested on; each needs amounts above 0, and of more than one customer.
     """
     if MONEY_FEATURES[0] not in features:
         return "the orders have no amounts"
@@ -182,7 +183,16 @@ def no_money_reason(features: tuple[str, ...], now: ValueRows, parts: Sequence[V
         return "all amounts are 0"
     if not all((part.totals[MONEY] > 0).any() for part in parts):
         return "all amounts of a part of the history are 0, so that there is nothing to learn from or to test on"
+    share = max(largest_share(part) for part in parts)
+    if share > MOST_OF_ONE:
+        return f"one customer paid {share:.1%} of all in a part of the history; check the mapping of `amount`"
     return ""
+
+
+def largest_share(rows: ValueRows) -> float:
+    """Share of the money that the customer who paid the most has paid."""
+    paid = np.bincount(np.unique(rows.owners, return_inverse=True)[1], weights=rows.totals[MONEY])
+    return float(paid.max() / paid.sum())
 
 
 def gate_rules(whats: tuple[str, ...]) -> list[GateRule]:
