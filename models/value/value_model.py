@@ -180,7 +180,7 @@ class ValueModel:
             return self.process_based(columns, what)
         weight = 1.0 if recipe == TREES else total.weight
         found = np.zeros(len(next(iter(columns.values()))))
-        if weight > 0.0:
+        if weight > 0.0 and len(found):
             assert total.booster is not None
             found += weight * total.scale * total.booster.predict(to_dmatrix(self.columns(columns))).astype(np.float64)
         return found if weight == 1.0 else found + (1.0 - weight) * self.process_based(columns, what)

@@ -185,6 +185,16 @@ def test_refusals(tmp_path, lines, reason):
         JOBS["value"].run(context_of(lake.workspace, BEGIN + timedelta(days=101 if len(lines) != 400 else 4), None))
 
 
+@pytest.mark.parametrize("job", ["value", "left", "churn"])
+def test_a_cutoff_after_the_data_is_refused(tmp_path, job):
+    """Where half of the test period has no data, all customers would look as if they had left."""
+    lines = [order(f"u{n}", day + n % 9) for n in range(120) for day in range(0, 300, 9 + n % 20)]
+    lake = write_lake(tmp_path / "workspace", {"transactions": lines})
+    end = lake.default_as_of
+    with pytest.raises(DataError, match=rf"the data ends before the period.*choose --as-of {end:%Y-%m-%d}"):
+        JOBS[job].run(context_of(lake.workspace, end + timedelta(days=40), None))
+
+
 def test_amounts_of_zero_leave_orders(tmp_path):
     rng = np.random.default_rng(0)
     gaps = rng.integers(4, 20, 150)

@@ -46,6 +46,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start, seed = context.history_start("transactions"), context.settings.seed
     history_days = (context.as_of - start).days
     horizon, learned, notes = horizons(context, history_days)
+    context.require_outcomes(learned)
     test, validation = (context.as_of - timedelta(days=learned * parts) for parts in (1, 2))
     supported = {feature.name for feature in context.builder.supported()[0]}
     features = (*ORDER_FEATURES, *(MONEY_FEATURES if supported.issuperset(MONEY_FEATURES) else ()))
@@ -125,7 +126,7 @@ def horizons(context: TrainingContext, history_days: int) -> tuple[int, int, tup
         raise DataError(
             "the history is too short to train value",
             where="transactions",
-            got=f"{history_days} days",
+            got=f"{max(history_days, 0)} days",
             allowed=f"at least {PARTS * SHORTEST} days",
             hint="ingest a longer history",
         )

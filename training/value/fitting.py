@@ -223,9 +223,7 @@ def with_intervals(model: ValueModel, source: ValueModel, rows: ValueRows, seed:
     totals = {
         what: replace(
             total,
-            interval=TotalInterval.fit(
-                source.expected(rows.X, what), rows.totals[what], from_zero, units[what], seed
-            ),
+            interval=TotalInterval.fit(source.expected(rows.X, what), rows.totals[what], from_zero, units[what], seed),
         )
         for what, total in model.totals.items()
     }

@@ -75,7 +75,10 @@ def evaluate(
     metrics |= covered(found, rows, seed)
     bought = (rows.totals[ORDERS] > 0).astype(np.int64)
     p = found.purchase_probability
-    metrics |= {"brier_purchase": mean_metric((p - bought) ** 2, seed), "bias_purchase": ratio(p - bought, bought, seed)}
+    metrics |= {
+        "brier_purchase": mean_metric((p - bought) ** 2, seed),
+        "bias_purchase": ratio(p - bought, bought, seed),
+    }
     metrics["ece_purchase"] = statistic_metric(CLASSIFICATION["ece"], bought, p, seed)
     of_others[EVERYBODY]["brier_purchase"] = mean_metric((means[PURCHASE] - bought) ** 2, seed)
     deciles = by_decile(predicted | {PURCHASE: p}, rows.totals | {PURCHASE: bought}, seed)
