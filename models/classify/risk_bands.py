@@ -47,8 +47,9 @@ class RiskBands:
         """The bounds for the customers who are scored at one moment.
 
         The base rate b is their mean probability. *High* are the tenth at highest risk (more, if the tenth ends among
-        equal probabilities), and only those with at least twice the base rate; where b is above a third, at least (1 + b) ÷ 2, because twice b is no probability
-        that a customer can have. *Medium* are the others from the base rate on, or from one half if b is above it.
+        equal probabilities), and only those with at least twice the base rate; where b is above a third, at least
+        (1 + b) ÷ 2, because twice b is no probability that a customer can have. *Medium* are the others from the base
+        rate on, or from one half if b is above it.
 
         Parameters
         ----------

@@ -77,7 +77,7 @@ def evaluate(
     p = found.purchase_probability
     metrics |= {
         "brier_purchase": mean_metric((p - bought) ** 2, seed),
-        "bias_purchase": ratio(p - bought, bought, seed),
+        "bias_purchase": ratio(p - bought, bought.astype(np.float64), seed),
     }
     metrics["ece_purchase"] = statistic_metric(CLASSIFICATION["ece"], bought, p, seed)
     of_others[EVERYBODY]["brier_purchase"] = mean_metric((means[PURCHASE] - bought) ** 2, seed)
