@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from qianmian.schema import RISK_BANDS
 FACT = "risk_bands"  # of a bundle: the two bounds that were decided when the model was trained
 HIGHEST_SHARE = 0.1  # of the customers, those at highest risk, may be in the band high
 TIMES_BASE_RATE = 2.0  # a customer of the band high is at least so many times as likely as the average customer
+SMALLEST = 1e-12  # probability that can be high
 EVEN = 0.5  # who is more likely than not is never in the band low, whatever the base rate
 
 
@@ -44,9 +46,10 @@ class RiskBands:
     def relative(cls, probabilities: NDArray[np.float64]) -> RiskBands:
         """The bounds for the customers who are scored at one moment.
 
-        The base rate b is their mean probability. *High* are at most the tenth at highest risk, and only those with at
-        least twice the base rate; where b is above a third, at least (1 + b) ÷ 2, because twice b is no probability
-        that a customer can have. *Medium* are the others from the base rate on, or from one half if b is above it.
+        The base rate b is their mean probability. *High* are the tenth at highest risk (more, if the tenth ends among
+        equal probabilities), and only those with at least twice the base rate; where b is above a third, at least
+        (1 + b) ÷ 2, because twice b is no probability that a customer can have. *Medium* are the others from the base
+        rate on, or from one half if b is above it.
 
         Parameters
         ----------
@@ -63,7 +66,15 @@ class RiskBands:
         base = float(np.mean(probabilities))
         notable = min(TIMES_BASE_RATE * base, (1.0 + base) / 2.0)
         tenth = float(np.quantile(probabilities, 1.0 - HIGHEST_SHARE))
-        return cls(round(min(base, EVEN), 6), round(max(tenth, notable), 6))
+        return cls(_rounded_down(min(base, EVEN)), max(_rounded_down(max(tenth, notable)), SMALLEST))
+
+
+def _rounded_down(bound: float) -> float:
+    """A bound with six digits, so that a probability that equals the bound is not below it; 0 below `SMALLEST`."""
+    if bound < SMALLEST:
+        return 0.0
+    scale = 10.0 ** (5 - math.floor(math.log10(bound)))
+    return math.floor(bound * scale + 1e-6) / scale
 
 
 BEFORE_THEY_WERE_STORED = RiskBands(0.33, 0.66)  # of models that an earlier version trained

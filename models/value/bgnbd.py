@@ -26,6 +26,7 @@ LARGEST_LOG = 12.0  # of a parameter, when times are divided by their mean
 LARGEST_SHAPE = 150.0  # of r and a: customers who differ less than that are the same, and the formulas overflow soon
 NOBODY_LEAVES = 1e-3  # mean probability of leaving after an order
 MAX_ITERATIONS = 1_000
+BLOCK = 10_000  # customers whose nodes are in memory together: 5 MB an array
 NODES = np.linspace(-5.0, 5.0, 61)  # of the numerical mean over p
 SMALLEST = 1e-300
 
@@ -158,7 +159,11 @@ def _expected_orders(t: float, r: Any, alpha: Any, a: Any, b: Any) -> Floats:
     For a given p it is (1 − (1 + pt/α)^−r) ÷ p, whose mean over p is taken numerically. The hypergeometric function of
     the paper is the same and overflows for many orders or large parameters.
     """
-    r, alpha, a, b = (np.asarray(value, dtype=np.float64)[..., None] for value in (r, alpha, a, b))
+    parameters = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (r, alpha, a, b)))
+    if parameters[0].ndim and len(parameters[0]) > BLOCK:
+        starts = range(0, len(parameters[0]), BLOCK)
+        return np.concatenate([_expected_orders(t, *(one[i : i + BLOCK] for one in parameters)) for i in starts])
+    r, alpha, a, b = (one[..., None] for one in parameters)
     # the log-odds of p have exponential tails with the rates a and b: the nodes lie further apart further out
     width = np.sqrt(polygamma(1, a) + polygamma(1, b)) / 2.0
     log_odds = np.log(a / b) + width * np.sinh(NODES)

@@ -38,7 +38,7 @@ class GammaGamma:
     --------
     >>> cdnow = GammaGamma(6.25, 3.74, 15.44)
     >>> cdnow.expected_amount(np.array([0.0, 2.0]), np.array([0.0, 22.35])).round(2).tolist()
-    [35.22, 24.65]
+    [35.22, 24.66]
     """
 
     p: float

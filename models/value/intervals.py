@@ -5,6 +5,10 @@ prediction. That is only the shape: the level is the one at which intervals cont
 (distributional conformal prediction: Chernozhukov, Wüthrich and Zhu 2021, PNAS 118; split conformal: Lei et al. 2018,
 JASA 113). A prediction ± a multiple of a spread would not do: where most customers order nothing, a total has a point
 mass at 0, and the level of a short horizon would mislead at a longer one.
+
+Whether an interval contains 0 is not left to that shape. The probability of no order is known from the purchase
+process, and it is the same for orders and money: an interval that leaves out `TAIL` below begins at 0 where 0 is at
+least that likely.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from scipy.optimize import minimize
 from scipy.special import betainc, gammaln, nbdtrik
 
 NOMINAL = 0.8  # share of the customers whose total lies in the interval
+TAIL = (1.0 - NOMINAL) / 2.0  # probability of a total below the interval, unless it begins at 0
 LEVELS = np.linspace(0.3, 0.995, 279)
 LOG_SIZES = (-6.0, 8.0)  # bounds of the logarithm of the size of the distribution
 SMALLEST = 1e-4  # predicted units; 0 has no distribution
@@ -45,12 +50,16 @@ class TotalInterval:
     level: float = NOMINAL
 
     @classmethod
-    def fit(cls, predicted: Floats, totals: Floats, unit: float, seed: int = 0) -> TotalInterval:
+    def fit(
+        cls, predicted: Floats, totals: Floats, from_zero: NDArray[np.bool_], unit: float, seed: int = 0
+    ) -> TotalInterval:
         """Fit the spread, then the level, on totals that the predictions did not learn from.
 
         Parameters
         ----------
         predicted, totals : ndarray of float64, shape (n,)
+        from_zero : ndarray of bool, shape (n,)
+            Whether the interval begins at 0.
         unit : float
         seed : int
             A total that is a point mass counts as inside in part, by a random number.
@@ -68,22 +77,27 @@ class TotalInterval:
         k = _sizes(shape.size, logs)
         below, upto = _cdf(counts - 1.0, means, k), _cdf(counts, means, k)
         ranks = (below + np.random.default_rng(seed).random(len(means)) * (upto - below))[:, None]
-        low = _low_level(LEVELS, _cdf(np.zeros_like(means), means, k)[:, None])
-        inside = ((ranks >= low) & (ranks <= low + LEVELS)).mean(axis=0)
+        low = _low_level(LEVELS, from_zero[:, None])
+        possible = from_zero | (counts > 0) if unit == 1.0 else np.ones(len(counts), dtype=np.bool_)
+        inside = (possible[:, None] & (ranks >= low) & (ranks <= low + LEVELS)).mean(axis=0)
         wanted = NOMINAL * (1.0 + 1.0 / len(means))  # of n totals and the next one
         return cls(unit, shape.size, float(LEVELS[min(int(np.searchsorted(inside, wanted)), len(LEVELS) - 1)]))
 
-    def of(self, predicted: Floats) -> tuple[Floats, Floats]:
-        """Lower and upper bound of each total, each of shape (n,); of counts, whole numbers."""
+    def of(self, predicted: Floats, from_zero: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Lower and upper bound of each total, each of shape (n,); of counts, whole numbers.
+
+        A count whose interval does not begin at 0 (`from_zero`) is at least 1.
+        """
         means = np.maximum(predicted / self.unit, SMALLEST)
         k = _sizes(self.size, np.log(means))
         nothing = _cdf(np.zeros_like(means), means, k)
-        low_level = _low_level(np.array(self.level), nothing)
-        low = np.where(low_level > 0, _quantile(low_level, means, k, nothing) + 0.5, 0.0)
+        low_level = _low_level(np.array(self.level), from_zero)
+        low = np.where(from_zero, 0.0, _quantile(low_level, means, k, nothing) + 0.5)
         high = np.maximum(_quantile(low_level + self.level, means, k, nothing) + 0.5, 0.0)
         if self.unit == 1.0:
             low, high = np.ceil(low), np.floor(high)
-            low = np.minimum(low, high)
+            low = np.where(from_zero, 0.0, np.maximum(np.minimum(low, high), 1.0))
+            high = np.maximum(low, high)
         return low * self.unit, high * self.unit
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,9 +135,6 @@ def _quantile(level: Floats, means: Floats, k: Floats, nothing: Floats) -> Float
     return np.where(level <= nothing, -0.5, found)
 
 
-def _low_level(level: Floats, nothing: Floats) -> Floats:
-    """Probability below the lower bound: half of what is outside, but none where it would be that of 0 orders.
-
-    If 0 is likely, the interval begins there, and all that is outside is above it: that is the shortest interval.
-    """
-    return np.maximum((1.0 - level) / 2.0 - nothing, 0.0)
+def _low_level(level: Floats, from_zero: NDArray[np.bool_]) -> Floats:
+    """Probability below the lower bound: half of what is outside, and none where the interval begins at 0."""
+    return np.where(from_zero, 0.0, (1.0 - level) / 2.0)

@@ -25,7 +25,7 @@ from models.value.columns import (
     value_columns,
 )
 from models.value.gamma_gamma import GammaGamma
-from models.value.intervals import TotalInterval
+from models.value.intervals import TAIL, TotalInterval
 from qianmian.workspace import write_json
 
 ORDERS, MONEY = "orders", "money"  # what is predicted
@@ -126,14 +126,21 @@ class ValueModel:
         X : ndarray of float32, shape (n, f)
             Features of customers with at least one order.
         """
-        orders, money = self.expected(X, ORDERS), None
-        low, high = self.totals[ORDERS].interval.of(orders)
+        orders, money, from_zero = self.expected(X, ORDERS), None, self.may_order_nothing(X)
+        low, high = self.totals[ORDERS].interval.of(orders, from_zero)
         money_low = money_high = None
         if MONEY in self.totals:
             money = self.expected(X, MONEY)
-            money_low, money_high = self.totals[MONEY].interval.of(money)
-        probability = self.process.order_probability(by_name(X, self.features), self.horizon_days)
-        return PredictedValue(orders, low, high, money, money_low, money_high, probability)
+            money_low, money_high = self.totals[MONEY].interval.of(money, from_zero)
+        return PredictedValue(orders, low, high, money, money_low, money_high, self.purchase_probability(X))
+
+    def purchase_probability(self, X: NDArray[np.float32]) -> Floats:
+        """Probability of at least one order within the horizon, by the purchase process, (n,)."""
+        return self.process.order_probability(by_name(X, self.features), self.horizon_days)
+
+    def may_order_nothing(self, X: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whose intervals begin at 0: no order at all is at least as likely as what an interval leaves out below."""
+        return np.asarray(self.purchase_probability(X) <= 1.0 - TAIL, dtype=np.bool_)
 
     def expected(self, X: NDArray[np.float32], what: str, recipe: str | None = None) -> Floats:
         """Expected total of each customer within the horizon, (n,); by default with the recipe that was chosen.
@@ -173,7 +180,7 @@ class ValueModel:
             return self.process_based(columns, what)
         weight = 1.0 if recipe == TREES else total.weight
         found = np.zeros(len(next(iter(columns.values()))))
-        if weight > 0.0:
+        if weight > 0.0 and len(found):
             assert total.booster is not None
             found += weight * total.scale * total.booster.predict(to_dmatrix(self.columns(columns))).astype(np.float64)
         return found if weight == 1.0 else found + (1.0 - weight) * self.process_based(columns, what)

@@ -64,6 +64,10 @@ def test_the_report_has_baselines_intervals_and_coverage(evaluated):
     assert 0.7 < report.metrics["coverage_80"].value < 0.92
     assert 0.7 < report.metrics["coverage_80_money"].value < 0.92
     assert report.metrics["rmse_orders"].value < report.baselines["the mean"]["rmse_orders"].value
+    assert report.metrics["brier_purchase"].value < report.baselines["the mean"]["brier_purchase"].value
+    assert report.metrics["ece_purchase"].value < 0.1
+    assert all({"predicted_purchase", "observed_purchase"} <= set(part) for part in report.slices.values())
+    assert any(note.startswith(f"at least one order within {HORIZON} days") for note in report.notes)
     assert any("the 80 % interval contained" in note for note in report.notes)
     assert any(note.startswith("date of the next order") for note in report.notes)
     assert set(evaluated.figures) == {"orders.png", "money.png"}
@@ -90,6 +94,11 @@ def test_a_saved_model_predicts_the_same(evaluated, shop, tmp_path):
         np.testing.assert_array_equal(values, getattr(again, name), err_msg=name)
     assert (found.orders_low <= found.orders_high).all()
     assert ((found.purchase_probability >= 0) & (found.purchase_probability <= 1)).all()
+    # an interval begins at 0 where no order has a probability of a tenth, of orders and of money
+    surely = found.purchase_probability > 0.9
+    assert 0 < surely.sum() < len(X)
+    np.testing.assert_array_equal(found.orders_low > 0, surely)
+    assert (found.money_low[~surely] == 0).all()
     longer = bundle.model.within(2 * HORIZON).predict(X)
     assert (longer.orders >= found.orders).all()
     assert longer.orders.sum() < 2 * found.orders.sum()  # some leave meanwhile
@@ -176,6 +185,16 @@ def test_refusals(tmp_path, lines, reason):
         JOBS["value"].run(context_of(lake.workspace, BEGIN + timedelta(days=101 if len(lines) != 400 else 4), None))
 
 
+@pytest.mark.parametrize("job", ["value", "left", "churn"])
+def test_a_cutoff_after_the_data_is_refused(tmp_path, job):
+    """Where half of the test period has no data, all customers would look as if they had left."""
+    lines = [order(f"u{n}", day + n % 9) for n in range(120) for day in range(0, 300, 9 + n % 20)]
+    lake = write_lake(tmp_path / "workspace", {"transactions": lines})
+    end = lake.default_as_of
+    with pytest.raises(DataError, match=rf"the data ends before the period.*choose --as-of {end:%Y-%m-%d}"):
+        JOBS[job].run(context_of(lake.workspace, end + timedelta(days=40), None))
+
+
 def test_amounts_of_zero_leave_orders(tmp_path):
     rng = np.random.default_rng(0)
     gaps = rng.integers(4, 20, 150)
@@ -186,3 +205,27 @@ def test_amounts_of_zero_leave_orders(tmp_path):
     assert any(note == "money: all amounts are 0; orders and dates are predicted" for note in found.report.notes)
     assert found.bundle.facts["no_money_reason"] == "all amounts are 0"
     assert found.bundle.model.predict(np.ones((1, len(ORDER_FEATURES)), dtype=np.float32)).money is None
+
+
+@pytest.mark.parametrize(
+    ("amount_of", "reason"),
+    [
+        (lambda user, day: 0.0 if day < 85 else 20.0, "all amounts of a part of the history are 0"),
+        (lambda user, day: 1e12 if user == 3 and day > 80 else 20.0, "one customer paid 100.0% of all in a part"),
+    ],
+    ids=["amounts begin late", "one amount in a wrong unit"],
+)
+def test_amounts_that_say_nothing_leave_orders(tmp_path, amount_of, reason):
+    """The money of such a period would be one mean for everybody, with an interval that contains nobody."""
+    rng = np.random.default_rng(0)
+    gaps = rng.integers(4, 20, 150)
+    lines = [
+        order(f"u{n}", int(day), amount_of(n, day))
+        for n in range(150)
+        for day in range(int(gaps[n]) // 2, 100, int(gaps[n]))
+    ]
+    lake = write_lake(tmp_path / "workspace", {"transactions": lines})
+    found = JOBS["value"].run(context_of(lake.workspace, BEGIN + timedelta(days=100), None))
+    assert set(found.tags) == {"predicted_orders"}
+    assert found.bundle.facts["no_money_reason"].startswith(reason)
+    assert "mae_money" not in found.report.metrics

@@ -15,7 +15,7 @@ from training.bootstrap import CLASSIFICATION, mean_metric, paired_difference, s
 from training.churn.choice import Backtest, RecipeValidation
 from training.churn.gains import HIGHEST
 from training.churn.middle import ENOUGH, MIDDLE, mean_auc_difference
-from training.churn.recipes import LOGISTIC
+from training.churn.recipes import LOGISTIC, TREES
 from training.churn.snapshots import Snapshots
 from training.report import EvalReport, Metric, Metrics
 
@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 RANKING_METRICS, PROBABILITY_METRICS = ("auc", "average_precision"), ("brier", "log_loss")
 MONTH_METRICS, MONTH_RESAMPLES = ("auc", "brier", "ece"), 100
 DATE = "at "  # prefix of the slices of a date
+BY_DATE = f", each by a model of then ({TREES.name}), the last by the one that is evaluated"  # `backtests`
 RISK = " risk"  # suffix of the slices of a risk band
 FEW = 30  # customers of a group below which its share says little
 
@@ -106,7 +107,7 @@ def in_words(slices: Mapping[str, Metrics], outcome: str = "churn") -> tuple[str
     share, did = ("churn", "churned") if outcome == "churn" else ("share that left", "left")
     dates = {name: found for name, found in slices.items() if name.startswith(DATE)}
     bands = {name: found for name, found in slices.items() if name.endswith(RISK)}
-    titles = {"by risk band": bands, "by date, each by a model of then": dates}
+    titles = {"by risk band": bands, f"by date{BY_DATE}": dates}
     lines = [
         f"predicted against observed {share} {title}: {', '.join(_shares(name, part) for name, part in found.items())}"
         for title, found in titles.items()
@@ -114,7 +115,7 @@ def in_words(slices: Mapping[str, Metrics], outcome: str = "churn") -> tuple[str
     ]
     told = [f"{name.removeprefix(DATE)} {found['auc'].value:.3f}" for name, found in dates.items() if "auc" in found]
     if told:
-        lines.append(f"AUC by date, each by a model of then: {', '.join(told)}")
+        lines.append(f"AUC by date{BY_DATE}: {', '.join(told)}")
     lines += [
         f"the {name} of the customers: {found['precision'].value:.1%} of them {did}, {found['lift'].value:.1f} times "
         f"the base rate, and they are {found['recall'].value:.0%} of all who did"

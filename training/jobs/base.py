@@ -36,6 +36,7 @@ from training.report import EvalReport
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST_UNKNOWN = 0.25  # of the days in which a model is tested, without data
 Progress = Callable[[str], None]
 
 
@@ -242,6 +243,25 @@ class TrainingContext:
             return data
         features = self.attributes_known_at(as_of, evaluated_at)
         return replace(data, user_features=features.take(features.rows_of(data.user_ids)))
+
+    def require_outcomes(self, days: int) -> None:
+        """Check that the last `days` before the cutoff, in which a model is tested, are in the data.
+
+        Raises
+        ------
+        DataError
+            The data ends so early that more than `MOST_UNKNOWN` of these days have no rows: all customers would look
+            as if they had stopped.
+        """
+        end = self.lake.typical_end
+        missing = (self.as_of - end).days if end is not None else 0
+        if end is not None and missing > MOST_UNKNOWN * days:
+            raise DataError(
+                f"the data ends before the period in which the model is tested, the {days} days before the cutoff",
+                got=f"data up to {end:%Y-%m-%d}, --as-of {self.as_of:%Y-%m-%d}: nothing is known of {missing} days",
+                allowed=f"up to {end + timedelta(days=int(MOST_UNKNOWN * days)):%Y-%m-%d}",
+                hint=f"choose --as-of {end:%Y-%m-%d}, or ingest the later rows",
+            )
 
     def history_start(self, *tables: str) -> datetime:
         """Start of the history of the named tables, without rows with outlying timestamps.

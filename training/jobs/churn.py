@@ -127,10 +127,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
         raise DataError(
             "the history is too short to train churn",
             where="transactions",
-            got=f"{(context.as_of - context.history_start('transactions')).days} days",
+            got=f"{max((context.as_of - context.history_start('transactions')).days, 0)} days",
             allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
             hint=_shorter_horizon(context) + "ingest a longer history",
         )
+    context.require_outcomes(horizon)
     profile_spec = context.profile(train_dates[-1]).neutral_spec()
     candidates = context.stationary_spec(train_dates[-1])
     rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile_spec.names)

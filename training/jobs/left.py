@@ -46,11 +46,12 @@ def run(context: TrainingContext) -> EvaluatedModel:
         raise DataError(
             "the history is too short to tell who left",
             where="transactions",
-            got=f"{history_days} days",
+            got=f"{max(history_days, 0)} days",
             allowed=f"at least {days_needed(min_days)} days for a window of {min_days}",
             hint="ingest a longer history"
             + (f", or choose a --horizon-days (left.min_days) of at most {shortest}" if shortest >= 7 else ""),
         )
+    context.require_outcomes(min_days)
     profile = context.profile(context.as_of)
     rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile.spec.names)
     spec = profile.neutral_spec().select(rhythm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from training.value.fitting import (
     with_choice,
     with_intervals,
 )
-from training.value.report import EVERYBODY, LAST_AGAIN, evaluate, in_words, next_order_coverage
+from training.value.report import EVERYBODY, LAST_AGAIN, PURCHASE, evaluate, in_words, next_order_coverage
 from training.value.rows import PastMoments, ValueRows
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # the history has four parts of equal length: to learn from, to be learnt, to choose, and to test
 PARTS = 4
+MOST_OF_ONE = 0.5  # of the money of a period: what one customer paid is no expectation of the others
 SHORTEST = 7  # days that can be learnt
 MIN_CUSTOMERS, MIN_BUYERS = 100, 20  # at the test date, and of them those who order afterwards
 
@@ -44,6 +46,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start, seed = context.history_start("transactions"), context.settings.seed
     history_days = (context.as_of - start).days
     horizon, learned, notes = horizons(context, history_days)
+    context.require_outcomes(learned)
     test, validation = (context.as_of - timedelta(days=learned * parts) for parts in (1, 2))
     supported = {feature.name for feature in context.builder.supported()[0]}
     features = (*ORDER_FEATURES, *(MONEY_FEATURES if supported.issuperset(MONEY_FEATURES) else ()))
@@ -57,7 +60,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     now, tested, validated = (past.rows(date) for date in (context.as_of, test, validation))
     check_rows(tested, learned)
-    if no_money := no_money_reason(features, now):
+    if no_money := no_money_reason(features, now, [past.before(validation), validated, past.before(test), tested]):
         notes = (*notes, f"money: {no_money}; orders and dates are predicted")
         past = PastMoments(past.snapshots, ORDER_FEATURES)
         now, tested, validated = (past.rows(date) for date in (context.as_of, test, validation))
@@ -74,7 +77,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     before, first_note = chosen(fitting.fit_at(validation), validated, seed)
     fitted_at_test = fitting.fit_at(test)
     test_model = with_intervals(with_choice(fitted_at_test, before), before, validated, seed)
-    means = {what: float(values.mean()) for what, values in past.before(test).totals.items()}
+    learnt = past.before(test).totals
+    means = {what: float(values.mean()) for what, values in learnt.items()}
+    means[PURCHASE] = float((learnt[ORDERS] > 0).mean())
     report = evaluate(test_model, tested, past.last_totals(test), means, seed)
     dates = next_order_coverage(past.snapshots.process(test), tested, past.features, float(learned), seed)
     context.progress("value: fitting on all dates")
@@ -121,7 +126,7 @@ def horizons(context: TrainingContext, history_days: int) -> tuple[int, int, tup
         raise DataError(
             "the history is too short to train value",
             where="transactions",
-            got=f"{history_days} days",
+            got=f"{max(history_days, 0)} days",
             allowed=f"at least {PARTS * SHORTEST} days",
             hint="ingest a longer history",
         )
@@ -165,13 +170,30 @@ def check_rows(tested: ValueRows, learned: int) -> None:
         )
 
 
-def no_money_reason(features: tuple[str, ...], now: ValueRows) -> str:
-    """Why no money can be predicted; empty if it can."""
+def no_money_reason(features: tuple[str, ...], now: ValueRows, parts: Sequence[ValueRows]) -> str:
+    """Why no money can be predicted; empty if it can.
+
+    Parameters
+    ----------
+    parts : sequence of ValueRows
+        What is learnt from, chosen on and tested on; each needs amounts above 0, and of more than one customer.
+    """
     if MONEY_FEATURES[0] not in features:
         return "the orders have no amounts"
     if not (by_name(now.X, features)["amount_total"] > 0).any():
         return "all amounts are 0"
+    if not all((part.totals[MONEY] > 0).any() for part in parts):
+        return "all amounts of a part of the history are 0, so that there is nothing to learn from or to test on"
+    share = max(largest_share(part) for part in parts)
+    if share > MOST_OF_ONE:
+        return f"one customer paid {share:.1%} of all in a part of the history; check the mapping of `amount`"
     return ""
+
+
+def largest_share(rows: ValueRows) -> float:
+    """Share of the money that the customer who paid the most has paid."""
+    paid = np.bincount(np.unique(rows.owners, return_inverse=True)[1], weights=rows.totals[MONEY])
+    return float(paid.max() / paid.sum())
 
 
 def gate_rules(whats: tuple[str, ...]) -> list[GateRule]:

@@ -218,12 +218,12 @@ def with_choice(model: ValueModel, like: ValueModel) -> ValueModel:
 
 def with_intervals(model: ValueModel, source: ValueModel, rows: ValueRows, seed: int) -> ValueModel:
     """A model with intervals by what an earlier model (`source`) predicted for totals that it did not learn from."""
-    orders = float(rows.totals[ORDERS].sum())
+    orders, from_zero = float(rows.totals[ORDERS].sum()), source.may_order_nothing(rows.X)
     units = {ORDERS: 1.0, MONEY: float(rows.totals[MONEY].sum()) / max(orders, 1.0) or 1.0}
     totals = {
         what: replace(
             total,
-            interval=TotalInterval.fit(source.expected(rows.X, what), rows.totals[what], units[what], seed),
+            interval=TotalInterval.fit(source.expected(rows.X, what), rows.totals[what], from_zero, units[what], seed),
         )
         for what, total in model.totals.items()
     }

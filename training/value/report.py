@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,11 @@ from features.profiles.tags.lifecycle import EARLIEST, LATEST
 from models.value.columns import by_name
 from models.value.intervals import coverage
 from models.value.value_model import BG_NBD, MONEY, ORDERS, TREES, PredictedValue, ValueModel
-from training.bootstrap import bootstrap_means, mean_metric, percentile_interval
+from training.bootstrap import CLASSIFICATION, bootstrap_means, mean_metric, percentile_interval, statistic_metric
 from training.report import EvalReport, Metric
 from training.value.rows import ValueRows
 
+PURCHASE = "purchase"  # whether there is an order at all: a share beside the totals
 LAST_AGAIN, EVERYBODY = "the last horizon again", "the mean"  # baselines
 DECILES = 10
 LEAST_FOLLOWED = 50  # customers whose next order can be compared with its interval
@@ -39,7 +41,7 @@ def evaluate(
     last : mapping of str to ndarray, each of shape (n,)
         Totals of the days before the test date, as many as are predicted.
     means : mapping of str to float
-        Mean totals of the rows that were learnt from.
+        Mean totals of the rows that were learnt from, and the share of those with an order (`PURCHASE`).
     """
     found = model.predict(rows.X)
     predicted = {ORDERS: found.orders, **({MONEY: found.money} if found.money is not None else {})}
@@ -71,12 +73,21 @@ def evaluate(
         metrics[f"mae_ratio_{what}"] = ratio(own[f"mae_{what}"], of_last, seed)
         metrics[f"bias_{what}"] = ratio(predicted[what] - rows.totals[what], rows.totals[what], seed)
     metrics |= covered(found, rows, seed)
+    bought = (rows.totals[ORDERS] > 0).astype(np.int64)
+    p = found.purchase_probability
+    metrics |= {
+        "brier_purchase": mean_metric((p - bought) ** 2, seed),
+        "bias_purchase": ratio(p - bought, bought.astype(np.float64), seed),
+    }
+    metrics["ece_purchase"] = statistic_metric(CLASSIFICATION["ece"], bought, p, seed)
+    of_others[EVERYBODY]["brier_purchase"] = mean_metric((means[PURCHASE] - bought) ** 2, seed)
+    deciles = by_decile(predicted | {PURCHASE: p}, rows.totals | {PURCHASE: bought}, seed)
     kept = {name: one for name, one in metrics.items() if not name.startswith("squared_error")}
     shown = {
         name: {key: one for key, one in part.items() if not key.startswith("squared_error")}
         for name, part in of_others.items()
     }
-    return EvalReport(kept, shown, differences, by_decile(predicted, rows, seed))
+    return EvalReport(kept, shown, differences, deciles)
 
 
 def _errors(predicted: Mapping[str, Floats], rows: ValueRows) -> dict[str, Floats]:
@@ -115,14 +126,16 @@ def covered(found: PredictedValue, rows: ValueRows, seed: int) -> dict[str, Metr
     return {name: mean_metric(values.astype(np.float64), seed) for name, values in inside.items()}
 
 
-def by_decile(predicted: Mapping[str, Floats], rows: ValueRows, seed: int) -> dict[str, dict[str, Metric]]:
+def by_decile(
+    predicted: Mapping[str, Floats], observed: Mapping[str, NDArray[Any]], seed: int
+) -> dict[str, dict[str, Metric]]:
     """Predicted against observed, by tenths of the customers from the lowest prediction to the highest."""
     found: dict[str, dict[str, Metric]] = {}
     for what, values in predicted.items():
         for number, group in enumerate(np.array_split(np.argsort(values, kind="stable"), DECILES), 1):
             part = found.setdefault(f"decile {number}", {})
             part[f"predicted_{what}"] = mean_metric(values[group], seed)
-            part[f"observed_{what}"] = mean_metric(rows.totals[what][group], seed)
+            part[f"observed_{what}"] = mean_metric(observed[what][group].astype(np.float64), seed)
     return found
 
 
@@ -156,6 +169,11 @@ def in_words(report: EvalReport, learned_days: int, next_order: Metric | None) -
             f"{name} of {learned_days} days: mean absolute error {mae:.4g}, {share} × that of {LAST_AGAIN}; "
             f"all customers together {bias:+.1%}; the 80 % interval contained {inside:.1%}"
         )
+    brier, of_all = (part["brier_purchase"].value for part in (report.metrics, report.baselines[EVERYBODY]))
+    found.append(
+        f"at least one order within {learned_days} days: Brier score {brier:.4f}, that of one share for everybody "
+        f"{of_all:.4f}; all customers together {report.metrics['bias_purchase'].value:+.1%}"
+    )
     if next_order is None:
         found.append("date of the next order: too few intervals ended within the test period to test them")
     else:

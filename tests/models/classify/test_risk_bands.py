@@ -33,6 +33,15 @@ def test_bands_where_nearly_nobody_or_everybody_churns(base):
     assert bands.medium_from <= p.mean() + 1e-6
 
 
+@pytest.mark.parametrize("rare", [0.0, 3e-8, 4.567e-4, 0.1234567])
+def test_bounds_of_rare_outcomes_are_not_rounded_away(rare):
+    """Equal customers are medium whatever the digits of their probability, and ten times the others is high."""
+    assert RiskBands.relative(np.full(7, rare)).of(np.full(7, rare)) == ["medium"] * 7
+    if rare:
+        p = np.concatenate([np.full(90, rare / 10), np.full(10, rare)])
+        assert RiskBands.relative(p).of(p) == ["low"] * 90 + ["high"] * 10
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
 def test_bounds_rise_and_higher_probabilities_have_no_lower_band(values):
     p = np.array(sorted(values))

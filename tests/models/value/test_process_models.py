@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import hyp2f1
 
-from models.value.bgnbd import BGNBD
+from models.value.bgnbd import BGNBD, BLOCK
 from models.value.gamma_gamma import GammaGamma
 from models.value.pareto_nbd import ParetoNBD
 from qianmian.errors import DataError
@@ -131,3 +131,10 @@ def test_refusals_say_what_would_be_enough():
         GammaGamma.fit(ones, 0 * ones)
     with pytest.raises(DataError, match="gamma-gamma.*no maximum"):
         GammaGamma.fit(3 * ones, 20 * ones)  # everybody pays the same
+
+
+def test_many_customers_are_computed_in_blocks():
+    x, T = np.arange(BLOCK + 5.0) % 40, np.full(BLOCK + 5, 30.0)
+    found = CDNOW.expected_orders(10.0, x, 0.8 * T, T)
+    np.testing.assert_array_equal(found[-5:], CDNOW.expected_orders(10.0, x[-5:], 0.8 * T[-5:], T[-5:]))
+    assert found.shape == x.shape
