@@ -123,7 +123,7 @@ def estimated_ms(request: PredictionsRequest) -> float:
     """Cost of a request: it grows with the customers and the predictions."""
     names = request.predictions or PREDICTIONS
     each = sum(PREDICTIONS[name].user_ms for name in names if name in PREDICTIONS)
-    return costs.PREDICTIONS_MS + each * len(request.user_ids)
+    return costs.PREDICTIONS_MS + costs.PREDICTION_MS * len(names) + each * len(request.user_ids)
 
 
 ENDPOINT = Endpoint(

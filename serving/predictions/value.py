@@ -108,5 +108,5 @@ PREDICTION = Prediction(
     predict,
     tuple(DATE_TAGS.values()),
     {"value_horizon_days": ("horizon_days", "orders and money are those of this many days after the as_of of the row")},
-    user_ms=0.02,
+    user_ms=0.04,
 )

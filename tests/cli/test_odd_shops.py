@@ -76,7 +76,7 @@ def test_churn_of_a_shop_where_everybody_comes_back_later(verb, workspaces, tmp_
 
 
 def test_who_left_a_shop_where_everybody_or_nobody_comes_back(verb):
-    done = verb("22-nobody-churns", "train", "left")
+    done = verb("22-nobody-churns", "train", "left", "--horizon-days", "56")
     assert done.code == 3
     assert "there are too few customers to tell who left" in done.err
     done = verb("23-everybody-buys-once", "train", "left")
@@ -111,6 +111,7 @@ def test_a_short_history_is_said_with_what_is_needed(verb, case, days):
         "value",
         "contact",
         "demand",
+        "propensity",
     }
     for job in ("churn", "lifecycle"):
         assert f"got '{days}'; allowed: at least 112 days for a horizon of 28" in skipped[job]

@@ -62,7 +62,8 @@ def parsed(route, body):
         ("/similar-items", {"item_id": "a", "num_results": 500, "explain": True}, False),
         ("/churn", {"user_ids": ["u"] * 100}, True),
         ("/churn", {"user_ids": ["u"] * 100, "explain": True}, False),
-        ("/predictions", {"user_ids": ["u"]}, True),
+        ("/predictions", {"user_ids": ["u"] * 20, "predictions": ["churn"]}, True),
+        ("/predictions", {"user_ids": ["u"]}, False),
         ("/predictions", {"user_ids": ["u"] * 1_000}, False),
         ("/profile", LIST, True),
         ("/lookalike", {"seed_user_ids": ["u"], "size": 1, "with_evidence": False}, False),
@@ -110,7 +111,7 @@ def test_what_stays_on_the_event_loop_is_not_slow(champions, buyers):
         ("/rank", {**user, "item_ids": catalogue.item_ids[:50]}),
         ("/similar-items", {"item_id": catalogue.item_ids[0]}),
         ("/churn", {"user_ids": buyers[:20], "explain": True}),
-        ("/predictions", {"user_ids": buyers[:50]}),
+        ("/predictions", {"user_ids": buyers[:10], "predictions": ["lifecycle", "churn"]}),
         ("/profile", user),
     ]
     for route, body in bodies:

@@ -78,21 +78,13 @@ def checkout_events(
     visits = rng.poisson(1.5, len(orders["at"]))
     idle = np.repeat(np.arange(len(orders["at"])), visits)
     idle_at = np.maximum(orders["at"][idle] - rng.exponential(3.0, len(idle)), people["start"][orders["person"][idle]])
+    viewed_at = orders["at"][order][viewed] - (10.0 + 20.0 * rng.random(viewed.sum())) / 1440.0
+    carted_at = orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0
     idle_item = sample_items(rng, people["taste"], orders["person"][idle])
     idle_item = chosen_items(people, items, orders["person"][idle], idle_item, ITEMS_PER_CATEGORY)
     groups = [
-        (
-            "view",
-            order[viewed],
-            item[viewed],
-            orders["at"][order][viewed] - (10.0 + 20.0 * rng.random(viewed.sum())) / 1440.0,
-        ),
-        (
-            "cart",
-            order[carted],
-            item[carted],
-            orders["at"][order][carted] - (1.0 + 8.0 * rng.random(carted.sum())) / 1440.0,
-        ),
+        ("view", order[viewed], item[viewed], viewed_at),
+        ("cart", order[carted], item[carted], carted_at),
         ("view", idle, idle_item, idle_at),
     ]
     source_order = np.concatenate([group[1] for group in groups])
