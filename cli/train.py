@@ -37,7 +37,9 @@ def train(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="recommend|churn|lifecycle|lookalike|content|value|propensity|classify|all", help="Job to train."
+            metavar="JOB",
+            help="Job to train: recommend, churn, left, lifecycle, lookalike, content, contact, demand, value, "
+            "propensity, classify, or all.",
         ),
     ],
     as_of: AsOfOption = None,

@@ -53,7 +53,7 @@ def columns(_champion: Champion) -> Sequence[pa.Field]:
 
 
 def predict(customers: PredictedCustomers) -> Predicted:
-    """Predict how to contact customers; one who is not in the model has the pattern of all."""
+    """Predict how to contact customers; one who is not in the model has the pattern of all, a shared account none."""
     bundle = customers.champions.require(JOB).bundle
     model: ContactPreferences = bundle.model
     found = model.predict(bundle.user_map.rows(customers.one_ids))
@@ -62,8 +62,14 @@ def predict(customers: PredictedCustomers) -> Predicted:
         if (channel := consent_channel(name)) is not None:
             refused[:, place] = [consent is False for consent in customers.consents(f"consent_{channel}")]
     channels = model.ranked_channels(found, refused) if model.channels is not None else [None] * len(customers)
+    reasons = customers.shared_accounts(JOB)
+    fields = {"ranked_channel_affinity": channels, "best_contact_time": model.best_times(found)}
     return Predicted(
-        {"ranked_channel_affinity": channels, "best_contact_time": model.best_times(found)}, [None] * len(customers)
+        {
+            name: [None if reason else value for value, reason in zip(values, reasons, strict=True)]
+            for name, values in fields.items()
+        },
+        reasons,
     )
 
 

@@ -47,11 +47,13 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {3 * least if context.horizon_days else 4 * least} days for a horizon of {least}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
+    context.require_outcomes(horizon)
     test = context.as_of - timedelta(days=horizon)
     validation = test - timedelta(days=horizon)
     context.progress(f"contact: responses of {horizon} days for the choice, of the next {horizon} for the evaluation")
     records = context.builder.views(context.as_of).customers
     one_ids = np.array(sorted(records.select("one_id").distinct().to_pyarrow()["one_id"].to_pylist()), dtype=np.str_)
+    one_ids = one_ids[~context.is_shared(one_ids)]
     found = read_evidence(context.builder, context.as_of, (validation, test), IdMap(one_ids))
     evidence, missing = _usable(found)
     groupings = _attribute_groups(context, validation, one_ids)

@@ -55,6 +55,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"about {needed} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
+    context.require_outcomes(horizon)
     context.progress(f"demand: newcomers at {len(dates)} moments, what they show in the {horizon} days after each")
     spec = features_at(context.builder, context.as_of, features).spec
     at = {date: newcomers(context.builder, date, horizon, spec) for date in dates}

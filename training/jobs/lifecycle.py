@@ -72,6 +72,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             allowed=f"at least {4 * horizon} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
+    context.require_outcomes(horizon)
     candidates = context.stationary_spec(as_of_dates[-2])
     context.progress(f"lifecycle: {len(as_of_dates)} transitions of {horizon} days, evaluated on the last")
     parts = [labelled_examples(context, as_of, horizon, candidates) for as_of in as_of_dates]

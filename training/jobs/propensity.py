@@ -91,6 +91,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     horizon = context.horizon_days or context.settings.propensity.horizon_days
     tables = sorted({target.table for target in targets})
+    context.require_outcomes(horizon)
     test = context.as_of - timedelta(days=horizon)
     start = context.history_start(*tables)
     dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
