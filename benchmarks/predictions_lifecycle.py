@@ -1,6 +1,6 @@
 """Do stages, risk and due dates agree on the same customers? Measured over all customers of a trained workspace.
 
-    python benchmarks/predictions_lifecycle.py --workspace DIR [--json FILE]
+A part of `benchmarks/predictions.py`.
 
 The stages and due dates are rules of the purchase process; the risk is that of `train churn`, the expected date, where
 `train value` has run, that of its model. Customers without a score of a model are left out of its comparisons.
@@ -8,7 +8,6 @@ The stages and due dates are rules of the purchase process; the risk is that of 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -90,18 +89,3 @@ def _enough(groups: list[np.ndarray]) -> list[np.ndarray]:
 
 def _least_rise(levels: list[float]) -> float:
     return float(np.diff(levels).min()) if len(levels) > 1 else float("nan")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    results, values = agreement(arguments.workspace)
-    for name, one in results["qianmian"].items():
-        print(f"{name:32s} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]  n={one['n']:,}")
-    common.finish({"completejourney": results}, common.check(MUSTS, values), arguments.json)
-
-
-if __name__ == "__main__":
-    main()

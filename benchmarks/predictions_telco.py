@@ -1,21 +1,16 @@
 """`train classify` on Telco Customer Churn, and `train propensity` on Complete Journey, beside their baselines.
 
+A part of `benchmarks/predictions.py`.
+
 Telco: 2 × 5 stratified folds. Whatever the product chooses or fits sees the training rows of its fold alone; the peers
 (scikit-learn's logistic regression and histogram gradient boosting) have the same folds. `ece` has ten bins over all
 customers of a repetition; `ece_per_fold` is the mean over the folds, in which even exact probabilities would have
 about .02, because a bin has 141 customers (`ece_per_fold_of_exact` simulates it).
 Complete Journey: trained before 2017-12-01 and evaluated on the 28 days before, for a category, a brand and an item.
-
-    python benchmarks/predictions_telco.py --data DIR [--quick] [--json FILE]
-
-DIR has `telco_churn/telco_customer_churn.parquet`. With --quick only Telco runs.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -147,35 +142,3 @@ def _per_fold(y: np.ndarray, p: np.ndarray, test_folds: tuple[np.ndarray, ...]) 
 
 def _as_value(metric: Any) -> dict[str, Any]:
     return common.value(metric.value, metric.low, metric.high, metric.n)
-
-
-def show(results: dict[str, Any]) -> None:
-    """Print each metric of each model."""
-    for model, metrics in results.items():
-        for name, one in metrics.items():
-            print(f"  {model:28} {name:48} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]")
-
-
-def main() -> None:
-    arguments = common.parser(__doc__.splitlines()[0]).parse_args()
-    if arguments.data is None:
-        sys.exit("--data names the folder with telco_churn/telco_customer_churn.parquet")
-    print(common.machine())
-    (of_telco, values), cost = common.measure_cost(lambda: telco(arguments.data))
-    print(f"\nTelco Customer Churn, 2 × 5 folds ({cost})")
-    show(of_telco)
-    results = {"telco": of_telco}
-    if not arguments.quick:
-        with tempfile.TemporaryDirectory() as folder:
-            ingest = [sys.executable, "-m", "cli.main", "ingest", "completejourney", "--workspace", folder]
-            subprocess.run(ingest, check=True, capture_output=True)
-            (results["completejourney"], more), cost = common.measure_cost(lambda: propensity(Path(folder)))
-        print(f"\nComplete Journey, {AS_OF:%Y-%m-%d} ({cost})")
-        show(results["completejourney"])
-        values |= more
-    musts = MUSTS if not arguments.quick else {name: must for name, must in MUSTS.items() if name in values}
-    common.finish(results, common.check(musts, values), arguments.json)
-
-
-if __name__ == "__main__":
-    main()

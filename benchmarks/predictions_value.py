@@ -1,18 +1,15 @@
 """Customer value: published parameters and held-out orders on CDNOW, held-out money on Complete Journey.
 
+A part of `benchmarks/predictions.py`.
+
 CDNOW (Fader and Hardie): 2,357 customers, 39 weeks to learn from and 39 held out; an order is a day with purchases. The
 parameters are those of the bare models, with times in weeks from day to day. What ships is trained and scored by the
 command line, on the orders before 1997-10-01.
 Complete Journey: trained before 2017-10-01 and 2017-10-03; held out are the 90 days after.
-
-    python benchmarks/predictions_value.py --data DIR [--json FILE]
-
-DIR has the folder cdnow with cdnow_sample.parquet.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -173,18 +170,3 @@ def paid_between(orders: pd.DataFrame, start: pd.Timestamp, end: pd.Timestamp, u
     """Amount that each user paid in ``[start, end)``."""
     found = orders[(orders.ts >= start) & (orders.ts < end)].groupby("user_id").amount.sum()
     return found.reindex(users).fillna(0.0).to_numpy(dtype=float)
-
-
-def main() -> None:
-    arguments = common.parser(__doc__.splitlines()[0]).parse_args()
-    if arguments.data is None:
-        sys.exit("--data DIR is required: the folder with cdnow/cdnow_sample.parquet")
-    print(common.machine())
-    of_cdnow, values = cdnow(arguments.data)
-    of_journey, more = completejourney()
-    checks = common.check(MUSTS, values | more)
-    common.finish({"cdnow": of_cdnow, "completejourney": of_journey}, checks, arguments.json)
-
-
-if __name__ == "__main__":
-    main()
