@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,7 +103,8 @@ def server() -> Iterator[Server]:
 def pauses(monkeypatch) -> list[float]:
     """The pauses, which are not waited for."""
     found: list[float] = []
-    monkeypatch.setattr("qianmian.client.time.sleep", found.append)
+    # of the client alone: other threads of this process sleep too
+    monkeypatch.setattr("qianmian.client.time", SimpleNamespace(sleep=found.append))
     return found
 
 

@@ -163,7 +163,7 @@ def test_the_estimate_grows_with_customers_and_predictions():
     few, one, all_of_them = (
         ENDPOINT.estimated_ms(parse(request))
         for request in (
-            {"user_ids": ["a"]},
+            {"user_ids": ["a"], "predictions": ["churn"]},
             {"user_ids": ["a"] * 100, "predictions": ["churn"]},
             {"user_ids": ["a"] * 100},
         )
