@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field
 
+from features.profiles.tags.previous_stage import PREVIOUS
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champion, Champions
@@ -23,6 +24,9 @@ class LifecycleFields(BaseModel):
     """Lifecycle of one customer."""
 
     lifecycle_stage: str | None = Field(description="stage at as_of: the tag of the profile; null for an unknown user")
+    previous_stage: str | None = Field(
+        description="stage in the profiles that were published before, of an earlier date; null if there were none"
+    )
     next_stage: dict[str, float] | None = Field(
         description="stage → probability of this stage horizon_days after as_of"
     )
@@ -35,6 +39,7 @@ def columns(champion: Champion) -> Sequence[pa.Field]:
     stages = pa.struct([(name, pa.float64()) for name in champion.bundle.model.classes_.tolist()])
     return [
         pa.field("lifecycle_stage", pa.string()),
+        pa.field("previous_stage", pa.string()),
         pa.field("next_stage", stages),
         pa.field("average_days_between_orders", pa.float64()),
         pa.field("average_order_value", pa.float64()),
@@ -58,6 +63,7 @@ def predict(customers: PredictedCustomers) -> Predicted:
     return Predicted(
         {
             "lifecycle_stage": stages.tolist(),
+            "previous_stage": customers.tag(PREVIOUS) or [None] * len(customers),
             "next_stage": next_stages,
             "average_days_between_orders": _averages(gaps, [n > 1 for n in orders]),
             "average_order_value": _averages(amounts, [n > 0 for n in orders]),
@@ -98,4 +104,5 @@ PREDICTION = Prediction(
     (STAGE_TAG,),
     {"horizon_days": ("horizon_days", "next_stage is the stage this many days after the as_of of the row")},
     user_ms=0.014,
+    built_tags=(PREVIOUS,),
 )

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 CUSTOMERS_PER_PARTITION = 8 * BLOCK
 IDENTITY = [name for name, _ in IDENTITY_COLUMNS]
 LISTS = {"item_id": "string", "score": "double", "source": "string", "days_to_next_purchase": "double"}
-NOT_ON_SPARK = ("reasons",)  # columns that only one machine writes
+NOT_ON_SPARK = ("reasons", "previous_stage")  # columns that only one machine writes
 TRAIN_AGAIN = "run `qianmian train {}` again, or omit --engine spark"
 OTHER_PROMOTIONS = (
     "the planned promotions of the lake have changed since the model was trained, and Spark reads those of the fit: "
@@ -222,7 +222,8 @@ def predictions_on_spark(champions: Champions) -> SparkScores:
             f.when(~bought, f.lit("never bought")).alias("no_score_reason"),
         )
 
-    columns = tuple(schema_of(champions, [lifecycle.PREDICTION]).names)
+    made = schema_of(champions, [lifecycle.PREDICTION]).names
+    columns = tuple(name for name in made if name not in NOT_ON_SPARK)
     inputs = {**_defaults(profiles, read), **_defaults(spec, spec.names), lifecycle.STAGE_TAG: ""}
     return SparkScores(
         champion,

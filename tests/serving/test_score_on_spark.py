@@ -142,7 +142,7 @@ def test_churn_equals_that_of_one_machine_without_the_reasons(shop, models, tmp_
 
 @pytest.mark.slow
 def test_predictions_equal_those_of_one_machine_in_every_format(shop, models, tmp_path):
-    one = score_predictions(models).table()
+    one = score_predictions(models, names=["lifecycle"]).table().drop_columns("previous_stage")
     scores = predictions_on_spark(models)
     write_on_spark(shop, scores, tmp_path / "one.parquet")
     write_on_spark(shop, scores, tmp_path / "one.csv")
