@@ -27,9 +27,11 @@ from cli.scoring import (
     Execution,
     WorkersOption,
     at_published,
+    builder_of,
     ensure_champion,
     ensure_profiles,
     report,
+    require_customers,
     write_scores,
 )
 from cli.times import parse_as_of, utc_now
@@ -86,9 +88,7 @@ def churn(
         check_suffix(report_file, REPORT_SUFFIXES)
     people.check(out, engine, workers, report_file)
 
-    from features.data.lake import Lake
     from features.data.locking import workspace_lock
-    from features.definitions.building import make_builder
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.scoring.churn import JOB
@@ -105,9 +105,7 @@ def churn(
         ensure_profiles(output, located, settings, with_tags=for_people)
         champions = load_from_workspace(located, settings, jobs() if for_people else [JOB])
         output.step("scoring churn")
-        # profiles of another date are built, and not published
-        other = moment is not None and moment != champions.customers.as_of
-        builder = make_builder(Lake(located), settings) if other else None
+        builder = builder_of(located, settings, champions, moment)
         if out is not None and not as_list:
             written = _write_for_machines(output, located, champions, out, execution, moment, builder)
         if for_people:
@@ -158,8 +156,7 @@ def _write_for_machines(
         at_published(champions, moment)
         return execution.write_on_spark(output, located, churn_on_spark(champions), out)
     scores = score_churn(champions, as_of=moment, builder=builder)
-    if not scores.customers:
-        raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
+    require_customers(scores, moment)
     return write_scores(output, located, scores, out, execution.workers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from cli.console import Output
@@ -14,12 +14,14 @@ from cli.scoring import (
     OutOption,
     WorkersOption,
     at_published,
+    builder_of,
     ensure_champion,
     ensure_profiles,
     report,
+    require_customers,
 )
 from cli.times import parse_as_of
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 
@@ -73,9 +75,7 @@ def _score(
     execution.check(out)
     people.check(out, execution.engine, execution.workers)
 
-    from features.data.lake import Lake
     from features.data.locking import workspace_lock
-    from features.definitions.building import make_builder
     from qianmian.config import load_settings
     from serving.champions import load_from_workspace
     from serving.predictions import PREDICTIONS, lifecycle
@@ -83,6 +83,8 @@ def _score(
     from serving.scoring.predictions import predictions_at, score_predictions
 
     wanted = list(PREDICTIONS.values()) if name is None else [PREDICTIONS[name]]
+    if execution.on_spark and name not in (None, lifecycle.PREDICTION.name):  # before a missing model is trained
+        raise UsageError("Spark makes no other prediction than lifecycle", where="--engine", got=name)
     needed = lifecycle.JOB if name is None else wanted[0].job
     output, located = Output(as_json), Workspace.locate(workspace).require()
     settings = load_settings(located.config_file)
@@ -98,20 +100,14 @@ def _score(
         if execution.on_spark:
             from serving.scoring.spark import predictions_on_spark
 
-            if name not in (None, lifecycle.PREDICTION.name):
-                raise UsageError("Spark makes no other prediction than lifecycle", where="--engine", got=name)
             output.step("Spark makes the prediction lifecycle only")
             at_published(champions, moment)
             written = execution.write_on_spark(output, located, predictions_on_spark(champions), out)
         else:
-            # profiles of another date are built, and not published
-            other_date = moment is not None and moment != champions.customers.as_of
-            builder = make_builder(Lake(located), settings) if other_date else None
-            names: Sequence[str] = [one.name for one in wanted]
-            champions = predictions_at(champions, names, moment, builder)
+            names = [one.name for one in wanted]
+            champions = predictions_at(champions, names, moment, builder_of(located, settings, champions, moment))
             scores = score_predictions(champions, names=names)
-            if not scores.customers:
-                raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
+            require_customers(scores, moment)
             written = people.write(output, located, scores, out, settings, champions.customers, execution.workers)
     models = {one.name: champions.require(one.job).version for one in wanted if one.name not in left_out}
     made_by = ", ".join(f"{prediction} version {version}" for prediction, version in models.items())

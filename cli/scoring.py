@@ -15,12 +15,13 @@ from cli.console import Output
 from cli.features import SUFFIXES, check_engine, check_suffix
 from cli.times import as_of_or_default, utc_now
 from cli.train import show_result
-from qianmian.errors import GateRefused, UsageError
+from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from features.compute.builder import Builder
     from qianmian.settings import Settings
     from serving.champions import Champions
     from serving.recommending.candidates import CustomerCandidates
@@ -265,6 +266,27 @@ def ensure_profiles(output: Output, located: Workspace, settings: Settings, *, w
         moment = as_of_or_default(lake, None)
         output.step(f"the profiles are missing or outdated: building them as of {moment:%Y-%m-%d}")
         ensure_snapshot(located, moment, settings)
+
+
+def builder_of(located: Workspace, settings: Settings, champions: Champions, moment: datetime | None) -> Builder | None:
+    """The builder of the profiles of another date than that of the published ones, which stay published; else None."""
+    from features.data.lake import Lake
+    from features.definitions.building import make_builder
+
+    other = moment is not None and moment != champions.customers.as_of
+    return make_builder(Lake(located), settings) if other else None
+
+
+def require_customers(scores: BlockScores, moment: datetime | None) -> None:
+    """Check that there is a customer to score.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    if not scores.customers:
+        raise DataError("no customer is known before the cutoff", got=str(moment), hint="use a later --as-of")
 
 
 def at_published(champions: Champions, moment: datetime | None) -> None:

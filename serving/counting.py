@@ -9,8 +9,9 @@ from typing import Any
 
 from qianmian.errors import InvalidRequest, Overloaded, QianmianError, StorageError
 from serving.metrics import AUDIENCES, EVENTS, ITEMS, LISTS, SCORES, Increments, one_more
+from serving.responses import NEVER_BOUGHT, UNKNOWN_CUSTOMER
 
-OUTCOMES = {"unknown customer": "unknown_customer", "never bought": "never_bought"}  # of scores, by their reason
+OUTCOMES = {UNKNOWN_CUSTOMER: "unknown_customer", NEVER_BOUGHT: "never_bought"}  # of scores, by their reason
 SCORED, UNSCORED = "scored", "other_reason"
 SCORE_OUTCOMES = (SCORED, *OUTCOMES.values(), "not_active", UNSCORED)
 AUDIENCE_OUTCOMES = ("complete", "short", "refused")

@@ -18,6 +18,7 @@ from serving.champions import Champion, Champions
 MOST_CHARACTERS = 2_000  # of each text of an error
 _random = random.Random()  # seeded by the system; a forked process needs another seed
 os.register_at_fork(after_in_child=_random.seed)
+UNKNOWN_CUSTOMER, NEVER_BOUGHT = "unknown customer", "never bought"  # reasons why a customer has no score
 PROFILES = "profiles"  # name in `model` of responses that are made from the profiles only
 ResponseBody = dict[str, Any]
 

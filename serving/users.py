@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qianmian.errors import InvalidRequest
 from serving.champions import Champions
 from serving.requests import UserRequest
-from serving.responses import ResponseBody
+from serving.responses import UNKNOWN_CUSTOMER, ResponseBody
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def resolve_users(champions: Champions, user_ids: Sequence[str], user_source: st
     for user_id in user_ids:
         try:
             one_id = _one_id(champions, user_id, user_source)
-            yield ResolvedUser(user_id, user_source, one_id, None if one_id is not None else "unknown customer")
+            yield ResolvedUser(user_id, user_source, one_id, None if one_id is not None else UNKNOWN_CUSTOMER)
         except InvalidRequest as error:
             yield ResolvedUser(user_id, user_source, None, f"{error.message}: name the source in user_source")
 

@@ -83,7 +83,7 @@ def wanted(request: PredictionsRequest) -> list[Prediction]:
 def handle(champions: Champions, request: PredictionsRequest, now: datetime) -> ResponseBody:
     """Return the predictions, or the reasons why there are none, for each id."""
     predictions = wanted(request)
-    found = list(available(champions, predictions))
+    found = available(champions, predictions)
     users = list(resolve_users(champions, request.user_ids, request.user_source))
     tags = {tag for one in found for tag in one.tags}
     told = champions.live.consents if champions.live is not None else None
@@ -115,7 +115,7 @@ def _score(
 
 def _metadata(champions: Champions, now: datetime, predictions: Sequence[Prediction] | None = None) -> ResponseBody:
     """The model in the response is that of the first prediction that has one."""
-    first = next(available(champions, predictions or list(PREDICTIONS.values())))
+    first = available(champions, predictions or list(PREDICTIONS.values()))[0]
     return profile_metadata(first.job)(champions, now)
 
 

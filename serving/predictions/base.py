@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
@@ -15,10 +15,8 @@ from pydantic import BaseModel
 from features.profiles.tags.declare import TagValue
 from qianmian.errors import QianmianError
 from serving.champions import Champion, Champions
-from serving.responses import ResponseBody
+from serving.responses import UNKNOWN_CUSTOMER, ResponseBody
 
-UNKNOWN_CUSTOMER = "unknown customer"
-NEVER_BOUGHT = "never bought"
 ToldConsents: TypeAlias = Callable[[str], Mapping[str, bool]]
 
 
@@ -139,7 +137,7 @@ class Prediction:
     built_tags: tuple[str, ...] = ()
 
 
-def available(champions: Champions, predictions: Sequence[Prediction]) -> Iterator[Prediction]:
+def available(champions: Champions, predictions: Sequence[Prediction]) -> list[Prediction]:
     """The predictions that have a model.
 
     Raises
@@ -150,7 +148,7 @@ def available(champions: Champions, predictions: Sequence[Prediction]) -> Iterat
     found = [one for one in predictions if one.job in champions.models]
     if not found:
         champions.require(predictions[0].job)
-    return iter(found)
+    return found
 
 
 def unavailable(champions: Champions, predictions: Sequence[Prediction]) -> dict[str, str]:
@@ -183,7 +181,7 @@ def predict_rows(
     told : callable, optional
         one_id → consents that accepted events of the customer give or withdraw.
     """
-    found = list(available(champions, predictions))
+    found = available(champions, predictions)
     nothing = {name: None for one in predictions for name in one.response.model_fields}
     unknown = {**nothing, "no_score_reason": UNKNOWN_CUSTOMER, "no_score_reasons": None}
     results: list[ResponseBody] = [dict(unknown) for _ in range(len(rows))]

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 from models.classify.own_window import days_needed
 from models.classify.risk_bands import bands_of_model
 from serving.champions import Champion
-from serving.predictions.base import NEVER_BOUGHT, Predicted, PredictedCustomers, Prediction
+from serving.predictions.base import Predicted, PredictedCustomers, Prediction
+from serving.responses import NEVER_BOUGHT
 
 JOB = "left"
 

@@ -12,8 +12,8 @@ from features.profiles.tags.previous_stage import PREVIOUS
 from qianmian.errors import DataError
 from qianmian.schema import LIFECYCLE_STAGES
 from serving.champions import Champion, Champions
-from serving.predictions.base import NEVER_BOUGHT, Predicted, PredictedCustomers, Prediction
-from serving.responses import rounded
+from serving.predictions.base import Predicted, PredictedCustomers, Prediction
+from serving.responses import NEVER_BOUGHT, rounded
 
 JOB = "lifecycle"
 STAGE_TAG = "lifecycle_stage"

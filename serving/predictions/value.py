@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from features.profiles.tags.declare import TagValue
 from serving.champions import Champion
-from serving.predictions.base import NEVER_BOUGHT, Predicted, PredictedCustomers, Prediction
+from serving.predictions.base import Predicted, PredictedCustomers, Prediction
+from serving.responses import NEVER_BOUGHT
 
 JOB = "value"
 DATE_TAGS = {  # field → the tag of the profile, which is its only source

@@ -14,7 +14,7 @@ from features.compute.spec import UserFeatures
 from models.classify.risk_bands import bands_of_model
 from serving.champions import Champions
 from serving.recommending.explain import days_text, score_reasons
-from serving.responses import rounded
+from serving.responses import NEVER_BOUGHT, UNKNOWN_CUSTOMER, rounded
 from serving.scoring.blocks import BlockScores, only_needed, provenance
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, at_moment, identity_columns, with_identity
 
@@ -100,11 +100,11 @@ def no_score_reasons(champions: Champions, rows: NDArray[np.int64]) -> list[str 
 
     def reason(row: int, one_id: str, bought: float, days: float) -> str | None:
         if row < 0:
-            return "unknown customer"
+            return UNKNOWN_CUSTOMER
         if one_id in shared:
             return str(shared[one_id])
         if bought <= 0:
-            return "never bought"
+            return NEVER_BOUGHT
         return inactive if active_days is not None and days > active_days else None
 
     columns = rows.tolist(), profiles.one_ids[rows].tolist(), orders.tolist(), recency_days.tolist()

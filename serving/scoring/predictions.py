@@ -49,7 +49,7 @@ def score_predictions(
     DataError, UsageError
         As `score_churn`.
     """
-    found = list(available(champions, [PREDICTIONS[name] for name in names]))
+    found = available(champions, [PREDICTIONS[name] for name in names])
     models = [champions.require(one.job) for one in found]
     champions_at = predictions_at(champions, names, as_of, builder)
     needed = only_needed(champions_at, models, {tag for one in found for tag in (*one.tags, *one.built_tags)})

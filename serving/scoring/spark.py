@@ -33,6 +33,7 @@ from serving.recommending.batch import ListBlock
 from serving.recommending.explain import days_text
 from serving.recommending.planned import changed_since_fit
 from serving.recommending.rows import DIGITS
+from serving.responses import NEVER_BOUGHT
 from serving.scoring import churn
 from serving.scoring.blocks import BlockScores, WrittenScores
 from serving.scoring.predictions import schema_of
@@ -181,7 +182,7 @@ def churn_on_spark(champions: Champions) -> SparkScores:
             days = f.col("days_since_last_order")
             why_not = f.when((days > active_days) & ~f.isnan(days.cast("double")), inactive).otherwise(why_not)
         if "orders_total" in read:
-            why_not = f.when(f.col("orders_total") <= 0, f.lit("never bought")).otherwise(why_not)
+            why_not = f.when(f.col("orders_total") <= 0, f.lit(NEVER_BOUGHT)).otherwise(why_not)
         if shared:
             known = f.create_map(*(f.lit(text) for pair in shared.items() for text in pair))
             why_not = f.coalesce(f.element_at(known, f.col("one_id")), why_not)
@@ -219,7 +220,7 @@ def predictions_on_spark(champions: Champions) -> SparkScores:
             f.when(bought, stages).alias("next_stage"),
             f.when(orders > 1, _average("gap_days_mean")).alias("average_days_between_orders"),
             f.when(orders > 0, value).alias("average_order_value"),
-            f.when(~bought, f.lit("never bought")).alias("no_score_reason"),
+            f.when(~bought, f.lit(NEVER_BOUGHT)).alias("no_score_reason"),
         )
 
     made = schema_of(champions, [lifecycle.PREDICTION]).names

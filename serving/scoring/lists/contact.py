@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from features.definitions.recency import NEVER
 from qianmian.model_settings import ListsSettings
 from qianmian.schema import CONSENT_CHANNELS, RISK_BANDS
+from serving.responses import NEVER_BOUGHT
 from serving.scoring.lists.words import CHANNELS, Lang, no_score_words, number, pick, plural
 
 CONTACT = "contact"
@@ -122,4 +123,4 @@ def _no_score_code(reason: str) -> str:
         return "shared_account"
     if reason.startswith("no purchase"):
         return "not_active"
-    return "never_bought" if reason == "never bought" else "no_score"
+    return "never_bought" if reason == NEVER_BOUGHT else "no_score"

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from features.profiles.tags.chinese import YES_NO_ZH, ChineseTag
 from qianmian.schema import CONSENT_CHANNELS
+from serving.responses import NEVER_BOUGHT, UNKNOWN_CUSTOMER
 
 Lang: TypeAlias = Literal["en", "zh"]
 MONTHS = (
@@ -38,8 +39,8 @@ PREDICTION_NAMES: Mapping[str, tuple[str, str]] = {
 INACTIVE, SHARED = re.compile(r"no purchase in the last ([\d.]+) days?"), re.compile(r"shared account: (\d+%)")
 LONG_WINDOW = re.compile(r"a window of (\d+) days, which a history of (\d+) days would be enough for")
 NO_SCORE_ZH = {
-    "never bought": "从未购买",
-    "unknown customer": "未知客户",
+    NEVER_BOUGHT: "从未购买",
+    UNKNOWN_CUSTOMER: "未知客户",
     "no order or event": "没有订单或行为记录",
     "too few purchases and events to tell a demand type": "购买和行为太少，无法判断需求类型",
 }

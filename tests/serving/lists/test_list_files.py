@@ -12,7 +12,8 @@ from features.erasure.customer import ErasedCustomer
 from features.erasure.files import erase_rows
 from features.profiles.tags.chinese import CHINESE
 from qianmian.errors import UsageError
-from serving.predictions import PREDICTIONS, base, demand, propensity
+from serving import responses
+from serving.predictions import PREDICTIONS, demand, propensity
 from serving.scoring.lists.columns import COLUMNS, choose, column_of
 from serving.scoring.lists.files import PeopleList, write_list
 from serving.scoring.lists.tables import list_of_table
@@ -155,5 +156,5 @@ def test_every_prediction_has_headings_and_chinese_reasons():
     fields = {name for one in PREDICTIONS.values() for name in one.response.model_fields}
     assert fields | {"no_score_reason", "no_score_reasons"} <= set(COLUMNS)
     assert set(PREDICTION_NAMES) == set(PREDICTIONS)
-    for reason in (base.UNKNOWN_CUSTOMER, base.NEVER_BOUGHT, demand.NOTHING_SHOWN, propensity.NO_HISTORY):
+    for reason in (responses.UNKNOWN_CUSTOMER, responses.NEVER_BOUGHT, demand.NOTHING_SHOWN, propensity.NO_HISTORY):
         assert not no_score_words(reason, "zh").isascii()
