@@ -73,7 +73,7 @@ class Trial:
     def groups(self) -> NDArray[np.int64]:
         """Number of the group of each customer, by which splits and folds are stratified: arm and outcome, (n,)."""
         has_outcome = self.outcome != 0 if self.is_binary or (self.outcome == 0).any() else np.zeros(len(self), bool)
-        return self.treated.astype(np.int64) * 2 + has_outcome
+        return np.asarray(self.treated * 2 + has_outcome, dtype=np.int64)
 
     def take(self, rows: NDArray[np.int64]) -> Trial:
         """The trial of some of the customers."""
@@ -164,4 +164,4 @@ def check(trial: Trial) -> None:
 
 def _same(X: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each column has the same value, or none, in all rows, (f,)."""
-    return np.asarray(((X == X[0]) | (np.isnan(X) & np.isnan(X[0]))).all(axis=0))
+    return np.asarray(((X[0] == X) | (np.isnan(X) & np.isnan(X[0]))).all(axis=0))
