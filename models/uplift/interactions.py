@@ -69,7 +69,7 @@ class InteractionRegression:
         scale = np.where(spread > 0, spread, 1.0)
         share = float(treated.mean())
         with one_blas_thread():
-            main, interactions = _fit((columns - mean) / scale, treated - share, outcome, is_binary=is_binary)
+            main, interactions = _fit((columns - mean) / scale, treated.astype(np.float64) - share, outcome, is_binary=is_binary)
         return cls(encoding, mean, scale, main, interactions, share, is_binary)
 
     def predict(self, X: Matrix, treatment: float | None = None) -> Floats:
@@ -109,9 +109,9 @@ def _fit(standard: Floats, treatment: Floats, outcome: Floats, *, is_binary: boo
     if not is_binary:
         main = np.linalg.solve(A.T @ A + penalty, A.T @ outcome)
         noise = float(np.mean((outcome - A @ main) ** 2))
-        return (
-            _step(A, D, np.full(len(outcome), 1.0 / noise), outcome, penalty / noise) if noise else (main, interactions)
-        )
+        if noise == 0.0:
+            return main, interactions
+        return _step(A, D, np.full(len(outcome), 1.0 / noise), outcome, penalty / noise)
     found = LogisticRegression(C=1.0 / PENALTY, max_iter=500).fit(A[:, 1:], outcome)
     main = np.append(found.intercept_, found.coef_[0]).astype(np.float64)
     for _ in range(STEPS):

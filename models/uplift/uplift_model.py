@@ -107,7 +107,7 @@ class UpliftModel:
 
     def save(self, folder: Path) -> None:
         """Write the terms, a folder each, and the calibration as JSON."""
-        kinds = {cls: kind for kind, cls in REGRESSIONS.items()}
+        kinds: dict[type, str] = {cls: kind for kind, cls in REGRESSIONS.items()}
         terms = [
             {
                 "weight": term.weight,

@@ -60,7 +60,8 @@ def cross_fit(trial: Trial, seed: int, folds: int = FOLDS) -> Nuisance:
     outcome = winsorised(trial.outcome, is_binary=trial.is_binary)
     parts: Folds = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(trial.X, trial.groups))
     mu0, mu1 = np.empty(len(trial)), np.empty(len(trial))
-    encodings, models = [], []
+    encodings: list[ColumnEncoding] = []
+    models: list[Arms] = []
     for train, held_out in parts:
         X, encoding = trial.X[train], ColumnEncoding.of(trial.X[train], trial.is_category)
         arms = fit_arms(encoding, X, trial.treated[train], outcome[train], is_binary=trial.is_binary, seed=seed)
