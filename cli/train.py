@@ -22,6 +22,13 @@ from cli.train_table import (
     train_table,
 )
 from cli.train_targets import PROPENSITY, RemoveTargetOption, TargetOption, change_targets
+from cli.train_uplift_table import (
+    ControlOption,
+    OutcomeOption,
+    TreatmentOption,
+    UpliftTableOptions,
+    train_uplift_of_table,
+)
 from qianmian.errors import DataError, GateRefused, UsageError
 from qianmian.workspace import Workspace
 
@@ -88,18 +95,30 @@ def train(
     positive: PositiveOption = None,
     exclude: ExcludeOption = None,
     name: NameOption = None,
+    treatment: TreatmentOption = None,
+    control: ControlOption = None,
+    outcome: OutcomeOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a job, compare it with baselines and register it in MLflow as champion if the gate accepts it.
 
-    `all` trains every job that the data supports. `classify` reads a table with one row a customer instead of the lake.
+    `all` trains every job that the data supports. `classify` and `uplift --data` read a table with one row a customer instead of
+    the lake.
     """
     output = Output(as_json)
     table = TableOptions(data, label, id_column, positive, exclude, name)
     of_the_lake = {"--as-of": as_of, "--horizon-days": horizon_days, "--active-days": active_days, "--tune": tune}
     targets = {"--target": target, "--remove-target": remove_target}
-    table.check(job, {**of_the_lake, "--tune-seconds": tune_seconds, **targets})
+    others = {**of_the_lake, "--tune-seconds": tune_seconds, **targets}
+    test = UpliftTableOptions(data, treatment, outcome, control, id_column, exclude, name)
+    if test.is_wanted(job):
+        test.check({**others, "--label": label, "--positive": positive})
+        of_test, about = train_uplift_of_table(output, workspace, test)
+        show_result(output, of_test)
+        conclude(output, job, [of_test], about)
+        return
+    table.check(job, others)
     if job == CLASSIFY:
         of_table, about = train_table(output, workspace, table)
         show_result(output, of_table)

@@ -123,6 +123,12 @@ def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, A
     return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
 
 
+def _uplift_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    model = bundle.model
+    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    return pd.DataFrame({"uplift": model.predict(X)})
+
+
 def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
     X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
@@ -161,6 +167,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "contact": _contact,
     "demand": _demand,
     "propensity": _propensity,
+    "uplift_table": _uplift_table,
     "classify": _classify,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -184,8 +191,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     bundle : ModelBundle
     frame : DataFrame
         For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
-        classify: the columns of the snapshot table. For the others: one column per feature, categories as text; for
-        lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
+        classify and uplift_table: the columns of the table. For the others: one column per feature, categories as text;
+        for lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 

@@ -69,7 +69,9 @@ class InteractionRegression:
         scale = np.where(spread > 0, spread, 1.0)
         share = float(treated.mean())
         with one_blas_thread():
-            main, interactions = _fit((columns - mean) / scale, treated.astype(np.float64) - share, outcome, is_binary=is_binary)
+            main, interactions = _fit(
+                (columns - mean) / scale, treated.astype(np.float64) - share, outcome, is_binary=is_binary
+            )
         return cls(encoding, mean, scale, main, interactions, share, is_binary)
 
     def predict(self, X: Matrix, treatment: float | None = None) -> Floats:
