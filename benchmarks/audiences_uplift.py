@@ -4,10 +4,10 @@ A part of `benchmarks/audiences.py`; by itself:
 
     python benchmarks/audiences_uplift.py --data DIR [--only hillstrom|nsw|simulations]... [--json FILE]
 
-Hillstrom (`hillstrom/hillstrom.parquet` in DIR; Kevin Hillstrom's MineThatData e-mail challenge of 2008): outcome visit,
-twelve 70/30 splits stratified by arm and outcome. What is chosen, and how strongly a learner is regularised, is decided
-by each split's 70 % alone. The peer is two of scikit-learn's logistic regressions on standardised numbers and indicators;
-gains over it are paired, with the variance of Nadeau & Bengio (2003).
+Hillstrom (`hillstrom/hillstrom.parquet` in DIR; Kevin Hillstrom's MineThatData e-mail challenge of 2008): outcome
+visit, twelve 70/30 splits stratified by arm and outcome. What is chosen, and how strongly a learner is regularised, is
+decided by each split's 70 % alone. The peer is two of scikit-learn's logistic regressions on standardised numbers and
+indicators; gains over it are paired, with the variance of Nadeau & Bengio (2003).
 NSW: the experimental sample of LaLonde (1986) as Dehejia and Wahba have it, 185 + 260 men, from PyPI's `causaldata`,
 which is installed into a temporary folder. Its customers are also the basis of trials with a planted effect.
 Simulations: 100 seeds each of randomised and confounded trials, with outcomes of yes or no and of money.

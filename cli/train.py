@@ -103,8 +103,8 @@ def train(
 ) -> None:
     """Train a job, compare it with baselines and register it in MLflow as champion if the gate accepts it.
 
-    `all` trains every job that the data supports. `classify` and `uplift --data` read a table with one row a customer instead of
-    the lake.
+    `all` trains every job that the data supports. `classify` and `uplift --data` read a table with one row a customer
+    instead of the lake.
     """
     output = Output(as_json)
     table = TableOptions(data, label, id_column, positive, exclude, name)

@@ -54,8 +54,8 @@ ExcludeOption = Annotated[
     typer.Option(
         "--exclude",
         metavar="COLUMN",
-        help="classify, uplift: a column not to learn from, such as one that is filled after the label or the contact is "
-        "known; repeatable.",
+        help="classify, uplift: a column not to learn from, such as one that is filled after the label is known or the "
+        "contact is made; repeatable.",
         show_default=False,
     ),
 ]

@@ -9,16 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import norm, rankdata
 
 from models.classify.column_encoding import ColumnEncoding
 from models.classify.snapshot_model import SnapshotColumn, decimal_of, encoded, numbers
 from qianmian.errors import DataError, UsageError
 from training.classify.columns import MOSTLY, choose_columns, read_label
-from training.uplift.trial import Trial
+from training.uplift.trial import Trial, check
 
 NO = ("no", "n", "none", "false", "f", "0", "0.0", "control", "holdout", "否", "对照组")
-MOST_IMBALANCE = 5.0  # standard errors between the arms: chance exceeds it in one column of two millions
+CHANCE = 1e-3  # probability that a randomised test with columns known before the contact is refused
+MIN_GROUP = 30  # customers who all have, or all lack, the outcome
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def read_trial(table: pa.Table, treatment: str, outcome: str, control: str | Non
     Raises
     ------
     DataError
-        The outcome is neither a number nor a yes or no, no column tells customers apart, or a column differs between
-        the arms by far more than chance: it was filled after the contact, or the contact was not drawn at random.
+        The outcome is neither a number nor a yes or no, no column tells customers apart, or a column was filled after
+        the contact (`require_balance`); or the trial cannot be learnt from (`check`).
     UsageError
         `control` is no value of the treatment, or is needed and not given.
     """
@@ -75,35 +76,57 @@ def read_trial(table: pa.Table, treatment: str, outcome: str, control: str | Non
     X = encoded(rows, columns)
     names, categorical = [column.name for column in columns], tuple(column.kind == "category" for column in columns)
     trial = Trial(X, treated, values, None, names, categorical=categorical)
+    check(trial)
     require_balance(trial)
     notes += [f"{lost:,} rows without a treatment or an outcome are left out"] if lost else []
     return TableTrial(trial, columns, control, [*notes, *column_notes])
 
 
 def require_balance(trial: Trial) -> None:
-    """Check that no column differs between the arms by more than chance.
+    """Check that every column was known before the contact, and that the contact was drawn at random.
 
     Raises
     ------
     DataError
-        One does by more than `MOST_IMBALANCE` standard errors.
+        A column differs between the arms by more than chance, or tells the outcome of many customers for certain.
     """
-    found = {
-        name: distance
-        for name, distance in zip(trial.names, imbalance(trial), strict=True)
-        if distance > MOST_IMBALANCE
+    most = float(norm.isf(CHANCE / 2.0 / len(trial.names)))
+    distances = dict(zip(trial.names, imbalance(trial), strict=True))
+    after = {
+        name: f"{distance:.1f} standard errors between the arms"
+        for name, distance in distances.items()
+        if distance > most
     }
-    if found:
-        listed = ", ".join(f"{name} ({distance:.0f} standard errors)" for name, distance in found.items())
+    after |= dict.fromkeys(consequences(trial), "tells the outcome for certain")
+    if after:
         raise DataError(
-            "columns differ between contacted and other customers by more than chance",
+            "columns look as if they were filled after the contact, or the contact was not drawn at random",
             where="--treatment",
-            got=listed,
-            allowed=f"at most {MOST_IMBALANCE:.0f} standard errors, as in a test whose contacts were drawn at random",
-            hint="leave out columns that were filled after the contact: "
-            f"{' '.join(f'--exclude {name}' for name in found)}; a contact that was not drawn at random needs the "
-            "campaigns of a lake (`qianmian train uplift --campaign`)",
+            got=", ".join(f"{name} ({what})" for name, what in after.items()),
+            allowed=f"columns known before the contact, at most {most:.1f} standard errors apart between the arms",
+            hint=f"leave them out: {' '.join(f'--exclude {name}' for name in after)}; contacts that were not drawn "
+            "at random are learnt from a lake, as campaigns",
         )
+
+
+def consequences(trial: Trial) -> list[str]:
+    """Columns in which many customers above the least value, or of a category, have all the same yes or no.
+
+    A purchase implies a visit: such a column is a consequence of the outcome, not known before it. By chance, so many
+    equal outcomes have a probability below `CHANCE`.
+    """
+    if not trial.is_binary:
+        return []
+    encoding = ColumnEncoding.of(trial.X, trial.is_category)
+    rate = float(trial.outcome.mean())
+    found = set()
+    for values, source in zip(encoding.tree_columns(trial.X).T, encoding.tree_sources(), strict=True):
+        group = trial.outcome[values > np.nanmin(values)] if np.isfinite(values).any() else trial.outcome[:0]
+        if len(group) >= MIN_GROUP and (group == group[0]).all():
+            chance = len(group) * np.log(rate if group[0] else 1.0 - rate)
+            if chance < np.log(CHANCE / len(trial.names)):
+                found.add(int(source))
+    return [trial.names[place] for place in sorted(found)]
 
 
 def imbalance(trial: Trial) -> NDArray[np.float64]:
