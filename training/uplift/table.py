@@ -179,7 +179,8 @@ def _notes(evaluation: UpliftEvaluation, of_table: list[str]) -> tuple[str, ...]
     counts = ", ".join(f"{name} {count}×" for name, count in evaluation.chosen_in_splits.items())
     return (
         *filter(None, [evaluation.reason]),
-        f"average effect of the contact {effect.value:+.4g} [{effect.low:+.4g}, {effect.high:+.4g}], {effect.n:,} customers",
+        f"average effect of the contact on {effect.n:,} customers: {effect.value:+.4g} "
+        f"[{effect.low:+.4g}, {effect.high:+.4g}]",
         f"ships: {evaluation.chosen}, the simplest learner within noise of the best (in the splits: {counts})",
         f"{evaluation.harmed_share:.0%} of the customers have a negative predicted uplift",
         *of_table,

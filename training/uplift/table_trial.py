@@ -50,8 +50,8 @@ def read_trial(table: pa.Table, treatment: str, outcome: str, control: str | Non
     table : pyarrow.Table
         Of `read_snapshot_table`.
     treatment, outcome : str
-        Columns. Every value of the treatment but `control` is a contact; rows without a treatment or an outcome are left
-        out. The outcome is a yes or no, or an amount.
+        Columns. Every value of the treatment but `control` is a contact; rows without a treatment or an outcome are
+        left out. The outcome is a yes or no, or an amount.
     control : str or None
         By default the one of two values that means no.
     excluded : set of str
