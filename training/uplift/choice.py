@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from models.uplift.uplift_model import UpliftModel
 from training.report import Metric
 from training.uplift.effect import Effect, average_effect
-from training.uplift.fitting import FittedLearners, fit_learners
-from training.uplift.metrics import auuc, gains_over_random, policy_gains, qini_coefficient, uplift_at
+from training.uplift.fitting import NOISE, FittedLearners, fit_learners
+from training.uplift.metrics import auuc, contact_shares, gains_over_random, qini_coefficient, uplift_at
 from training.uplift.nuisance import pseudo_outcomes
 from training.uplift.resampled import resampled_metric
 from training.uplift.trial import Trial, check
@@ -70,7 +70,9 @@ class Decile:
 
 @dataclass(frozen=True)
 class UpliftEvaluation:
-    """Evaluation on repeated held-out splits; every interval is at 95 % and allows for the overlap of the splits.
+    """Evaluation on repeated held-out splits; intervals are at 95 %.
+
+    Those of policy values are over the customers, all others over the splits, with an allowance for their overlap.
 
     Attributes
     ----------
@@ -151,15 +153,18 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
     """
     check(trial)
     measured: list[dict[str, dict[str, float]]] = []
-    curves: list[Floats] = []
+    curves: dict[str, list[Floats]] = {}
     deciles: list[Floats] = []
     chosen: list[str] = []
     for number, (train, test) in enumerate(split_rows(trial, seed, splits)):
         found = fit_learners(trial.take(train), seed + number)
-        scores = scores_of(found, trial.take(test))
-        pseudo = pseudo_outcomes(trial.take(test), *found.nuisance.mu_of(trial.X[test]))
-        measured.append({name: measure(trial.take(test), score, pseudo) for name, score in scores.items()})
-        curves.append(policy_gains(pseudo, scores[SHIPS], CURVE_SHARES))
+        held_out = trial.take(test)
+        scores = scores_of(found, held_out)
+        pseudo = pseudo_outcomes(held_out, *found.nuisance.mu_of(held_out.X))
+        measured.append({name: measure(held_out, score, pseudo) for name, score in scores.items()})
+        for name, score in scores.items():
+            shares = CURVE_SHARES if name == SHIPS else BUDGETS
+            curves.setdefault(name, []).append(policy_moments(held_out, score, pseudo, shares))
         deciles.append(_deciles(scores[SHIPS], pseudo))
         chosen.append(found.chosen)
         progress(f"uplift: split {number + 1} of {splits}: {found.chosen}")
@@ -171,13 +176,18 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
             metric: resampled_metric(np.array([one[name][metric] for one in measured]), TEST_SHARE, len(trial))
             for metric in measured[0][name]
         }
+        | {
+            f"policy@{value.budget_share:.1f}": value.gain
+            for value in policy_values(curves[name], CURVE_SHARES if name == SHIPS else BUDGETS, trial)
+            if value.budget_share in BUDGETS
+        }
         for name in measured[0]
     }
     own = np.array([one[SHIPS][GAIN] for one in measured])
     response = np.array([one[RESPONSE][GAIN] for one in measured])
     best_baseline = RESPONSE if response.mean() > 0 else AT_RANDOM
     usable = bool(learners[SHIPS][GAIN].low > 0) and model.slope > 0
-    curve = _policy_values(np.array(curves), len(trial))
+    curve = policy_values(curves[SHIPS], CURVE_SHARES, trial)
     evaluation = UpliftEvaluation(
         learners=learners,
         chosen=final.chosen,
@@ -229,24 +239,43 @@ def measure(test: Trial, score: Floats, pseudo: Floats) -> dict[str, float]:
     weights = None if test.is_plain else 1.0 / np.where(t, test.probability, 1.0 - test.probability)
     found = {"qini": qini_coefficient(y, score, t, weights), "auuc": auuc(y, score, t, weights)}
     found |= {f"uplift@{share:.0%}": uplift_at(y, score, t, share, weights) for share in TOP_SHARES}
-    found |= {
-        f"policy@{share:.1f}": float(value)
-        for share, value in zip(BUDGETS, policy_gains(pseudo, score, BUDGETS), strict=True)
-    }
     return {**found, GAIN: float(gains_over_random(pseudo, score).mean())}
 
 
-def _policy_values(curves: Floats, n: int) -> tuple[PolicyValue, ...]:
-    """Policy values from the curves of the splits, (splits, shares)."""
-    at_random = curves[:, -1:] * np.array(CURVE_SHARES)
+def policy_moments(test: Trial, score: Floats, pseudo: Floats, shares: Sequence[float]) -> Floats:
+    """Means, and standard deviations over the customers, of what held-out customers add to policy values.
+
+    Returns
+    -------
+    ndarray of float64, (2, 3, shares)
+        Mean and deviation of the policy by score, of that at random, and of their difference.
+    """
+    found = np.empty((2, 3, len(shares)))
+    for place, share in enumerate(shares):
+        by_score, at_random = pseudo * contact_shares(score, share), pseudo * share
+        for kind, values in enumerate((by_score, at_random, by_score - at_random)):
+            of_customers = test.by_customer(values)
+            found[:, kind, place] = of_customers.mean(), of_customers.std(ddof=1)
+    return found
+
+
+def policy_values(moments: Sequence[Floats], shares: Sequence[float], trial: Trial) -> tuple[PolicyValue, ...]:
+    """Policy values from the `policy_moments` of the splits.
+
+    Splits that are stratified by arm and outcome all have about the same average effect, so that the variance over the
+    splits would not have that of the average effect. The standard error is that of a mean over all customers, each of
+    whom is held out about equally often.
+    """
+    mean, deviation = np.mean(moments, axis=0)
+    n = len(trial) if trial.customers is None else len(np.unique(trial.customers))
+    widths = NOISE * deviation / np.sqrt(n)
+
+    def metric(kind: int, place: int) -> Metric:
+        middle, width = float(mean[kind, place]), float(widths[kind, place])
+        return Metric(middle, middle - width, middle + width, n)
+
     return tuple(
-        PolicyValue(
-            share,
-            resampled_metric(curves[:, place], TEST_SHARE, n),
-            resampled_metric(at_random[:, place], TEST_SHARE, n),
-            resampled_metric(curves[:, place] - at_random[:, place], TEST_SHARE, n),
-        )
-        for place, share in enumerate(CURVE_SHARES)
+        PolicyValue(share, metric(0, place), metric(1, place), metric(2, place)) for place, share in enumerate(shares)
     )
 
 
