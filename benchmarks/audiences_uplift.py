@@ -10,7 +10,8 @@ decided by each split's 70 % alone. The peer is two of scikit-learn's logistic r
 indicators; gains over it are paired, with the variance of Nadeau & Bengio (2003).
 NSW: the experimental sample of LaLonde (1986) as Dehejia and Wahba have it, 185 + 260 men, from PyPI's `causaldata`,
 which is installed into a temporary folder. Its customers are also the basis of trials with a planted effect.
-Simulations: 100 seeds each of randomised and confounded trials, with outcomes of yes or no and of money.
+Simulations: 100 seeds each of randomised and confounded trials, with outcomes of yes or no and of money. An effect is
+claimed where the model is usable; that an interval excludes 0 without an effect is counted by its coverage.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from training.report import Metric
-from training.uplift.choice import GAIN, SHIPS, TEST_SHARE, choose, measure, scores_of, split_rows
+from training.uplift.choice import GAIN, SHIPS, TEST_SHARE, choose, measure, score_held_out, split_rows
 from training.uplift.effect import Effect, average_effect
 from training.uplift.fitting import fit_learners
 from training.uplift.metrics import policy_gains
@@ -56,7 +57,7 @@ MUSTS = {
     "nsw standard error minus 670.997, absolute": Must("metric", most=0.001),
     "least times of 100 that an interval covers the effect": Must("metric", least=90),
     "most times of 100 that an interval covers the effect": Must("metric", most=98),
-    "least times of 100 without an effect that none is claimed": Must("metric", least=95),
+    "times of 100 without an effect that no model is usable": Must("metric", least=95),
 }
 COVERED_LEAST, COVERED_MOST, UNCLAIMED = list(MUSTS)[-3:]
 NONE = "randomised_binary_none"
@@ -78,7 +79,7 @@ def hillstrom(data: Path) -> Measured:
         for number, (train, test) in enumerate(split_rows(trial, SEED, SPLITS)):
             found = fit_learners(trial.take(train), number)
             held_out = trial.take(test)
-            scores = scores_of(found, held_out)
+            scores = score_held_out(found, held_out)
             pseudo = pseudo_outcomes(held_out, *found.nuisance.mu_of(held_out.X))
             scores[PEER] = two_logistic_regressions(trial.take(train), held_out.X)
             measured.append({one: measure(held_out, score, pseudo) for one, score in scores.items()})
@@ -190,14 +191,14 @@ def simulations() -> Measured:
     unclaimed = sum(not choose(SIMULATIONS[NONE](seed)[0], seed).evaluation.usable for seed in SEEDS)
     print(f"no usable effect: {unclaimed} of {len(SEEDS)} trials without an effect")
     counted |= {"not_usable_without_effect": common.value(unclaimed, n=len(SEEDS)), **_policy_coverage()}
-    values[UNCLAIMED] = min(values[UNCLAIMED], unclaimed)
+    values[UNCLAIMED] = unclaimed
     return {"qianmian": counted}, values
 
 
 def _count(trials: dict[str, Callable[[int], Made]]) -> tuple[dict[str, Any], dict[str, float]]:
     """Times of 100 that the interval of the average effect covers it, by kind of trial, and the values of the musts."""
     results: dict[str, Any] = {}
-    covered, unclaimed = [], []
+    covered = []
     for name, make in trials.items():
         effects: list[tuple[Effect, float]] = []
         for seed in SEEDS:
@@ -210,11 +211,8 @@ def _count(trials: dict[str, Callable[[int], Made]]) -> tuple[dict[str, Any], di
             float(bias / np.mean([effect.standard_error for effect, _ in effects])), n=len(SEEDS)
         )
         covered.append(times)
-        if name.endswith("none"):
-            unclaimed.append(times)  # an interval that covers 0 claims nothing
         print(f"{name}: covered {times} of {len(SEEDS)}")
-    values: dict[str, float] = {COVERED_LEAST: min(covered), COVERED_MOST: max(covered)}
-    return results, {**values, **({UNCLAIMED: min(unclaimed)} if unclaimed else {})}
+    return results, {COVERED_LEAST: min(covered), COVERED_MOST: max(covered)}
 
 
 def _policy_coverage() -> dict[str, Any]:

@@ -82,8 +82,8 @@ class InteractionRegression:
         standard = (self.encoding.linear_columns(X) - self.mean) / self.scale
         treatment_centred = 0.0 if treatment is None else treatment - self.share
         intercept, slopes, effect = self.main[0], self.main[1:-1], self.main[-1]
-        linear = intercept + standard @ slopes + treatment_centred * (effect + standard @ self.interactions)
-        return np.asarray(expit(linear) if self.is_logistic else linear)
+        predictor = intercept + standard @ slopes + treatment_centred * (effect + standard @ self.interactions)
+        return np.asarray(expit(predictor) if self.is_logistic else predictor)
 
     def save(self, folder: Path) -> None:
         """Write the coefficients as JSON."""
@@ -117,10 +117,10 @@ def _fit(standard: Floats, treatment: Floats, outcome: Floats, *, is_binary: boo
     found = LogisticRegression(C=1.0 / PENALTY, max_iter=500).fit(A[:, 1:], outcome)
     main = np.append(found.intercept_, found.coef_[0]).astype(np.float64)
     for _ in range(STEPS):
-        linear = A @ main + D @ interactions
-        p = expit(linear)
+        predictor = A @ main + D @ interactions
+        p = expit(predictor)
         weights = np.maximum(p * (1.0 - p), LEAST_WEIGHT)
-        main, interactions = _step(A, D, weights, linear + (outcome - p) / weights, penalty)
+        main, interactions = _step(A, D, weights, predictor + (outcome - p) / weights, penalty)
     return main, interactions
 
 

@@ -86,8 +86,8 @@ class LinearRegressionModel:
     def predict(self, X: Matrix, treatment: float | None = None) -> Floats:
         """Return the expected outcome of each row, (n,); the treatment is none of the inputs."""
         standard = (self.encoding.linear_columns(X) - self.mean) / self.scale
-        linear = np.asarray(standard @ self.weights + self.intercept)
-        return np.asarray(expit(linear)) if self.is_logistic else linear
+        predictor = np.asarray(standard @ self.weights + self.intercept)
+        return np.asarray(expit(predictor)) if self.is_logistic else predictor
 
     def save(self, folder: Path) -> None:
         """Write the coefficients as JSON."""

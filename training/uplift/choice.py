@@ -152,16 +152,16 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
         The trial cannot be learnt from (`check`).
     """
     check(trial)
-    measured: list[dict[str, dict[str, float]]] = []
+    by_split: list[dict[str, dict[str, float]]] = []
     curves: dict[str, list[Floats]] = {}
     deciles: list[Floats] = []
     chosen: list[str] = []
     for number, (train, test) in enumerate(split_rows(trial, seed, splits)):
         found = fit_learners(trial.take(train), seed + number)
         held_out = trial.take(test)
-        scores = scores_of(found, held_out)
+        scores = score_held_out(found, held_out)
         pseudo = pseudo_outcomes(held_out, *found.nuisance.mu_of(held_out.X))
-        measured.append({name: measure(held_out, score, pseudo) for name, score in scores.items()})
+        by_split.append({name: measure(held_out, score, pseudo) for name, score in scores.items()})
         for name, score in scores.items():
             shares = CURVE_SHARES if name == SHIPS else BUDGETS
             curves.setdefault(name, []).append(policy_moments(held_out, score, pseudo, shares))
@@ -173,18 +173,18 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
     effect = average_effect(trial, seed)
     learners = {
         name: {
-            metric: resampled_metric(np.array([one[name][metric] for one in measured]), TEST_SHARE, len(trial))
-            for metric in measured[0][name]
+            metric: resampled_metric(np.array([one[name][metric] for one in by_split]), TEST_SHARE, len(trial))
+            for metric in by_split[0][name]
         }
         | {
             f"policy@{value.budget_share:.1f}": value.gain
             for value in policy_values(curves[name], CURVE_SHARES if name == SHIPS else BUDGETS, trial)
             if value.budget_share in BUDGETS
         }
-        for name in measured[0]
+        for name in by_split[0]
     }
-    own = np.array([one[SHIPS][GAIN] for one in measured])
-    response = np.array([one[RESPONSE][GAIN] for one in measured])
+    own = np.array([one[SHIPS][GAIN] for one in by_split])
+    response = np.array([one[RESPONSE][GAIN] for one in by_split])
     best_baseline = RESPONSE if response.mean() > 0 else AT_RANDOM
     usable = bool(learners[SHIPS][GAIN].low > 0) and model.slope > 0
     curve = policy_values(curves[SHIPS], CURVE_SHARES, trial)
@@ -219,7 +219,7 @@ def split_rows(trial: Trial, seed: int, splits: int) -> list[tuple[NDArray[np.in
     return [(np.sort(train), np.sort(test)) for train, test in made.split(trial.X, trial.groups)]
 
 
-def scores_of(found: FittedLearners, test: Trial) -> dict[str, Floats]:
+def score_held_out(found: FittedLearners, test: Trial) -> dict[str, Floats]:
     """Scores of held-out customers by every learner, by what ships and by the baselines, (m,) each."""
     scores = {name: model.predict(test.X) for name, model in found.models.items()}
     baselines = {RESPONSE: found.nuisance.mu_of(test.X)[1], AT_RANDOM: np.zeros(len(test))}

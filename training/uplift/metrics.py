@@ -77,9 +77,9 @@ def auuc(outcome: Floats, score: Floats, treated: Bools, weights: Floats | None 
     contact are more than those with a contact and no outcome, else first those contacted. For amounts, an outcome is
     any that is not 0.
     """
-    happened = outcome != 0
-    ahead = happened if (happened & ~treated).sum() > (~happened & treated).sum() else treated
-    perfect = 2.0 * (happened == treated) + ahead
+    responded = outcome != 0
+    ahead = responded if (responded & ~treated).sum() > (~responded & treated).sum() else treated
+    perfect = 2.0 * (responded == treated) + ahead
     own, best = (_above_random(*uplift_curve(outcome, order, treated, weights)) for order in (score, perfect))
     return own / best if best else float("nan")
 
