@@ -44,7 +44,7 @@ from training.uplift.resampled import resampled_metric
 from training.uplift.trial import Trial
 
 SPLITS, SEED = 12, 0
-SEEDS, POLICY_SEEDS = range(100), range(50)
+SEEDS, POLICY_SEEDS = range(100), range(30)
 PEER = "two_logistic_regressions"
 NUMBERS, CATEGORIES = ("recency", "history", "mens", "womens", "newbie"), ("zip_code", "channel", "history_segment")
 CONTROL = "No E-Mail"
