@@ -35,6 +35,7 @@ PREDICTION_NAMES: Mapping[str, tuple[str, str]] = {
     "contact": ("contact", "触达"),
     "demand": ("demand type", "需求类型"),
     "propensity": ("propensities", "购买倾向"),
+    "clusters": ("behaviour cluster", "行为分群"),
 }
 INACTIVE, SHARED = re.compile(r"no purchase in the last ([\d.]+) days?"), re.compile(r"shared account: (\d+%)")
 LONG_WINDOW = re.compile(r"a window of (\d+) days, which a history of (\d+) days would be enough for")
