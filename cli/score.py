@@ -21,10 +21,10 @@ from cli.times import parse_as_of
 from qianmian.workspace import Workspace
 
 score = typer.Typer(
-    help="Score all customers into a file: recommend, churn, predictions (or value, propensity or clusters alone), tags or "
-    "lookalike. An interrupted run continues after its last block; all but tags and lookalike take --workers, and "
-    "recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but recommend write a list "
-    "for people.",
+    help="Score all customers into a file: recommend, churn, predictions (or value, propensity or clusters alone), "
+    "tags or lookalike. An interrupted run continues after its last block; all but tags and lookalike take --workers, "
+    "and recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but recommend write a "
+    "list for people.",
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)

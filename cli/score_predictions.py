@@ -1,4 +1,4 @@
-"""`qianmian score predictions`, `value`, `propensity` and `clusters`: the predictions of all customers, or one kind of them."""
+"""`qianmian score predictions`, `value`, `propensity`, `clusters`: all predictions of all customers, or one kind."""
 
 from __future__ import annotations
 

@@ -70,9 +70,7 @@ class BehaviourSpace:
         scale = np.where(scale > 0, scale, np.nanstd(logged, axis=0))  # half of the customers have the same value
         scale[scale == 0] = 1.0
         ones = np.ones(len(centre))
-        space = cls(
-            tuple(features), np.asarray(logs, bool), centre, scale, ones, 0 * ones, ones, np.eye(len(centre))
-        )
+        space = cls(tuple(features), np.asarray(logs, bool), centre, scale, ones, 0 * ones, ones, np.eye(len(centre)))
         limited = space.scaled(values)
         spread = limited.std(axis=0)
         spread[spread == 0] = 1.0
@@ -82,10 +80,10 @@ class BehaviourSpace:
             return space
         _, _, axes = np.linalg.svd(space.scaled(values) * weights, full_matrices=False)
         # the sign of a component is arbitrary: its largest weight is positive
-        axes = axes[:components] * np.sign(axes[np.arange(components), np.abs(axes[:components]).argmax(axis=1)])[:, None]
-        return cls(
-            space.features, space.logs, centre, scale, spread, space.mean, weights, np.ascontiguousarray(axes.T)
+        axes = (
+            axes[:components] * np.sign(axes[np.arange(components), np.abs(axes[:components]).argmax(axis=1)])[:, None]
         )
+        return cls(space.features, space.logs, centre, scale, spread, space.mean, weights, np.ascontiguousarray(axes.T))
 
     def scaled(self, values: Values) -> NDArray[np.float64]:
         """Each feature on the common scale, mean 0 and variance 1 over the customers that were learnt from, (n, f)."""
@@ -182,7 +180,8 @@ class BehaviourClusters:
         values : ndarray, shape (n, f + 1)
             Features in the order of `columns`.
         """
-        assert self.space is not None and self.centroids is not None
+        assert self.space is not None
+        assert self.centroids is not None
         cluster, typicality = np.empty(len(values), dtype=np.int64), np.empty(len(values))
         for start in range(0, len(values), BLOCK):
             part = slice(start, start + BLOCK)
@@ -191,7 +190,8 @@ class BehaviourClusters:
 
     def save(self, folder: Path) -> None:
         """Write the space and the centroids as npz, and the names as JSON."""
-        assert self.space is not None and self.centroids is not None
+        assert self.space is not None
+        assert self.centroids is not None
         folder.mkdir(parents=True, exist_ok=True)
         space = {name: value for name, value in vars(self.space).items() if name != "features"}
         save_arrays(folder / "state.npz", {**space, "centroids": self.centroids})

@@ -22,7 +22,8 @@ class ClustersFields(BaseModel):
     """Behaviour cluster of one customer."""
 
     behaviour_cluster: str | None = Field(description="id of the cluster, which stays from one training to the next")
-    cluster_name: str | None = Field(description="its strongest traits in English, such as: frequent orders, one store")
+    cluster_name: str | None = Field(description="its strongest traits, such as: frequent orders, one store")
+    cluster_name_zh: str | None = Field(description="the same in Chinese")
     typicality: float | None = Field(
         description="1 − distance to the centre of the cluster ÷ distance to the next: 0 on the border, near 1 inside"
     )
@@ -46,7 +47,7 @@ def predict(customers: PredictedCustomers) -> Predicted:
         shared or (None if enough else too_little)
         for shared, enough in zip(customers.shared_accounts(JOB), model.has_evidence(values).tolist(), strict=True)
     ]
-    ids, names = [*model.ids, None], [*model.names, None]
+    ids, names, names_zh = ([*texts, None] for texts in (model.ids, model.names, model.names_zh))
     assigned = np.array([reason is None for reason in reasons], dtype=bool)
     found = model.predict(values)
     places = np.where(assigned, found.cluster, -1).tolist()
@@ -55,6 +56,7 @@ def predict(customers: PredictedCustomers) -> Predicted:
         {
             "behaviour_cluster": [ids[place] for place in places],
             "cluster_name": [names[place] for place in places],
+            "cluster_name_zh": [names_zh[place] for place in places],
             "typicality": [value if place >= 0 else None for value, place in zip(typicality, places, strict=True)],
             **{tag: customers.tag(tag) or [None] * len(customers) for tag in RFM_TAGS},
         },

@@ -54,9 +54,7 @@ class ClusterRows:
         """The features that vary between customers."""
         finite = np.where(np.isfinite(self.values), self.values, 0)
         most = [np.unique(column, return_counts=True)[1].max() for column in finite.T] if len(self) else []
-        return tuple(
-            name for name, count in zip(self.features, most, strict=False) if count <= MOST_EQUAL * len(self)
-        )
+        return tuple(name for name, count in zip(self.features, most, strict=False) if count <= MOST_EQUAL * len(self))
 
     def sample(self, most: int, seed: int) -> ClusterRows:
         """At most so many of the customers, chosen by chance."""
@@ -77,8 +75,9 @@ class Found:
         Number of clusters.
     agreement : Metric
         Adjusted Rand index of clusterings of resamples.
-    gap : Metric
-        By how much the clusters are tighter than in data without groups.
+    gap, gain : Metric
+        By how much the clusters are tighter than in data without groups, and more so than with one cluster fewer
+        (`training.clusters.stability.References`).
     smallest : float
         Share of the customers in the smallest cluster.
     """
@@ -87,11 +86,14 @@ class Found:
     k: int
     agreement: Metric
     gap: Metric
+    gain: Metric
     smallest: float
 
     def is_sound(self, n: int, min_share: float) -> bool:
-        """Whether the clusters are found again, are more than chance, and none of them is too small."""
-        return self.gap.low > 0 and self.agreement.low >= MIN_AGREEMENT and self.smallest >= least_share(n, min_share)
+        """Whether the clusters are found again, are groups and not parts of one, and none of them is too small."""
+        found_again = self.agreement.low >= MIN_AGREEMENT
+        are_groups = self.gap.low > 0 and self.gain.low > 0
+        return found_again and are_groups and self.smallest >= least_share(n, min_share)
 
 
 def least_share(n: int, min_share: float) -> float:
@@ -111,18 +113,20 @@ class Space:
 
     @cached_property
     def references(self) -> References:
-        """Places of data without groups."""
-        return References.of(self.learnt, self._scaled, self.seed)
+        """Data without groups, in this space."""
+        return References(self.learnt, self._scaled, self.seed)
 
     def found(self, k: int, seed: int) -> Found:
         """What speaks for k clusters in this space."""
         agreement = stability(self.places, k, seed)
         labels = labels_of(self.places, k_means(self.places, k, seed))
         smallest = float(np.bincount(labels, minlength=k).min() / len(labels))
-        return Found(self.candidate, k, agreement, self.references.gap(self.places, k, seed), smallest)
+        return Found(self.candidate, k, agreement, self.references.gap(k), self.references.gain(k), smallest)
 
     def may_be(self, k: int, seed: int) -> bool:
-        """Whether the first few pairs of resamples speak for k clusters."""
+        """Whether the clusters are groups, and the first few pairs of resamples agree."""
+        if self.references.gap(k).low <= 0 or self.references.gain(k).low <= 0:
+            return False
         return float(pair_agreement(self.places, k, seed, SCREENING_PAIRS).mean()) >= SCREENING
 
 
@@ -182,11 +186,11 @@ def require_rows(rows: ClusterRows, evidence: str, min_evidence: float, everybod
     if len(rows) < MIN_CUSTOMERS:
         raise DataError(
             "there are too few customers for behaviour clusters",
-            got=f"{len(rows)} of {everybody} customers have at least {min_evidence:g} {evidence} before {as_of:%Y-%m-%d}",
+            got=f"{len(rows)} of {everybody} customers have {min_evidence:g} {evidence} before {as_of:%Y-%m-%d}",
             allowed=f"at least {MIN_CUSTOMERS} customers",
             hint="ingest more customers or a longer history, or lower clusters.min_evidence in qianmian.yaml",
         )
-    if max((len(one.features(list(rows.varying))) for one in SPACES.values()), default=0) < MIN_FEATURES:
+    if max((len(one.features(rows.varying)) for one in SPACES.values()), default=0) < MIN_FEATURES:
         raise DataError(
             "the customers do not differ in enough ways for behaviour clusters",
             got=f"features that vary between customers: {', '.join(rows.varying) or 'none'}",

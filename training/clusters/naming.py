@@ -55,7 +55,9 @@ class ClusterTrait:
 Named = tuple[str, str]
 
 
-def traits_of(rows: ClusterRows, scaled: Mapping[str, NDArray[np.float64]], labels: Labels, k: int) -> list[list[ClusterTrait]]:
+def traits_of(
+    rows: ClusterRows, scaled: Mapping[str, NDArray[np.float64]], labels: Labels, k: int
+) -> list[list[ClusterTrait]]:
     """The traits of each cluster, the strongest first; every feature of `scaled` is one of them.
 
     Parameters
@@ -68,7 +70,9 @@ def traits_of(rows: ClusterRows, scaled: Mapping[str, NDArray[np.float64]], labe
     for cluster in range(k):
         members = labels == cluster
         traits = [
-            ClusterTrait(name, float(values[members].mean()), float(plain[name][members].mean()), float(plain[name].mean()))
+            ClusterTrait(
+                name, float(values[members].mean()), float(plain[name][members].mean()), float(plain[name].mean())
+            )
             for name, values in scaled.items()
         ]
         found.append(sorted(traits, key=lambda trait: (-abs(trait.difference), trait.feature)))
@@ -95,7 +99,10 @@ def names_of(traits: Sequence[Sequence[ClusterTrait]], before: Mapping[int, Name
         if set(name[0].split(SEPARATORS[0])) <= {words[0] for words in _distinct(traits[place]) or [AVERAGE]}
     }
     while True:
-        names = [kept.get(place) or _joined(words[:length]) for place, (words, length) in enumerate(zip(spoken, lengths, strict=True))]
+        names = [
+            kept.get(place) or _joined(words[:length])
+            for place, (words, length) in enumerate(zip(spoken, lengths, strict=True))
+        ]
         same = [place for place, name in enumerate(names) if names.count(name) > 1]
         if not same:
             return names

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
@@ -26,7 +24,7 @@ ERRORS = 3.0  # standard errors by which clusters must be tighter than without g
 
 
 def k_means(places: Places, k: int, seed: int, starts: int = FINAL_STARTS) -> NDArray[np.float64]:
-    """Centroids of k-means with k-means++ (Arthur & Vassilvitskii 2007), in the order of their first coordinate, (k, d)."""
+    """Centroids of k-means++ (Arthur & Vassilvitskii 2007) in the order of their first coordinate, shape (k, d)."""
     found = KMeans(k, n_init=starts, random_state=seed).fit(places).cluster_centers_
     return np.asarray(found[np.lexsort(found.T[::-1])], dtype=np.float64)
 
@@ -36,7 +34,9 @@ def labels_of(places: Places, centroids: NDArray[np.float64]) -> Labels:
     return nearest(places, centroids).cluster
 
 
-def pair_agreement(places: Places, k: int, seed: int, pairs: int = PAIRS, disjoint: bool = False) -> NDArray[np.float64]:
+def pair_agreement(
+    places: Places, k: int, seed: int, pairs: int = PAIRS, disjoint: bool = False
+) -> NDArray[np.float64]:
     """Agreement of two clusterings that were made of two resamples, for each of several pairs, shape (pairs,).
 
     Each resample has 80 % of the customers, is clustered, and assigns all customers; the agreement is the adjusted Rand
@@ -77,37 +77,48 @@ def without_groups(scaled: NDArray[np.float64], rng: np.random.Generator) -> NDA
     return np.asarray(np.take_along_axis(np.sort(scaled, axis=0), places, axis=0))
 
 
-@dataclass(frozen=True)
 class References:
-    """Places of data without groups, made once for a space.
+    """How tight clusters are, beside those of data without groups, which are drawn once for a space.
 
-    Attributes
+    Parameters
     ----------
-    places : tuple of ndarray of float64, each (n, d)
+    space : BehaviourSpace
+    scaled : ndarray of float64, shape (n, f)
+        Scaled features of the customers.
+    seed : int
     """
 
-    places: tuple[Places, ...]
-
-    @classmethod
-    def of(cls, space: BehaviourSpace, scaled: NDArray[np.float64], seed: int) -> References:
-        """Draw the references of a space from the scaled features of its customers."""
+    def __init__(self, space: BehaviourSpace, scaled: NDArray[np.float64], seed: int) -> None:
         rng = np.random.default_rng(seed)
-        return cls(tuple(space.place(without_groups(scaled, rng)) for _ in range(REFERENCES)))
+        self._places = [space.place(scaled), *(space.place(without_groups(scaled, rng)) for _ in range(REFERENCES))]
+        self._gaps: dict[int, NDArray[np.float64]] = {}
 
-    def gap(self, places: Places, k: int, seed: int) -> Metric:
+    def gap(self, k: int) -> Metric:
         """By how much k clusters are tighter than in data without groups: the gap statistic.
 
         The difference of the logarithms of the squared distances to the centroids (Tibshirani, Walther & Hastie 2001),
-        with an interval of three of its standard errors; above 0 the clusters are there.
+        with an interval of three of its standard errors; above 0 there are groups.
         """
-        without = np.array([self._spread(one, k, seed) for one in self.places])
-        gap = float(without.mean() - self._spread(places, k, seed))
-        error = float(without.std(ddof=1) * np.sqrt(1 + 1 / len(without)))
-        return Metric(gap, gap - ERRORS * error, gap + ERRORS * error, len(places))
+        return self._with_errors(self._gap(k))
 
-    @staticmethod
-    def _spread(places: Places, k: int, seed: int) -> float:
-        return float(np.log(max(KMeans(k, n_init=STARTS, random_state=seed).fit(places).inertia_, 1e-12)))
+    def gain(self, k: int) -> Metric:
+        """By how much the gap of k clusters is above that of k − 1, with an interval of three standard errors.
+
+        Not above 0, the last cluster is a part of a group: cutting data without groups gains as much.
+        """
+        return self._with_errors(self._gap(k) - self._gap(k - 1))
+
+    def _gap(self, k: int) -> NDArray[np.float64]:
+        """The gap against each reference."""
+        if k not in self._gaps:
+            spread = [KMeans(k, n_init=STARTS, random_state=k).fit(places).inertia_ for places in self._places]
+            logs = np.log(np.maximum(spread, 1e-12))
+            self._gaps[k] = logs[1:] - logs[0]
+        return self._gaps[k]
+
+    def _with_errors(self, gaps: NDArray[np.float64]) -> Metric:
+        gap, error = float(gaps.mean()), float(gaps.std(ddof=1) * np.sqrt(1 + 1 / len(gaps)))
+        return Metric(gap, gap - ERRORS * error, gap + ERRORS * error, len(self._places[0]))
 
 
 def stability(places: Places, k: int, seed: int, pairs: int = PAIRS, disjoint: bool = False) -> Metric:

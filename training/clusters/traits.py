@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -76,7 +76,7 @@ class SpaceCandidate:
     blocks: tuple[str, ...]
     components: int = 0
 
-    def features(self, varying: list[str]) -> list[str]:
+    def features(self, varying: Sequence[str]) -> list[str]:
         """The features of the space, of those that vary between customers."""
         return [name for name in varying if TRAITS[name].block in self.blocks]
 

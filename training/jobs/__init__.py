@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, clusters, contact, content, demand, left, lifecycle, lookalike, propensity, recommend, value
+from training.jobs import (
+    churn,
+    clusters,
+    contact,
+    content,
+    demand,
+    left,
+    lifecycle,
+    lookalike,
+    propensity,
+    recommend,
+    value,
+)
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(

@@ -1,4 +1,4 @@
-"""`train clusters`: groups of customers who behave alike, as many as are found again, each with a name and a stable id."""
+"""`train clusters`: groups of customers who behave alike, as many as are found again, with names and stable ids."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from training.clusters.choice import (
 from training.clusters.matching import JOB as NAME
 from training.clusters.matching import LAST_ID, Before, before_this, ids_of, same_clusters
 from training.clusters.naming import Named, names_of, traits_of
-from training.clusters.report import NO_GROUPS, REQUIRED, Moment, described, evaluate, figure_of
+from training.clusters.report import NO_GROUPS, ONE_FEWER, REQUIRED, Moment, described, evaluate, figure_of
 from training.clusters.stability import k_means, labels_of
-from training.clusters.traits import SPACES, TRAITS
+from training.clusters.traits import TRAITS
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 
@@ -72,14 +72,19 @@ def run(context: TrainingContext) -> EvaluatedModel:
     published = np.asarray(ids)[labels].tolist()
     moved = moves(context, now.one_ids.tolist(), published, ids, before)
     facts = context.facts(
-        NAME, space=found.space.name, evidence=evidence, min_evidence=settings.min_evidence, clusters=clusters, moves=moved
+        NAME,
+        space=found.space.name,
+        evidence=evidence,
+        min_evidence=settings.min_evidence,
+        clusters=clusters,
+        moves=moved,
     )
     spec = context.profile(context.as_of).spec.select(model.columns)
     notes = (*notes, *(in_words(one) for one in clusters), *moves_in_words(moved))
     return EvaluatedModel(
         ModelBundle(NAME, model, context.as_of, spec, config={"model": model.get_params()}, facts=facts),
         replace(report, notes=notes),
-        [GateRule(f"ari:{REQUIRED}"), GateRule(f"gap:{NO_GROUPS}")],
+        [GateRule(f"ari:{REQUIRED}"), GateRule(f"gap:{NO_GROUPS}"), GateRule(f"gap:{ONE_FEWER}")],
         {**model.get_params(), "space": found.space.name, LAST_ID: last},
         {"clusters.png": figure_of(model.space, traits, clusters)},
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
@@ -118,7 +123,7 @@ def rows_at(context: TrainingContext, as_of: datetime, evidence: str) -> Cluster
     enough = (profile.column(evidence) >= least) & ~context.is_shared(profile.one_ids)
     features = tuple(name for name in TRAITS if name in profile.spec.names)
     places = [profile.spec.names.index(name) for name in features]
-    values = profile.values[np.ix_(enough, places)]
+    values = profile.values[enough][:, places]
     if context.shuffle_labels:  # without labels, what is permuted is which values belong together
         values = np.random.default_rng(context.settings.seed).permuted(values, axis=0)
     rows = ClusterRows(profile.one_ids[enough], values, features)
@@ -148,10 +153,11 @@ def choose(
         found = Space(choice.space, sample, seed + 1).found(choice.k, seed + 1)
         if found.is_sound(len(sample), settings.min_share):
             return found, notes
-        notes = (*notes, f"{choice.k} clusters ({choice.space.name}) were found one period ago, not at the cutoff: agreement {found.agreement}, gap {found.gap}")  # fmt: skip
+        held = f"{choice.k} clusters ({choice.space.name}) were found one period ago, not at the cutoff"
+        notes = (*notes, f"{held}: agreement {found.agreement}, gap {found.gap}")
     raise DataError(
         "the customers have no groups: no number of clusters is found again on other customers",
-        got=f"{len(earlier)} customers; {len(notes)} numbers of clusters held one period ago, none of them at the cutoff",
+        got=f"{len(earlier)} customers; {len(notes)} choices held one period ago, none of them at the cutoff",
         allowed=f"an adjusted Rand index under resampling of at least {MIN_AGREEMENT}, tighter than {NO_GROUPS}, and "
         f"{settings.min_share:.0%} of the customers and 20 customers in each cluster",
         hint="divide the customers with the tags rfm_tier, rfm_segment or value_tier instead",
@@ -182,7 +188,8 @@ def columns_of(context: TrainingContext, one_ids: NDArray[np.str_], model: Behav
 
 def moment_of(context: TrainingContext, as_of: datetime, rows: ClusterRows, model: BehaviourClusters) -> Moment:
     """The clusters of customers at a date, beside their RFM."""
-    assert model.space is not None and model.centroids is not None
+    assert model.space is not None
+    assert model.centroids is not None
     places = model.space(rows.of(model.space.features))
     profile = context.profile(as_of)
     at = profile.rows_of(rows.one_ids)
@@ -239,18 +246,19 @@ def names_before(same: Sequence[int], before: Before) -> dict[int, Named]:
 def moves(
     context: TrainingContext, one_ids: Sequence[str], clusters: Sequence[str], ids: Sequence[str], before: Before
 ) -> dict[str, Any] | None:
-    """Which clusters are kept, new and gone, and the share of the customers whose cluster is another; None at first."""
+    """Which clusters are kept, new and gone, and the share of customers whose cluster is another; None at first."""
     if before.bundle is None:
         return None
     former = before.bundle.model.ids
     tag = read(context.workspace, TAG)
-    both = [(tag.values[one], cluster) for one, cluster in zip(one_ids, clusters, strict=True) if one in tag.values] if tag else []  # fmt: skip
+    last = tag.values if tag is not None else {}
+    changed = [last[one] != cluster for one, cluster in zip(one_ids, clusters, strict=True) if one in last]
     return {
-        "since": before.bundle.as_of.isoformat(),
+        "previous_as_of": before.bundle.as_of.isoformat(),
         "kept": [one for one in ids if one in former],
         "new": [one for one in ids if one not in former],
         "gone": [one for one in former if one not in ids],
-        "changed_share": round(float(np.mean([a != b for a, b in both])), 4) if both else None,
+        "changed_share": round(float(np.mean(changed)), 4) if changed else None,
     }
 
 
@@ -265,8 +273,11 @@ def moves_in_words(moved: dict[str, Any] | None) -> tuple[str, ...]:
     if moved is None:
         return ()
     parts = [f"{what} {', '.join(moved[what]) or 'none'}" for what in ("kept", "new", "gone")]
-    changed = "" if moved["changed_share"] is None else f"; {moved['changed_share']:.1%} of the customers changed cluster"
-    return (f"since {moved['since'][:10]}: {'; '.join(parts)}{changed}",)
+    share = moved["changed_share"]
+    changed = "" if share is None else f"; {share:.1%} of the customers changed cluster"
+    return (f"against the clusters of {moved['previous_as_of'][:10]}: {'; '.join(parts)}{changed}",)
 
 
-JOB = Job(NAME, "groups of customers who behave alike, as many as are found again, named by their traits", run, can_tune=True)
+JOB = Job(
+    NAME, "groups of customers who behave alike, as many as are found again, named by their traits", run, can_tune=True
+)
