@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common import Must, cli
+from churn import cli
+from common import Must
 
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace

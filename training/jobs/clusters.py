@@ -55,10 +55,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
     before = before_this(context.workspace)
     found, notes = choose(context, now, earlier, before)
     context.progress(f"clusters: {found.k} in the space {found.space.name}, {found.agreement}")
-    model = fitted(now, found, seed, evidence, settings.min_evidence)
+    model = fit_clusters(now, found, seed, evidence, settings.min_evidence)
     assert model.space is not None
     labels = model.predict(columns_of(context, now.one_ids, model)).cluster
-    earlier_model = fitted(earlier, found, seed, evidence, settings.min_evidence)
+    earlier_model = fit_clusters(earlier, found, seed, evidence, settings.min_evidence)
     moments = moment_of(context, context.as_of, now, model), moment_of(context, then, earlier, earlier_model)
     report = evaluate(found, *moments, outcomes_of(context, earlier, days), seed)
     same = same_as_before(context, now, labels, found.k, before)
@@ -164,7 +164,7 @@ def choose(
     )
 
 
-def fitted(rows: ClusterRows, found: Found, seed: int, evidence: str, min_evidence: float) -> BehaviourClusters:
+def fit_clusters(rows: ClusterRows, found: Found, seed: int, evidence: str, min_evidence: float) -> BehaviourClusters:
     """The clusters of these customers, the largest first, without ids and names."""
     sample = rows.sample(MAX_FIT, seed)
     space = learn_space(found.space, sample)
