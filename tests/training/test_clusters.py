@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from qianmian.errors import DataError
 from qianmian.model_settings import ClustersSettings
 from training.clusters.choice import MIN_AGREEMENT, ClusterRows, Found, Space, require_rows, sound_choices
-from training.clusters.matching import ids_of, same_clusters
+from training.clusters.matching import assign_ids, same_clusters
 from training.clusters.naming import AVERAGE, ClusterTrait, names_of, traits_of
 from training.clusters.report import eta_squared
 from training.clusters.stability import k_means, labels_of, pair_agreement, without_groups
@@ -152,7 +152,7 @@ def test_ids_stay_on_permuted_rows_and_on_other_customers():
     permuted, _ = clustered(ClusterRows(rows.one_ids[order], rows.values[order], FEATURES), seed=9)
     same = same_clusters(labels[order], permuted, 3, 3)
     assert sorted(same) == [0, 1, 2]
-    ids, last = ids_of(same, ("c1", "c2", "c3"), 3)
+    ids, last = assign_ids(same, ("c1", "c2", "c3"), 3)
     assert last == 3
     assert [ids[label] for label in permuted] == [f"c{label + 1}" for label in labels[order]]
 
@@ -162,7 +162,7 @@ def test_an_id_is_never_given_again():
     now[40:80] = np.tile([1, 2], 20)  # the second cluster is torn in two; the third is with one half
     same = same_clusters(before, now, 3, 3)
     assert same == [0, -1, 2]
-    assert ids_of(same, ("c1", "c2", "c5"), 7) == (["c1", "c8", "c5"], 8)
+    assert assign_ids(same, ("c1", "c2", "c5"), 7) == (["c1", "c8", "c5"], 8)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------

@@ -98,12 +98,12 @@ def same_clusters(before: Labels, now: Labels, n_before: int, n_now: int) -> lis
     return [int(row.argmax()) if row.max() > SAME else -1 for row in overlap]
 
 
-def ids_of(same: list[int], ids_before: tuple[str, ...], last_id: int) -> tuple[list[str], int]:
+def assign_ids(same: list[int], ids_before: tuple[str, ...], last_id: int) -> tuple[list[str], int]:
     """The id of each cluster, new ones above all that were ever given; and the largest number given so far.
 
     Examples
     --------
-    >>> ids_of([1, -1, 0], ("c1", "c4"), 6)
+    >>> assign_ids([1, -1, 0], ("c1", "c4"), 6)
     (['c4', 'c7', 'c1'], 7)
     """
     ids = []

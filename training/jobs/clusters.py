@@ -28,7 +28,7 @@ from training.clusters.choice import (
     sound_choices,
 )
 from training.clusters.matching import JOB as NAME
-from training.clusters.matching import LAST_ID, Before, before_this, ids_of, same_clusters
+from training.clusters.matching import LAST_ID, Before, before_this, assign_ids, same_clusters
 from training.clusters.naming import Named, names_of, traits_of
 from training.clusters.report import NO_GROUPS, ONE_FEWER, REQUIRED, Moment, described, evaluate, figure_of
 from training.clusters.stability import k_means, labels_of
@@ -62,7 +62,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     moments = moment_of(context, context.as_of, now, model), moment_of(context, then, earlier, earlier_model)
     report = evaluate(found, *moments, outcomes_of(context, earlier, days), seed)
     same = same_as_before(context, now, labels, found.k, before)
-    ids, last = ids_of(same, before.bundle.model.ids if before.bundle else (), before.last_id)
+    ids, last = assign_ids(same, before.bundle.model.ids if before.bundle else (), before.last_id)
     scaled = dict(zip(model.space.features, model.space.scaled(now.of(model.space.features)).T, strict=True))
     traits = traits_of(now, scaled, labels, found.k)
     names = names_of(traits, names_before(same, before))
