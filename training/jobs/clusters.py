@@ -28,7 +28,7 @@ from training.clusters.choice import (
     sound_choices,
 )
 from training.clusters.matching import JOB as NAME
-from training.clusters.matching import LAST_ID, Before, before_this, assign_ids, same_clusters
+from training.clusters.matching import LAST_ID, Before, assign_ids, before_this, same_clusters
 from training.clusters.naming import Named, names_of, traits_of
 from training.clusters.report import NO_GROUPS, ONE_FEWER, REQUIRED, Moment, described, evaluate, figure_of
 from training.clusters.stability import k_means, labels_of
