@@ -13,7 +13,7 @@ from qianmian.errors import DataError
 from qianmian.model_settings import ClustersSettings
 from training.clusters.choice import MIN_AGREEMENT, ClusterRows, Found, Space, require_rows, sound_choices
 from training.clusters.matching import assign_ids, same_clusters
-from training.clusters.naming import AVERAGE, ClusterTrait, names_of, traits_of
+from training.clusters.naming import AVERAGE, ClusterTrait, name_clusters, traits_of
 from training.clusters.report import eta_squared
 from training.clusters.stability import k_means, labels_of, pair_agreement, without_groups
 from training.clusters.traits import SPACES, TRAITS
@@ -175,7 +175,7 @@ def trait(feature, difference):
 def test_planted_groups_have_the_names_of_their_traits():
     rows, groups = planted()
     _, scaled = clustered(rows)
-    names = names_of(traits_of(rows, scaled, groups, 3))
+    names = name_clusters(traits_of(rows, scaled, groups, 3))
     assert len(set(names)) == len({zh for _, zh in names}) == 3
     assert "frequent orders" in names[0][0]
     assert "常下单" in names[0][1]
@@ -189,22 +189,22 @@ def test_names_are_distinct_and_one_trait_of_a_block():
         [trait("basket_lines_mean", 1.1), trait("top_store_share", 0.9), trait("orders_182d", 0.7), trait("weekend_order_share", -0.6)],
         [trait("basket_lines_mean", 0.2), trait("orders_182d", -0.1)],
     ]  # fmt: skip
-    names = [english for english, _ in names_of(traits)]
+    names = [english for english, _ in name_clusters(traits)]
     assert names == [
         "large baskets, one store, frequent orders, weekends",
         "large baskets, one store, frequent orders, weekdays",
         AVERAGE[0],
     ]
-    twice = names_of([traits[2], traits[2]])
+    twice = name_clusters([traits[2], traits[2]])
     assert len(set(twice)) == 2
 
 
 def test_a_name_stays_while_its_traits_do():
     traits = [[trait("top_store_share", 0.9), trait("orders_182d", 0.8)]]
     before = {0: ("frequent orders, one store", "常下单、只去一店")}
-    assert names_of(traits, before) == [before[0]]
+    assert name_clusters(traits, before) == [before[0]]
     assert (
-        names_of([[trait("top_store_share", 0.9), trait("orders_182d", -0.8)]], before)[0][0]
+        name_clusters([[trait("top_store_share", 0.9), trait("orders_182d", -0.8)]], before)[0][0]
         == "one store, rare orders"
     )
 

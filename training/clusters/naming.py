@@ -79,7 +79,7 @@ def traits_of(
     return found
 
 
-def names_of(traits: Sequence[Sequence[ClusterTrait]], before: Mapping[int, Named] | None = None) -> list[Named]:
+def name_clusters(traits: Sequence[Sequence[ClusterTrait]], before: Mapping[int, Named] | None = None) -> list[Named]:
     """A name in English and Chinese for each cluster, all distinct.
 
     A name has the strongest three traits, one of a block; as many more as it takes to tell clusters apart. A cluster

@@ -27,7 +27,7 @@ RFM_K_MEANS, RFM_TIERS, RANDOM = "k-means on RFM", "RFM tiers", "random"
 
 
 @dataclass(frozen=True)
-class Moment:
+class DatedClusters:
     """One clustering of the customers of one date, and the RFM of the same customers.
 
     Attributes
@@ -49,7 +49,7 @@ class Moment:
 
 
 def evaluate(
-    found: Found, now: Moment, earlier: Moment, outcomes: Mapping[str, NDArray[np.float64]], seed: int
+    found: Found, now: DatedClusters, earlier: DatedClusters, outcomes: Mapping[str, NDArray[np.float64]], seed: int
 ) -> EvalReport:
     """Evaluate clusters.
 
@@ -57,7 +57,7 @@ def evaluate(
     ----------
     found : Found
         The clusters at the cutoff, on resamples that did not choose them.
-    now, earlier : Moment
+    now, earlier : DatedClusters
         The clusters at the cutoff, and those that were made one period before it.
     outcomes : mapping of str to ndarray of float64, shape (len(earlier.one_ids),)
         What the customers did in the period between: orders, money.
@@ -90,10 +90,10 @@ def evaluate(
             **_silhouette(now.rfm, now.tiers, rng),
             **_explained(earlier.tiers, outcomes, seed),
         }
-    drawn, again = (rng.integers(0, k, len(now.labels)) for _ in range(2))
+    chance, again = (rng.integers(0, k, len(now.labels)) for _ in range(2))
     baselines[RANDOM] = {
-        "ari": _agreement(drawn, again, seed),
-        **_silhouette(now.places, drawn, rng),
+        "ari": _agreement(chance, again, seed),
+        **_silhouette(now.places, chance, rng),
         **_explained(rng.integers(0, k, len(earlier.labels)), outcomes, seed),
     }
     ari = found.agreement

@@ -72,8 +72,8 @@ def without_groups(scaled: NDArray[np.float64], rng: np.random.Generator) -> NDA
     n, features = scaled.shape
     normal = ndtri((rankdata(scaled, axis=0) - 0.5) / n)
     correlation = np.atleast_2d(np.corrcoef(normal, rowvar=False))
-    drawn = rng.multivariate_normal(np.zeros(features), correlation, n, method="eigh")
-    places = np.argsort(np.argsort(drawn, axis=0), axis=0)
+    normals = rng.multivariate_normal(np.zeros(features), correlation, n, method="eigh")
+    places = np.argsort(np.argsort(normals, axis=0), axis=0)
     return np.asarray(np.take_along_axis(np.sort(scaled, axis=0), places, axis=0))
 
 

@@ -29,8 +29,8 @@ from training.clusters.choice import (
 )
 from training.clusters.matching import JOB as NAME
 from training.clusters.matching import LAST_ID, Before, assign_ids, before_this, same_clusters
-from training.clusters.naming import Named, names_of, traits_of
-from training.clusters.report import NO_GROUPS, ONE_FEWER, REQUIRED, Moment, described, evaluate, figure_of
+from training.clusters.naming import Named, name_clusters, traits_of
+from training.clusters.report import NO_GROUPS, ONE_FEWER, REQUIRED, DatedClusters, described, evaluate, figure_of
 from training.clusters.stability import k_means, labels_of
 from training.clusters.traits import TRAITS
 from training.gate import GateRule
@@ -59,13 +59,13 @@ def run(context: TrainingContext) -> EvaluatedModel:
     assert model.space is not None
     labels = model.predict(columns_of(context, now.one_ids, model)).cluster
     earlier_model = fit_clusters(earlier, found, seed, evidence, settings.min_evidence)
-    moments = moment_of(context, context.as_of, now, model), moment_of(context, then, earlier, earlier_model)
+    moments = clustering_at(context, context.as_of, now, model), clustering_at(context, then, earlier, earlier_model)
     report = evaluate(found, *moments, outcomes_of(context, earlier, days), seed)
     same = same_as_before(context, now, labels, found.k, before)
     ids, last = assign_ids(same, before.bundle.model.ids if before.bundle else (), before.last_id)
     scaled = dict(zip(model.space.features, model.space.scaled(now.of(model.space.features)).T, strict=True))
     traits = traits_of(now, scaled, labels, found.k)
-    names = names_of(traits, names_before(same, before))
+    names = name_clusters(traits, names_before(same, before))
     model.ids, model.names, model.names_zh = tuple(ids), *(tuple(one) for one in zip(*names, strict=True))
     tiers = rfm_tiers(context, context.as_of, now)
     clusters = described(ids, names, labels, traits, tiers)
@@ -186,7 +186,9 @@ def columns_of(context: TrainingContext, one_ids: NDArray[np.str_], model: Behav
     return values
 
 
-def moment_of(context: TrainingContext, as_of: datetime, rows: ClusterRows, model: BehaviourClusters) -> Moment:
+def clustering_at(
+    context: TrainingContext, as_of: datetime, rows: ClusterRows, model: BehaviourClusters
+) -> DatedClusters:
     """The clusters of customers at a date, beside their RFM."""
     assert model.space is not None
     assert model.centroids is not None
@@ -199,7 +201,7 @@ def moment_of(context: TrainingContext, as_of: datetime, rows: ClusterRows, mode
         rfm = (logged - logged.mean(axis=0)) / np.where(logged.std(axis=0) > 0, logged.std(axis=0), 1.0)
     if (texts := rfm_tiers(context, as_of, rows)) is not None:
         tiers = np.array([RFM_TIERS.index(text) if text else -1 for text in texts.tolist()], dtype=np.int64)
-    return Moment(rows.one_ids, places, labels_of(places, model.centroids), rfm, tiers)
+    return DatedClusters(rows.one_ids, places, labels_of(places, model.centroids), rfm, tiers)
 
 
 def rfm_tiers(context: TrainingContext, as_of: datetime, rows: ClusterRows) -> NDArray[np.str_] | None:
