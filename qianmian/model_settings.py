@@ -178,6 +178,18 @@ class DemandSettings(Section):
     )
 
 
+class ClustersSettings(Section):
+    """Settings of `train clusters`."""
+
+    max_clusters: int = Field(10, ge=2, le=30, description="at most so many behaviour clusters")
+    min_share: float = Field(
+        0.05, gt=0, le=0.5, description="share of the customers in the smallest cluster, and at least 20 customers"
+    )
+    min_evidence: int = Field(
+        3, ge=1, description="customers with fewer orders (without orders: days with an event) have no cluster"
+    )
+
+
 class ListsSettings(Section):
     """Settings of the lists and reports for people (`qianmian score … --lang`)."""
 

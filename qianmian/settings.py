@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qianmian.model_settings import (
     ChurnSettings,
+    ClustersSettings,
     ContactSettings,
     DemandSettings,
     LeftSettings,
@@ -236,6 +237,7 @@ class Settings(Section):
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)
+    clusters: ClustersSettings = Field(default_factory=ClustersSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

@@ -151,6 +151,15 @@ def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]
     return pd.DataFrame({"one_id": one_ids, **columns})
 
 
+def _clusters(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    values = _feature_values(bundle, frame).values
+    found, model = bundle.model.predict(values), bundle.model
+    has_evidence = model.has_evidence(values)
+    texts = {"behaviour_cluster": model.ids, "cluster_name": model.names, "cluster_name_zh": model.names_zh}
+    columns = {name: np.where(has_evidence, np.asarray(text)[found.cluster], "") for name, text in texts.items()}
+    return pd.DataFrame({**columns, "typicality": np.where(has_evidence, found.typicality, np.nan)})
+
+
 PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
@@ -162,6 +171,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "demand": _demand,
     "propensity": _propensity,
     "classify": _classify,
+    "clusters": _clusters,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {

@@ -77,6 +77,7 @@ CHINESE: dict[str, ChineseTag] = {
     "active_hours": ChineseTag("下单时段", "下单最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "browsing_hours": ChineseTag("浏览时段", "近 91 天行为最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", WEEKDAYS_ZH),
+    "behaviour_cluster": ChineseTag("行为分群", "行为相近的客户群，用固定编号表示；名称见预测结果"),
     "best_channel": ChineseTag("最佳触达渠道", "客户响应最多的渠道，不含客户拒绝的渠道"),
     "best_contact_time": ChineseTag("最佳触达时间", "客户响应最多的星期与时段，按工作区时区", {f"{day}_{slot}": f"{day_zh}{slot_zh}" for day, day_zh in WEEKDAYS_ZH.items() for slot, slot_zh in SLOTS_ZH.items()}),
     "weekend_shopper": ChineseTag("周末购物型", "至少一半的订单在周末下单"),
