@@ -1,0 +1,1 @@
+"""Helpers of `train uplift`: who buys because of a contact."""
