@@ -21,6 +21,7 @@ MODELS: Registry[str] = Registry(
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",
+        "uplift": "models.uplift.uplift_model:UpliftModel",
         "value": "models.value.value_model:ValueModel",
         "demand": "models.classify.demand:DemandClassifier",
         "contact": "models.contact:ContactPreferences",

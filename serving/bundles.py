@@ -23,6 +23,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "contact": "contact",
     "demand": "demand",
     "left": "left",
+    "uplift": "uplift",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

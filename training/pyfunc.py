@@ -123,6 +123,10 @@ def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, A
     return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
 
 
+def _uplift(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"uplift": bundle.model.predict(_feature_values(bundle, frame).values)})
+
+
 def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
     X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
@@ -161,6 +165,7 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "contact": _contact,
     "demand": _demand,
     "propensity": _propensity,
+    "uplift": _uplift,
     "classify": _classify,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {

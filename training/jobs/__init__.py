@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, propensity, recommend, value
+from training.jobs import (
+    churn,
+    contact,
+    content,
+    demand,
+    left,
+    lifecycle,
+    lookalike,
+    propensity,
+    recommend,
+    uplift,
+    value,
+)
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
@@ -21,6 +33,7 @@ JOBS: Registry[Job] = Registry(
             demand.JOB,
             value.JOB,
             propensity.JOB,
+            uplift.JOB,
         )
     },
 )

@@ -47,9 +47,13 @@ class CampaignRows:
         return len(self.treated)
 
     @property
-    def groups(self) -> NDArray[np.int64]:
+    def customers(self) -> NDArray[np.int64]:
         """Number of the customer of each row, (n,): rows of one customer are correlated."""
         return np.unique(self.owners, return_inverse=True)[1].astype(np.int64)
+
+    def with_propensity(self, propensity: NDArray[np.float64]) -> CampaignRows:
+        """The rows with estimated propensities."""
+        return replace(self, propensity=propensity)
 
     def take(self, kept: NDArray[np.bool_]) -> CampaignRows:
         """The rows that are kept."""
@@ -93,18 +97,16 @@ def _rows(
     end: datetime,
 ) -> CampaignRows:
     profile = context.profile(as_of, spec)
-    one_ids = np.concatenate([arms.contacted, arms.held_out])
-    treated = np.arange(len(one_ids)) < len(arms.contacted)
+    rows, propensity = rows_with_history(context, as_of), None
     if arms.campaign.is_randomised:
-        rows = profile.rows_of(one_ids)
-        known = (rows >= 0) & ~context.is_shared(one_ids)
-        rows, treated = rows[known], treated[known]
-        propensity = None if arms.propensity is None else arms.propensity[known]
-    else:  # everybody with a history who was not contacted; of those who were, only who has a history too
-        rows = rows_with_history(context, as_of)
-        owners = profile.one_ids[rows]
-        rows = rows[~np.isin(owners, list(arms.others)) & ~context.is_shared(owners)]
-        treated, propensity = np.isin(profile.one_ids[rows], arms.contacted), None
+        one_ids = np.concatenate([arms.contacted, arms.held_out])
+        drawn = np.flatnonzero(np.isin(profile.rows_of(one_ids), rows))
+        rows = profile.rows_of(one_ids[drawn])
+        treated = drawn < len(arms.contacted)
+        propensity = None if arms.propensity is None else arms.propensity[drawn]
+    else:  # everybody who was not contacted is compared
+        rows = rows[~np.isin(profile.one_ids[rows], list(arms.others))]
+        treated = np.isin(profile.one_ids[rows], arms.contacted)
     owners = profile.one_ids[rows]
     return CampaignRows(
         profile.values[rows],

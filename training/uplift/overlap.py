@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classify.calibrated import MIN_OUTCOMES, out_of_fold_log_odds, platt_scaling
-from models.classify.rhythm import probability
+from features.compute.spec import FeatureSpec
 from qianmian.errors import DataError
+from training.uplift import nuisance
 from training.uplift.campaign_rows import CampaignRows
+from training.uplift.trial import MIN_ARM
 
 Floats = NDArray[np.float64]
 LOWEST, HIGHEST = 0.05, 0.95  # propensities of customers who have others to be compared with
@@ -82,10 +83,8 @@ class Overlap:
         )
 
 
-def estimate_propensity(rows: CampaignRows, seed: int) -> Floats:
+def estimate_propensity(rows: CampaignRows, spec: FeatureSpec, seed: int) -> Floats:
     """The probability of being contacted of each row, by models of its campaign that have not seen the customer, (n,).
-
-    The mean of a spline logistic regression and boosted trees, with Platt scaling.
 
     Raises
     ------
@@ -93,21 +92,20 @@ def estimate_propensity(rows: CampaignRows, seed: int) -> Floats:
         Too few customers of a campaign were contacted, or too few were not.
     """
     found = np.empty(len(rows), dtype=np.float64)
-    categorical = (False,) * rows.X.shape[1]
+    categorical = tuple(feature.categorical for feature in spec.features)
     for campaign in np.unique(rows.campaigns):
         inside = rows.campaigns == campaign
-        y = rows.treated[inside].astype(np.int64)
-        if min(y.sum(), (1 - y).sum()) < MIN_OUTCOMES:
+        contacted = int(rows.treated[inside].sum())
+        others = int(inside.sum()) - contacted
+        if min(contacted, others) < MIN_ARM:
             raise DataError(
-                "too few customers were contacted, or too few were not",
-                got=f"{y.sum():,} contacted, {(1 - y).sum():,} not",
-                allowed=f"at least {MIN_OUTCOMES} of each",
-                hint="name several campaigns, which are learnt from together",
+                "too few customers were contacted" if contacted < others else "too few customers were not contacted",
+                where="the customers with an order or an event before the first contact",
+                got=f"{contacted:,} contacted, {others:,} not",
+                allowed=f"at least {MIN_ARM} of each; a difference of a fifth needs some thousands",
+                hint="choose another campaign, or hold out a tenth of the next one at random",
             )
-        members = out_of_fold_log_odds(rows.X[inside], y, rows.owners[inside], categorical, seed)
-        log_odds = np.mean(list(members.values()), axis=0)
-        slope, intercept = platt_scaling(log_odds, y)
-        found[inside] = probability(slope * log_odds + intercept)
+        found[inside] = nuisance.estimate_propensity(rows.X[inside], rows.treated[inside], seed, categorical)
     return found
 
 

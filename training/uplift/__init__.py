@@ -1,1 +1,0 @@
-"""Helpers of `train uplift`: who buys because of a contact."""
