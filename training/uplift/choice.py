@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 
 from models.uplift.learners import LEARNERS
 from models.uplift.uplift_model import UpliftModel
@@ -85,6 +85,8 @@ class UpliftEvaluation:
         Learner → number of splits in which it was chosen.
     best_baseline : str
         The better one of ``at random`` and ``response model``.
+    gain_over_response : Metric
+        Paired difference of ``gain`` between what ships and the response model.
     gain_over_baseline : Metric
         Paired difference of ``gain`` between what ships and the best baseline.
     effect : Effect
@@ -107,6 +109,7 @@ class UpliftEvaluation:
     chosen: str
     chosen_in_splits: Mapping[str, int]
     best_baseline: str
+    gain_over_response: Metric
     gain_over_baseline: Metric
     effect: Effect
     usable: bool
@@ -181,6 +184,7 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
         chosen=final.chosen,
         chosen_in_splits=dict(Counter(chosen)),
         best_baseline=best_baseline,
+        gain_over_response=resampled_metric(own - response, TEST_SHARE, len(trial)),
         gain_over_baseline=resampled_metric(
             own - response if best_baseline == RESPONSE else own, TEST_SHARE, len(trial)
         ),
@@ -198,7 +202,10 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
 
 
 def split_rows(trial: Trial, seed: int, splits: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Training and test rows of repeated splits, stratified by arm and outcome."""
+    """Training and test rows of repeated splits, stratified by arm and outcome, or by customer if one has several."""
+    if trial.customers is not None:
+        by_customer = GroupShuffleSplit(splits, test_size=TEST_SHARE, random_state=seed)
+        return list(by_customer.split(trial.X, groups=trial.customers))
     made = StratifiedShuffleSplit(splits, test_size=TEST_SHARE, random_state=seed)
     return [(np.sort(train), np.sort(test)) for train, test in made.split(trial.X, trial.groups)]
 

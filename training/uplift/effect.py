@@ -57,7 +57,7 @@ def average_effect(trial: Trial, seed: int) -> Effect:
     """
     if trial.is_plain:
         return difference_in_means(trial.outcome, trial.treated)
-    pseudo = cross_fit(trial, seed, FOLDS).pseudo
+    pseudo = trial.by_customer(cross_fit(trial, seed, FOLDS).pseudo)
     return Effect.of(float(pseudo.mean()), float(pseudo.std(ddof=1) / np.sqrt(len(pseudo))), len(pseudo))
 
 

@@ -49,7 +49,9 @@ def fit_learners(trial: Trial, seed: int) -> FittedLearners:
     """
     nuisance = cross_fit(trial, seed)
     raw = _out_of_fold(trial, nuisance, seed)
-    contributions = {name: gains_over_random(nuisance.pseudo, scores) for name, scores in raw.items()}
+    contributions = {
+        name: trial.by_customer(gains_over_random(nuisance.pseudo, scores)) for name, scores in raw.items()
+    }
     chosen = choose_simplest(contributions)
     encoding = ColumnEncoding.of(trial.X, trial.is_category)
     outcome = winsorised(trial.outcome, is_binary=trial.is_binary)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from models.classify.column_encoding import ColumnEncoding
 from models.uplift.learners import Arms, expected_outcomes, fit_arms, winsorised
@@ -58,7 +58,9 @@ class Nuisance:
 def cross_fit(trial: Trial, seed: int, folds: int = FOLDS) -> Nuisance:
     """Cross-fit the outcome models of a trial: for each arm a linear regression and boosted trees, and their mean."""
     outcome = winsorised(trial.outcome, is_binary=trial.is_binary)
-    parts: Folds = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(trial.X, trial.groups))
+    kind = StratifiedKFold if trial.customers is None else StratifiedGroupKFold
+    made = kind(folds, shuffle=True, random_state=seed)
+    parts: Folds = list(made.split(trial.X, trial.groups, trial.customers))
     mu0, mu1 = np.empty(len(trial)), np.empty(len(trial))
     encodings, models = [], []
     for train, held_out in parts:

@@ -36,6 +36,9 @@ class Trial:
         Groups within which the contact was drawn at random.
     categorical : tuple of bool
         Which columns of X are codes of categories; empty if none is.
+    customers : ndarray of int, (n,), or None
+        Number of the customer of each row, from 0, where a customer has several: all of them are in one part of every
+        split, and count as one customer in standard errors. None if each row is a customer.
     """
 
     X: NDArray[np.float32]
@@ -45,6 +48,7 @@ class Trial:
     names: list[str]
     strata: NDArray[np.int64] | None = None
     categorical: tuple[bool, ...] = ()
+    customers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.treated)
@@ -75,6 +79,20 @@ class Trial:
         has_outcome = self.outcome != 0 if self.is_binary or (self.outcome == 0).any() else np.zeros(len(self), bool)
         return self.treated.astype(np.int64) * 2 + has_outcome
 
+    def by_customer(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of the rows as one value a customer, with the same mean: for standard errors, (customers,).
+
+        Examples
+        --------
+        >>> two = Trial(np.zeros((3, 1), np.float32), np.ones(3, bool), np.ones(3), None, ["x"], customers=np.array([0, 0, 1]))
+        >>> two.by_customer(np.array([3.0, 0.0, 3.0])).tolist()
+        [2.0, 2.0]
+        """
+        if self.customers is None:
+            return values
+        sums = np.bincount(np.unique(self.customers, return_inverse=True)[1], weights=values)
+        return np.asarray(sums * (len(sums) / len(values)))
+
     def take(self, rows: NDArray[np.int64]) -> Trial:
         """The trial of some of the customers."""
         return Trial(
@@ -85,6 +103,7 @@ class Trial:
             self.names,
             None if self.strata is None else self.strata[rows],
             self.categorical,
+            None if self.customers is None else self.customers[rows],
         )
 
     @property
