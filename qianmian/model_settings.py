@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qianmian.propensity_targets import PropensityTarget, parse_targets
 
-UPLIFT_OUTCOMES = ("order", "amount")
+UPLIFT_OUTCOMES = ("order", "orders", "amount")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -159,7 +159,7 @@ class UpliftSettings(Section):
     campaigns: tuple[str, ...] = Field(
         (), description="ids of campaigns, or kind=KIND for all of a kind; several are learnt from together"
     )
-    outcome: str = Field("order", description="order, amount, or a target such as category=NAME (`propensity.targets`)")
+    outcome: str = Field("order", description="order, orders, amount, or a target such as category=NAME (`propensity.targets`)")
     horizon_days: int | None = Field(
         None, ge=1, le=365, description="outcomes count for so many days; null: as long as the shortest of the campaigns"
     )

@@ -78,7 +78,7 @@ class UpliftResponse(Response):
     policy: Policy
     do_not_contact: dict[str, int] = Field(description="number of rows by do_not_contact_reason")
     campaign: list[str] = Field(description="campaigns that the model has learnt from")
-    outcome: str = Field(description="order, amount, or a target such as category=NAME")
+    outcome: str = Field(description="order, orders, amount, or a target such as category=NAME")
     horizon_days: float = Field(description="outcomes count for so many days after the contact")
     effect: AverageEffect
     randomised: bool = Field(

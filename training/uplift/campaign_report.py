@@ -55,18 +55,18 @@ def _objections(evaluation: UpliftEvaluation, placebo: Placebo, overlap: Overlap
 
 
 def enough(evaluation: UpliftEvaluation) -> str:
-    """How many customers would be enough to tell the gain from chance.
+    """How many customers would be enough to tell a gain from chance.
 
     An interval shrinks with the square root of the number of customers.
     """
-    gain = evaluation.learners[SHIPS][GAIN]
+    gain, n = evaluation.learners[SHIPS][GAIN], evaluation.n
     width = (gain.high - gain.low) / 2.0
-    if not math.isfinite(width) or gain.value <= 0 or width <= 0:
-        return f"With {evaluation.n:,} customers a gain of {width:.2g} or more would be told from chance"
-    needed = math.ceil(evaluation.n * (width / gain.value) ** 2)
-    if needed <= evaluation.n:
-        return "More customers would be needed to tell who differs"
-    return f"If the gain is as large as found, about {needed:,} customers would be enough, and these were {evaluation.n:,}"
+    if gain.value > 0 and width > gain.value:
+        needed = math.ceil(n * (width / gain.value) ** 2)
+        return f"If the gain is as large as found, about {needed:,} customers instead of {n:,} would be enough"
+    widths = [(one[GAIN].high - one[GAIN].low) / 2.0 for one in evaluation.learners.values()]
+    least = min((one for one in widths if one > 0), default=math.nan)
+    return f"{n:,} customers are enough for a gain of about {least:.2g} a customer; for half of it, {4 * n:,} would be"
 
 
 def _sizes_note(evaluation: UpliftEvaluation) -> str:

@@ -21,7 +21,7 @@ def require_outcome(builder: Builder, outcome: str) -> None:
     Parameters
     ----------
     outcome : str
-        ``order``, ``amount``, or a target such as ``category=NAME``.
+        ``order`` (whether any), ``orders`` (how many), ``amount``, or a target such as ``category=NAME``.
 
     Raises
     ------
@@ -46,11 +46,16 @@ def require_outcome(builder: Builder, outcome: str) -> None:
 def outcomes_between(
     builder: Builder, outcome: str, one_ids: NDArray[np.str_], start: datetime, end: datetime
 ) -> NDArray[np.float64]:
-    """The outcome of each customer in ``[start, end)``: 1 or 0, or the amount paid, (n,)."""
+    """The outcome of each customer in ``[start, end)``: 1 or 0, a number of orders, or the amount paid, (n,)."""
     if outcome in UPLIFT_OUTCOMES:
         orders = builder.views(end)["orders"]
         orders = orders.filter(orders.ts >= ibis.timestamp(start.isoformat(sep=" ")))
-        value = orders.amount.sum().cast("float64").fill_null(0.0) if outcome == "amount" else ibis.literal(1.0)
+        values = {
+            "order": ibis.literal(1.0),
+            "orders": orders.count().cast("float64"),
+            "amount": orders.amount.sum().cast("float64").fill_null(0.0),
+        }
+        value = values[outcome]
         sums = orders.group_by("one_id").aggregate(value=value).to_pyarrow().to_pydict()
         found = dict(zip(sums["one_id"], sums["value"], strict=True))
     else:
@@ -66,4 +71,5 @@ def outcome_words(outcome: str) -> str:
     >>> outcome_words("order"), outcome_words("brand=National")
     ('share of customers with an order', 'share of customers with brand=National')
     """
-    return "amount a customer" if outcome == "amount" else f"share of customers with {'an order' if outcome == 'order' else outcome}"
+    named = {"order": "share of customers with an order", "orders": "orders a customer", "amount": "amount a customer"}
+    return named.get(outcome, f"share of customers with {outcome}")
