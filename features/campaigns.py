@@ -19,6 +19,7 @@ from qianmian.errors import DataError, UsageError, did_you_mean
 CONTROL_VARIANTS = ("control", "control_group", "held_out", "holdout", "对照", "对照组")
 WAVE = timedelta(days=1)  # of the contacts of a campaign, those of the first so many hours belong together
 KIND = "kind="
+EVERY_ROW = datetime(9999, 1, 1)  # a cutoff after all rows: contacts may be later than the last order
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def campaigns_of(builder: Builder) -> list[Campaign]:
             where="touches",
             hint="ingest `touches` (and `campaigns`), see docs/data.md; of a randomised table: `train uplift --data FILE`",
         )
-    touches = builder.views(builder.lake.default_as_of)["touches"]
+    touches = builder.views(EVERY_ROW)["touches"]
     is_control = _is_control(touches)
     customers = touches.group_by(["campaign_id", "one_id"]).aggregate(
         first=touches.ts.min(), contacted=(~is_control).any()
@@ -165,7 +166,7 @@ def find_campaigns(campaigns: Sequence[Campaign], names: Sequence[str]) -> list[
 
 def arms_of(builder: Builder, campaign: Campaign) -> Arms:
     """Who was contacted in the first wave of a campaign, and who was held out."""
-    touches = builder.views(builder.lake.default_as_of)["touches"]
+    touches = builder.views(EVERY_ROW)["touches"]
     own = touches.filter(touches.campaign_id == campaign.campaign_id)
     is_control = _is_control(own)
     customers = (
@@ -176,12 +177,11 @@ def arms_of(builder: Builder, campaign: Campaign) -> Arms:
             held_out=is_control.any(),
             propensity=ibis.ifelse(is_control, 1.0 - own.propensity, own.propensity).mean(),
             told=own.propensity.notnull().all(),
-            variants=own.variant.nunique(),
         )
         .order_by("one_id")
         .to_pyarrow()
     )
-    variants = own.variant.nunique().to_pyarrow().as_py()
+    variants = own.variant.lower().nunique().to_pyarrow().as_py()
     one_ids = np.asarray(customers["one_id"].to_pylist(), dtype=np.str_)
     times = customers["first"].to_numpy().astype("datetime64[us]")
     contacted, held_out, told = (

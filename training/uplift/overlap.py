@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
+from models.classify.calibrated import platt_scaling
+from models.classify.rhythm import probability
 from qianmian.errors import DataError
 from training.uplift import nuisance
 from training.uplift.campaign_rows import CampaignRows
@@ -86,6 +88,9 @@ class Overlap:
 def estimate_propensity(rows: CampaignRows, spec: FeatureSpec, seed: int) -> Floats:
     """The probability of being contacted of each row, by models of its campaign that have not seen the customer, (n,).
 
+    Regularised models are timid: they call a customer possible who never would have been contacted. Platt scaling on
+    the rows that they have not seen corrects it, so that missing overlap shows.
+
     Raises
     ------
     DataError
@@ -105,7 +110,10 @@ def estimate_propensity(rows: CampaignRows, spec: FeatureSpec, seed: int) -> Flo
                 allowed=f"at least {MIN_ARM} of each; a difference of a fifth needs some thousands",
                 hint="choose another campaign, or hold out a tenth of the next one at random",
             )
-        found[inside] = nuisance.estimate_propensity(rows.X[inside], rows.treated[inside], seed, categorical)
+        timid = nuisance.estimate_propensity(rows.X[inside], rows.treated[inside], seed, categorical)
+        log_odds = np.log(timid / (1.0 - timid))
+        slope, intercept = platt_scaling(log_odds, rows.treated[inside].astype(np.int64))
+        found[inside] = probability(slope * log_odds + intercept).clip(nuisance.CLIP, 1.0 - nuisance.CLIP)
     return found
 
 
