@@ -39,7 +39,7 @@ def uplift(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the uplift of every customer, and whom to contact; train the model of `uplift.campaigns` if it is missing."""
+    """Write the uplift of every customer, and whom to contact; train the model if it is missing."""
     moment, people = parse_as_of(as_of), PeopleListOptions(lang, columns, top, bom)
     check_suffix(out, SUFFIXES)
     people.check(out)

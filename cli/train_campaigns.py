@@ -27,7 +27,8 @@ OutcomeOption = Annotated[
     typer.Option(
         "--outcome",
         metavar="OUTCOME",
-        help="uplift: what the contact is to change: order, orders, amount, item=ID, category=NAME, brand=NAME or event=TYPE. "
+        help="uplift: what the contact is to change: order, orders, amount, item=ID, category=NAME, "
+        "brand=NAME or event=TYPE. "
         "Default: uplift.outcome of the settings.",
         show_default=False,
     ),

@@ -9,7 +9,6 @@ from typing import Any
 
 import ibis
 import numpy as np
-from ibis import _
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
@@ -106,7 +105,7 @@ def campaigns_of(builder: Builder) -> list[Campaign]:
         raise DataError(
             "the lake has no campaign contacts, so nothing tells what a contact changes",
             where="touches",
-            hint="ingest `touches` (and `campaigns`), see docs/data.md; of a randomised table: `train uplift --data FILE`",
+            hint="ingest `touches` and `campaigns`, see docs/data.md; for a table: `train uplift --data FILE`",
         )
     touches = builder.views(EVERY_ROW)["touches"]
     is_control = _is_control(touches)

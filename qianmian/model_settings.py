@@ -159,9 +159,14 @@ class UpliftSettings(Section):
     campaigns: tuple[str, ...] = Field(
         (), description="ids of campaigns, or kind=KIND for all of a kind; several are learnt from together"
     )
-    outcome: str = Field("order", description="order, orders, amount, or a target such as category=NAME (`propensity.targets`)")
+    outcome: str = Field(
+        "order", description="order, orders, amount, or a target such as category=NAME (`propensity.targets`)"
+    )
     horizon_days: int | None = Field(
-        None, ge=1, le=365, description="outcomes count for so many days; null: as long as the shortest of the campaigns"
+        None,
+        ge=1,
+        le=365,
+        description="outcomes count for so many days; null: as long as the shortest of the campaigns",
     )
 
     @field_validator("outcome")

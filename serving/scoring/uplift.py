@@ -181,7 +181,9 @@ def policy_of(facts: Mapping[str, Any], contacted: int, n: int) -> ResponseBody:
     share = contacted / n if n else 0.0
     points = [{"budget_share": 0.0, "gain": 0.0, "low": 0.0, "high": 0.0}, *facts["policy"]]
     shares = [point["budget_share"] for point in points]
-    gains = {name: float(np.interp(share, shares, [point[name] for point in points])) for name in ("gain", "low", "high")}
+    gains = {
+        name: float(np.interp(share, shares, [point[name] for point in points])) for name in ("gain", "low", "high")
+    }
     return {
         "budget_share": rounded(share, 4),
         "contacted": contacted,

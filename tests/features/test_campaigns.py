@@ -33,7 +33,13 @@ def builder(lake_of):
     lake = lake_of(
         {
             "campaigns": [
-                {"campaign_id": "spring", "kind": "Type A", "channel": "push", "start": start, "end": start + timedelta(7)},
+                {
+                    "campaign_id": "spring",
+                    "kind": "Type A",
+                    "channel": "push",
+                    "start": start,
+                    "end": start + timedelta(7),
+                },
                 {"campaign_id": "nobody", "kind": "Type B"},
             ],
             "touches": [
@@ -84,13 +90,17 @@ def test_campaigns_by_id_and_kind(builder):
     campaigns = campaigns_of(builder)
     named = find_campaigns(campaigns, ["plain", "kind=typea", "spring"])
     assert [one.campaign_id for one in named] == ["spring", "plain"]
-    with pytest.raises(UsageError, match=r"no campaign of the lake is called so \(did you mean spring\?\).*plain, spring"):
+    with pytest.raises(
+        UsageError, match=r"no campaign of the lake is called so \(did you mean spring\?\).*plain, spring"
+    ):
         find_campaigns(campaigns, ["sprin"])
     with pytest.raises(UsageError, match=r"did you mean Type A"):
         find_campaigns(campaigns, ["kind=Type C"])
 
 
 def test_a_lake_without_contacts(lake_of):
-    lake = lake_of({"events": [{"source": "s", "event_id": "1", "source_user_id": "u", "event_type": "view", "ts": BEGIN}]})
+    lake = lake_of(
+        {"events": [{"source": "s", "event_id": "1", "source_user_id": "u", "event_type": "view", "ts": BEGIN}]}
+    )
     with pytest.raises(DataError, match="no campaign contacts"):
         campaigns_of(make_builder(lake, Settings()))

@@ -85,7 +85,11 @@ def shop(tmp_path, contacts, lines=VARIED) -> Workspace:
         (touches(USERS[:60]), VARIED, {"campaigns": []}, "no campaign is declared.*c: 60 contacted.*--campaign c"),
         (touches(USERS[:60]), VARIED, {"outcome": "brand=none"}, "no row of the lake is of this brand"),
         (
-            [*touches(USERS[:60]), *touches(USERS[:40], campaign="d"), *touches(USERS[40:], campaign="d", variant="control")],
+            [
+                *touches(USERS[:60]),
+                *touches(USERS[:40], campaign="d"),
+                *touches(USERS[40:], campaign="d", variant="control"),
+            ],
             VARIED,
             {"campaigns": ["c", "d"]},
             "in some of the campaigns only.*held out in d",
@@ -213,7 +217,11 @@ def test_the_known_effects_of_the_synthetic_shop_are_found(tmp_path):
     customers = Lake(workspace).connect().table("customers").to_pyarrow().to_pylist()
     of_customer = {row["one_id"]: lift.get(person.get(row["source_user_id"])) for row in customers}
     one_ids, deciles = found.tags["uplift_decile"]
-    known = [(decile, of_customer[one]) for one, decile in zip(one_ids, deciles, strict=True) if of_customer.get(one) is not None]
+    known = [
+        (decile, of_customer[one])
+        for one, decile in zip(one_ids, deciles, strict=True)
+        if of_customer.get(one) is not None
+    ]
     high, low = ([value for decile, value in known if decile in tenths] for tenths in ((1, 2, 3), (8, 9, 10)))
     assert np.mean(high) - np.mean(low) > 4 * np.sqrt(np.var(high) / len(high) + np.var(low) / len(low))
     refused = run(replace(context_of(workspace, **settings), shuffle_labels=True))

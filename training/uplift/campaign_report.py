@@ -24,7 +24,9 @@ ASSUMPTIONS = (
 )
 
 
-def report_of(evaluation: UpliftEvaluation, placebo: Placebo, overlap: Overlap | None, notes: Sequence[str]) -> EvalReport:
+def report_of(
+    evaluation: UpliftEvaluation, placebo: Placebo, overlap: Overlap | None, notes: Sequence[str]
+) -> EvalReport:
     """The report, with the objections that forbid the registration."""
     effect, learners = evaluation.effect, evaluation.learners
     metrics = {**learners[SHIPS], "average effect": Metric(effect.value, effect.low, effect.high, effect.n)}
@@ -40,7 +42,11 @@ def report_of(evaluation: UpliftEvaluation, placebo: Placebo, overlap: Overlap |
         baselines,
         differences,
         slices,
-        notes=(*notes, _sizes_note(evaluation), f"{evaluation.harmed_share:.0%} of the customers have a negative uplift"),
+        notes=(
+            *notes,
+            _sizes_note(evaluation),
+            f"{evaluation.harmed_share:.0%} of the customers have a negative uplift",
+        ),
         objections=tuple(_objections(evaluation, placebo, overlap)),
     )
 
@@ -108,7 +114,10 @@ def facts_of(
         "policy": [
             {
                 "budget_share": point.budget_share,
-                **{name: getattr(point.gain, field) for name, field in (("gain", "value"), ("low", "low"), ("high", "high"))},
+                **{
+                    name: getattr(point.gain, field)
+                    for name, field in (("gain", "value"), ("low", "low"), ("high", "high"))
+                },
             }
             for point in evaluation.policy
         ],

@@ -1,4 +1,4 @@
-"""The rows that `train uplift` learns from: customers at the first contact of a campaign, their arm and their outcome."""
+"""The rows of `train uplift`: customers at the first contact of a campaign, their arm and their outcome."""
 
 from __future__ import annotations
 

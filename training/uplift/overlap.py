@@ -86,7 +86,7 @@ class Overlap:
 
 
 def estimate_propensity(rows: CampaignRows, spec: FeatureSpec, seed: int) -> Floats:
-    """The probability of being contacted of each row, by models of its campaign that have not seen the customer, (n,).
+    """The probability of being contacted of each row, by models that have not seen the customer, (n,).
 
     Regularised models are timid: they call a customer possible who never would have been contacted. Platt scaling on
     the rows that they have not seen corrects it, so that missing overlap shows.
@@ -123,9 +123,7 @@ def overlap_of(rows: CampaignRows, propensity: Floats, names: tuple[str, ...]) -
     weights = np.where(rows.treated, 1.0 / propensity, 1.0 / (1.0 - propensity))
     before = standardised_differences(rows.X, rows.treated, np.ones(len(rows)))
     inside = kept & (np.bincount(rows.treated[kept], minlength=2).min() > 0)
-    after = (
-        standardised_differences(rows.X[inside], rows.treated[inside], weights[inside]) if inside.any() else before
-    )
+    after = standardised_differences(rows.X[inside], rows.treated[inside], weights[inside]) if inside.any() else before
     return Overlap(
         propensity,
         rows.treated,

@@ -84,7 +84,8 @@ class Trial:
 
         Examples
         --------
-        >>> two = Trial(np.zeros((3, 1), np.float32), np.ones(3, bool), np.ones(3), None, ["x"], customers=np.array([0, 0, 1]))
+        >>> X, everybody, customers = np.zeros((3, 1), np.float32), np.ones(3, bool), np.array([0, 0, 1])
+        >>> two = Trial(X, everybody, np.ones(3), None, ["x"], customers=customers)
         >>> two.by_customer(np.array([3.0, 0.0, 3.0])).tolist()
         [2.0, 2.0]
         """
