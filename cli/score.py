@@ -24,8 +24,8 @@ from qianmian.workspace import Workspace
 score = typer.Typer(
     help="Score all customers into a file: recommend, churn, predictions (or value or propensity alone), tags, "
     "lookalike or uplift. An interrupted run continues after its last block; all but tags, lookalike and uplift take "
-    "--workers, and recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but recommend write a list "
-    "for people.",
+    "--workers, and recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but "
+    "recommend write a list for people.",
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)

@@ -11,7 +11,6 @@ from qianmian.errors import UsageError
 if TYPE_CHECKING:
     from qianmian.settings import Settings
 
-UPLIFT = "uplift"
 CampaignOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -19,17 +18,6 @@ CampaignOption = Annotated[
         metavar="ID",
         help="uplift: the campaign to learn from, by its id, or kind=KIND for all of a kind; repeatable. "
         "Default: uplift.campaigns of the settings.",
-        show_default=False,
-    ),
-]
-OutcomeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--outcome",
-        metavar="OUTCOME",
-        help="uplift: what the contact is to change: order, orders, amount, item=ID, category=NAME, "
-        "brand=NAME or event=TYPE. "
-        "Default: uplift.outcome of the settings.",
         show_default=False,
     ),
 ]

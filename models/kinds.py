@@ -22,6 +22,7 @@ MODELS: Registry[str] = Registry(
         "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",
         "uplift": "models.uplift.uplift_model:UpliftModel",
+        "uplift_table": "models.uplift.table_model:UpliftTableModel",
         "value": "models.value.value_model:ValueModel",
         "demand": "models.classify.demand:DemandClassifier",
         "contact": "models.contact:ContactPreferences",

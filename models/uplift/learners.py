@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classify.column_encoding import ColumnEncoding
-from models.uplift.regressions import REGRESSIONS, BoostedRegression, Floats, LinearRegressionModel, Matrix, Regression
+from models.uplift.interactions import InteractionRegression
+from models.uplift.regressions import (
+    OUTCOME_MODELS,
+    BoostedRegression,
+    Floats,
+    LinearRegressionModel,
+    Matrix,
+    Regression,
+)
 from models.uplift.uplift_model import Term
 
 Bools = NDArray[np.bool_]
@@ -69,10 +77,8 @@ def linear_dr_learner(rows: LearnerRows) -> tuple[Term, ...]:
 
 
 def linear_s_learner(rows: LearnerRows) -> tuple[Term, ...]:
-    """One regularised regression with the products of treatment and columns."""
-    found = LinearRegressionModel.fit(
-        rows.encoding, rows.X, rows.outcome, treated=rows.treated, is_binary=rows.is_binary
-    )
+    """One regression with the products of treatment and columns, which are shrunk as far as the data say."""
+    found = InteractionRegression.fit(rows.encoding, rows.X, rows.treated, rows.outcome, is_binary=rows.is_binary)
     return Term(1.0, found, 1.0), Term(-1.0, found, 0.0)
 
 
@@ -124,9 +130,9 @@ def fit_arms(
     """Fit outcome models of both arms, a pair for each kind of regression: those not contacted, those contacted."""
 
     def of(arm: Bools, name: str) -> Regression:
-        return REGRESSIONS[name].fit(encoding, X[arm], outcome[arm], is_binary=is_binary, seed=seed)
+        return OUTCOME_MODELS[name].fit(encoding, X[arm], outcome[arm], is_binary=is_binary, seed=seed)
 
-    return {name: (of(~treated, name), of(treated, name)) for name in REGRESSIONS}
+    return {name: (of(~treated, name), of(treated, name)) for name in OUTCOME_MODELS}
 
 
 def expected_outcomes(arms: Arms, X: Matrix) -> tuple[Floats, Floats]:
@@ -141,8 +147,8 @@ Learner = Callable[[LearnerRows], tuple[Term, ...]]
 # the simplest first: of those within noise of the best one, the first ships
 LEARNERS: dict[str, Learner] = {
     CONSTANT: constant_effect,
-    "linear DR-learner": linear_dr_learner,
     "linear S-learner": linear_s_learner,
+    "linear DR-learner": linear_dr_learner,
     "linear T-learner": linear_t_learner,
     "S-learner": boosted_s_learner,
     "T-learner": boosted_t_learner,

@@ -45,15 +45,12 @@ class Regression(Protocol):
 class LinearRegressionModel:
     """Logistic or ridge regression on the standardised linear columns of an encoding.
 
-    With a treatment the columns are those of the encoding, the treatment, and the products of both, with the treatment
-    as −½ and ½: the coefficients of the products are the differences between customers in the effect.
-
     Attributes
     ----------
     encoding : ColumnEncoding
     mean, scale : ndarray of float64, (columns,)
         Of the columns of the encoding.
-    weights : ndarray of float64, (columns,) or (2 columns + 1,)
+    weights : ndarray of float64, (columns,)
     intercept : float
     is_logistic : bool
         Whether the prediction is a probability.
@@ -72,22 +69,12 @@ class LinearRegressionModel:
         self.weights, self.intercept, self.is_logistic = weights, intercept, is_logistic
 
     @classmethod
-    def fit(
-        cls,
-        encoding: ColumnEncoding,
-        X: Matrix,
-        y: Floats,
-        *,
-        treated: NDArray[np.bool_] | None = None,
-        is_binary: bool,
-        seed: int = 0,
-    ) -> Self:
-        """Fit to the outcomes `y` (0 or 1 if `is_binary`), with the treatment as an input if `treated` is given."""
+    def fit(cls, encoding: ColumnEncoding, X: Matrix, y: Floats, *, is_binary: bool, seed: int = 0) -> Self:
+        """Fit to the outcomes `y`, which are 0 or 1 if `is_binary`; nothing is random."""
         columns = encoding.linear_columns(X)
         mean, spread = columns.mean(axis=0), columns.std(axis=0)
         scale = np.where(spread > 0, spread, 1.0)
-        standard = (columns - mean) / scale
-        inputs = standard if treated is None else _with_treatment(standard, treated - 0.5)
+        inputs = (columns - mean) / scale
         with one_blas_thread():
             if is_binary:
                 found = LogisticRegression(C=1.0 / LOGISTIC_PENALTY, max_iter=500).fit(inputs, y)
@@ -97,10 +84,9 @@ class LinearRegressionModel:
         return cls(encoding, mean, scale, weights, intercept, is_binary)
 
     def predict(self, X: Matrix, treatment: float | None = None) -> Floats:
-        """Return the expected outcome of each row, (n,)."""
+        """Return the expected outcome of each row, (n,); the treatment is none of the inputs."""
         standard = (self.encoding.linear_columns(X) - self.mean) / self.scale
-        inputs = standard if treatment is None else _with_treatment(standard, np.full(len(X), treatment - 0.5))
-        linear = np.asarray(inputs @ self.weights + self.intercept)
+        linear = np.asarray(standard @ self.weights + self.intercept)
         return np.asarray(expit(linear)) if self.is_logistic else linear
 
     def save(self, folder: Path) -> None:
@@ -166,7 +152,7 @@ class BoostedRegression:
         return cls(encoding, load_booster(folder / "booster.json"))
 
 
-REGRESSIONS: dict[str, type[LinearRegressionModel] | type[BoostedRegression]] = {
+OUTCOME_MODELS: dict[str, type[LinearRegressionModel] | type[BoostedRegression]] = {
     "linear": LinearRegressionModel,
     "boosted": BoostedRegression,
 }
@@ -196,11 +182,6 @@ def ridge(inputs: Floats, y: Floats) -> tuple[Floats, float]:
             best, best_score = shrunk, score
     weights = vectors @ best
     return weights, float(y.mean() - mean @ weights)
-
-
-def _with_treatment(standard: Floats, treatment: NDArray[Any]) -> Floats:
-    centred = np.asarray(treatment, dtype=np.float64)[:, None]
-    return np.concatenate([standard, centred, centred * standard], axis=1)
 
 
 def _tree_inputs(encoding: ColumnEncoding, X: Matrix, treatment: NDArray[Any] | None) -> Matrix:

@@ -10,9 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.persist import UserArrays, load_json
-from models.uplift.regressions import REGRESSIONS, BoostedRegression, Floats, LinearRegressionModel, Matrix, Regression
+from models.uplift.interactions import InteractionRegression
+from models.uplift.regressions import (
+    OUTCOME_MODELS,
+    BoostedRegression,
+    Floats,
+    LinearRegressionModel,
+    Matrix,
+    Regression,
+)
 from qianmian.errors import UsageError
 from qianmian.workspace import write_json
+
+AnyRegression = LinearRegressionModel | BoostedRegression | InteractionRegression
+REGRESSIONS: dict[str, type[AnyRegression]] = {**OUTCOME_MODELS, "interactions": InteractionRegression}
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class UpliftModel:
 
     def save(self, folder: Path) -> None:
         """Write the terms, a folder each, and the calibration as JSON."""
-        kinds = {cls: kind for kind, cls in REGRESSIONS.items()}
+        kinds: dict[type, str] = {cls: kind for kind, cls in REGRESSIONS.items()}
         terms = [
             {
                 "weight": term.weight,
@@ -116,7 +127,7 @@ class UpliftModel:
         """Read a model that `save` wrote."""
         found = load_json(folder / "uplift.json")
         kinds = {term["regression"]: term["kind"] for term in found["terms"]}
-        regressions: dict[int, LinearRegressionModel | BoostedRegression] = {
+        regressions: dict[int, Regression] = {
             place: REGRESSIONS[kind].load(folder / f"regression_{place}") for place, kind in kinds.items()
         }
         terms = tuple(Term(one["weight"], regressions[one["regression"]], one["treatment"]) for one in found["terms"])

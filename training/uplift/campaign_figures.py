@@ -1,4 +1,4 @@
-"""Figures of `train uplift`: Qini curve, policy value, deciles, overlap, balance."""
+"""Figures of `train uplift` on campaigns: those of every uplift model, gain at budgets, overlap, balance."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from training.report import Metric
 from training.uplift.choice import UpliftEvaluation
+from training.uplift.figures import figures
 from training.uplift.overlap import BALANCED, HIGHEST, LOWEST, Overlap
 
 if TYPE_CHECKING:
@@ -20,25 +21,10 @@ MOST_FEATURES = 20  # of the balance, those that differ most
 
 def campaign_figures(evaluation: UpliftEvaluation, overlap: Overlap | None, unit: str) -> dict[str, Figure]:
     """File name → figure; `unit` is the outcome in words."""
-    figures = {
-        "qini.png": qini(evaluation, unit),
-        "policy.png": policy(evaluation, unit),
-        "deciles.png": deciles(evaluation, unit),
-    }
+    drawn = {**figures(evaluation, unit), "policy.png": policy(evaluation, unit)}
     if overlap is not None:
-        figures |= {"overlap.png": overlap_figure(overlap), "balance.png": balance(overlap)}
-    return figures
-
-
-def qini(evaluation: UpliftEvaluation, unit: str) -> Figure:
-    """What contacting the customers with the highest uplift brings, by their share, beside contacting at random."""
-    figure, axes = _axes("customers contacted, %", f"further {unit}, of all customers", "Uplift: Qini curve")
-    x = [100.0 * point.budget_share for point in evaluation.curve]
-    _band(axes, x, [point.gain for point in evaluation.curve], "by uplift")
-    axes.plot(x, [point.at_random.value for point in evaluation.curve], color="grey", linestyle="--", label="at random")
-    axes.axhline(0.0, color="black", linewidth=0.5)
-    axes.legend(frameon=False)
-    return figure
+        drawn |= {"overlap.png": overlap_figure(overlap), "balance.png": balance(overlap)}
+    return drawn
 
 
 def policy(evaluation: UpliftEvaluation, unit: str) -> Figure:
@@ -46,19 +32,6 @@ def policy(evaluation: UpliftEvaluation, unit: str) -> Figure:
     figure, axes = _axes("customers contacted, %", f"further {unit}, of all customers", "Uplift: gain over random")
     x = [100.0 * point.budget_share for point in evaluation.policy]
     _band(axes, x, [point.over_random for point in evaluation.policy], "by uplift minus at random")
-    axes.axhline(0.0, color="black", linewidth=0.5)
-    axes.legend(frameon=False)
-    return figure
-
-
-def deciles(evaluation: UpliftEvaluation, unit: str) -> Figure:
-    """Predicted and observed uplift by tenth of the held-out customers."""
-    figure, axes = _axes("tenth of the customers, 1: highest predicted uplift", f"uplift: {unit}", "Uplift: deciles")
-    x = [float(one.decile) for one in evaluation.deciles]
-    observed = [one.observed for one in evaluation.deciles]
-    spread = [[one.value - one.low for one in observed], [one.high - one.value for one in observed]]
-    axes.errorbar(x, [one.value for one in observed], yerr=spread, fmt="s", capsize=2, label="observed, 95 % interval")
-    axes.plot(x, [one.predicted for one in evaluation.deciles], marker="o", markersize=3, label="predicted")
     axes.axhline(0.0, color="black", linewidth=0.5)
     axes.legend(frameon=False)
     return figure

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 
-from models.uplift.learners import LEARNERS
 from models.uplift.uplift_model import UpliftModel
 from training.report import Metric
 from training.uplift.effect import Effect, average_effect
@@ -133,8 +132,8 @@ class ChosenUplift:
 def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, splits: int = SPLITS) -> ChosenUplift:
     """Choose the learner of a trial and evaluate the choice on held-out customers.
 
-    Each split holds out 30 % of the customers, stratified by arm and outcome. Fitting, calibration and the choice of the
-    learner see the other 70 % alone, so that the evaluation is that of the whole procedure.
+    Each split holds out 30 % of the customers, stratified by arm and outcome. Fitting, calibration and the choice of
+    the learner see the other 70 % alone, so that the evaluation is that of the whole procedure.
 
     Parameters
     ----------
@@ -271,8 +270,8 @@ def _mean_deciles(deciles: Floats, n: int) -> tuple[Decile, ...]:
 def _reason(effect: Effect, gain: Metric) -> str:
     """A sentence that says what was found instead."""
     no_gain = (
-        f"no usable effect: choosing customers by uplift brings {gain.value:+.4g} per customer over choosing at random, "
-        f"95 % interval [{gain.low:+.4g}, {gain.high:+.4g}]"
+        f"no usable effect: choosing customers by uplift brings {gain.value:+.4g} per customer over choosing at "
+        f"random, 95 % interval [{gain.low:+.4g}, {gain.high:+.4g}]"
     )
     interval = f"{effect.value:+.4g} [{effect.low:+.4g}, {effect.high:+.4g}]"
     if effect.low > 0:
@@ -280,6 +279,3 @@ def _reason(effect: Effect, gain: Metric) -> str:
     if effect.high < 0:
         return f"{no_gain}; on average the contact lowers the outcome by {interval}, so contact nobody"
     return f"{no_gain}; on average the contact changes the outcome by {interval}, which may be nothing"
-
-
-LEARNER_NAMES = tuple(LEARNERS)

@@ -88,8 +88,8 @@ def qini_of_total(outcome: Floats, score: Floats, treated: Bools) -> float:
     """Mean height of the Qini curve above that of a random order, divided by its end.
 
     This is causalml's `qini_score`: (1 / (n + 1)) Σ_{k = 0..n} (Q(k) / |Q(n)| − k / n · sign Q(n)). There the curve has
-    a step for each customer, even where scores are equal, so that its value depends on the order of the rows; here equal
-    scores are one step, and the curve is linear in between. NaN if Q(n) is 0.
+    a step for each customer, even where scores are equal, so that its value depends on the order of the rows; here
+    equal scores are one step, and the curve is linear in between. NaN if Q(n) is 0.
 
     Examples
     --------
@@ -176,12 +176,12 @@ def _sums(
     ranked = score[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     own = np.ones(len(score)) if weights is None else weights
-    found = [np.append(0.0, last + 1.0)]
-    for values in (own, own * outcome):
-        for arm in (~treated, treated):
-            found.append(np.append(0.0, np.cumsum((values * arm)[order])[last]))
-    k, n0, n1, y0, y1 = found
-    return k, n0, n1, y0, y1
+    n0, n1, y0, y1 = (
+        np.append(0.0, np.cumsum((values * arm)[order])[last])
+        for values in (own, own * outcome)
+        for arm in (~treated, treated)
+    )
+    return np.append(0.0, last + 1.0), n0, n1, y0, y1
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """Cross-fitted outcome models, propensities and doubly robust pseudo-outcomes (Chernozhukov et al. 2018).
 
-A *nuisance* is what has to be estimated on the way to an effect and is not wanted for itself. Cross-fitted: the value of
-a customer is by models that have not seen this customer.
+A *nuisance* is what has to be estimated on the way to an effect and is not wanted for itself. Cross-fitted: the value
+of a customer is by models that have not seen this customer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from models.classify.column_encoding import ColumnEncoding
 from models.uplift.learners import Arms, expected_outcomes, fit_arms, winsorised
-from models.uplift.regressions import REGRESSIONS, Floats, Matrix
+from models.uplift.regressions import OUTCOME_MODELS, Floats, Matrix
 from training.uplift.trial import Trial
 
 FOLDS = 3
@@ -62,7 +62,8 @@ def cross_fit(trial: Trial, seed: int, folds: int = FOLDS) -> Nuisance:
     made = kind(folds, shuffle=True, random_state=seed)
     parts: Folds = list(made.split(trial.X, trial.groups, trial.customers))
     mu0, mu1 = np.empty(len(trial)), np.empty(len(trial))
-    encodings, models = [], []
+    encodings: list[ColumnEncoding] = []
+    models: list[Arms] = []
     for train, held_out in parts:
         X, encoding = trial.X[train], ColumnEncoding.of(trial.X[train], trial.is_category)
         arms = fit_arms(encoding, X, trial.treated[train], outcome[train], is_binary=trial.is_binary, seed=seed)
@@ -113,6 +114,6 @@ def estimate_propensity(
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, treated):
         encoding = ColumnEncoding.of(X[train], is_category)
         y = treated[train].astype(np.float64)
-        models = [kind.fit(encoding, X[train], y, is_binary=True, seed=seed) for kind in REGRESSIONS.values()]
+        models = [kind.fit(encoding, X[train], y, is_binary=True, seed=seed) for kind in OUTCOME_MODELS.values()]
         found[held_out] = np.mean([model.predict(X[held_out]) for model in models], axis=0)
     return np.clip(found, CLIP, 1.0 - CLIP)

@@ -2,8 +2,8 @@
 
 The same arms are compared by the outcome of an equally long time before the first contact, with profiles of before
 that time. An effect there is no effect of the contact: it shows that something which the profiles do not tell decided
-who was contacted. The test is strict: who was chosen by what they did in these very weeks fails it, although the profiles at the
-first contact know it.
+who was contacted. The test is strict: who was chosen by what they did in these very weeks fails it, although the
+profiles at the first contact know it.
 """
 
 from __future__ import annotations

@@ -77,15 +77,15 @@ class Trial:
     def groups(self) -> NDArray[np.int64]:
         """Number of the group of each customer, by which splits and folds are stratified: arm and outcome, (n,)."""
         has_outcome = self.outcome != 0 if self.is_binary or (self.outcome == 0).any() else np.zeros(len(self), bool)
-        return self.treated.astype(np.int64) * 2 + has_outcome
+        return np.asarray(self.treated * 2 + has_outcome, dtype=np.int64)
 
     def by_customer(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of the rows as one value a customer, with the same mean: for standard errors, (customers,).
 
         Examples
         --------
-        >>> X, everybody, customers = np.zeros((3, 1), np.float32), np.ones(3, bool), np.array([0, 0, 1])
-        >>> two = Trial(X, everybody, np.ones(3), None, ["x"], customers=customers)
+        >>> X, some = np.zeros((3, 1), np.float32), np.ones(3, bool)
+        >>> two = Trial(X, some, np.ones(3), None, ["x"], customers=np.array([0, 0, 1]))
         >>> two.by_customer(np.array([3.0, 0.0, 3.0])).tolist()
         [2.0, 2.0]
         """
@@ -184,4 +184,4 @@ def check(trial: Trial) -> None:
 
 def _same(X: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether each column has the same value, or none, in all rows, (f,)."""
-    return np.asarray(((X == X[0]) | (np.isnan(X) & np.isnan(X[0]))).all(axis=0))
+    return np.asarray(((X[0] == X) | (np.isnan(X) & np.isnan(X[0]))).all(axis=0))
