@@ -80,8 +80,8 @@ class Overlap:
         return (
             f"overlap: {self.kept_share:.0%} of the customers ({self.kept_of_treated:.0%} of the contacted) had a "
             f"probability of being contacted between {LOWEST:.0%} and {HIGHEST:.0%}; the others are left out",
-    """The probability of being contacted of each row, by models that have not seen its customer, (n,).
-            f"deviations, {after} after weighting (the largest by {max(self.after.values(), default=0.0):.2f})",
+            f"balance: {before} of {len(self.before)} features differ between the arms by more than {BALANCED} "
+            f"standard deviations, {after} after weighting (the largest by {max(self.after.values(), default=0.0):.2f})",
         )
 
 
