@@ -21,10 +21,10 @@ MOST_FEATURES = 20  # of the balance, those that differ most
 
 def campaign_figures(evaluation: UpliftEvaluation, overlap: Overlap | None, unit: str) -> dict[str, Figure]:
     """File name → figure; `unit` is the outcome in words."""
-    drawn = {**figures(evaluation, unit), "policy.png": policy(evaluation, unit)}
+    made = {**figures(evaluation, unit), "policy.png": policy(evaluation, unit)}
     if overlap is not None:
-        drawn |= {"overlap.png": overlap_figure(overlap), "balance.png": balance(overlap)}
-    return drawn
+        made |= {"overlap.png": overlap_figure(overlap), "balance.png": balance(overlap)}
+    return made
 
 
 def policy(evaluation: UpliftEvaluation, unit: str) -> Figure:

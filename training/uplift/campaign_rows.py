@@ -100,10 +100,10 @@ def _rows(
     rows, propensity = rows_with_history(context, as_of), None
     if arms.campaign.is_randomised:
         one_ids = np.concatenate([arms.contacted, arms.held_out])
-        drawn = np.flatnonzero(np.isin(profile.rows_of(one_ids), rows))
-        rows = profile.rows_of(one_ids[drawn])
-        treated = drawn < len(arms.contacted)
-        propensity = None if arms.propensity is None else arms.propensity[drawn]
+        known = np.flatnonzero(np.isin(profile.rows_of(one_ids), rows))
+        rows = profile.rows_of(one_ids[known])
+        treated = known < len(arms.contacted)
+        propensity = None if arms.propensity is None else arms.propensity[known]
     else:  # everybody who was not contacted is compared
         rows = rows[~np.isin(profile.one_ids[rows], list(arms.others))]
         treated = np.isin(profile.one_ids[rows], arms.contacted)

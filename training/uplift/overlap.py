@@ -77,11 +77,12 @@ class Overlap:
     def notes(self) -> tuple[str, ...]:
         """The figures in words."""
         before, after = self.out_of_balance
+        largest = max(self.after.values(), default=0.0)
         return (
             f"overlap: {self.kept_share:.0%} of the customers ({self.kept_of_treated:.0%} of the contacted) had a "
             f"probability of being contacted between {LOWEST:.0%} and {HIGHEST:.0%}; the others are left out",
             f"balance: {before} of {len(self.before)} features differ between the arms by more than {BALANCED} "
-            f"standard deviations, {after} after weighting (the largest by {max(self.after.values(), default=0.0):.2f})",
+            f"standard deviations, {after} after weighting (the largest by {largest:.2f})",
         )
 
 
