@@ -8,7 +8,7 @@ from typing import Any
 
 from features.campaigns import Arms
 from training.gate import GateRule
-from training.report import EvalReport, Metric
+from training.report import EvalReport, Metric, Metrics
 from training.uplift.choice import AT_RANDOM, GAIN, RESPONSE, SHIPS, UpliftEvaluation
 from training.uplift.outcomes import outcome_words
 from training.uplift.overlap import Overlap
@@ -35,7 +35,7 @@ def report_of(
         f"{GAIN}:{AT_RANDOM}": learners[SHIPS][GAIN],
         f"{GAIN}:{RESPONSE}": evaluation.gain_over_response,
     }
-    slices = {f"decile {one.decile}": {"uplift": one.observed} for one in evaluation.deciles}
+    slices: dict[str, Metrics] = {f"decile {one.decile}": {"uplift": one.observed} for one in evaluation.deciles}
     slices |= {name: values for name, values in learners.items() if name not in (SHIPS, *baselines)}
     return EvalReport(
         metrics,
@@ -70,8 +70,8 @@ def enough(evaluation: UpliftEvaluation) -> str:
     if gain.value > 0 and width > gain.value:
         needed = math.ceil(n * (width / gain.value) ** 2)
         return f"If the gain is as large as found, about {needed:,} customers instead of {n:,} would be enough"
-    widths = [(one[GAIN].high - one[GAIN].low) / 2.0 for one in evaluation.learners.values()]
-    least = min((one for one in widths if one > 0), default=math.nan)
+    other = evaluation.learners[REGRESSION][GAIN]  # a constant effect has a gain of 0 without an interval
+    least = (other.high - other.low) / 2.0
     return f"{n:,} customers are enough for a gain of about {least:.2g} a customer; for half of it, {4 * n:,} would be"
 
 

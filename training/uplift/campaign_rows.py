@@ -68,10 +68,12 @@ def stacked(parts: Sequence[CampaignRows]) -> CampaignRows:
     """The rows of several campaigns, one below the other; propensities only where all campaigns tell them."""
     known = [part.propensity for part in parts if part.propensity is not None]
     return CampaignRows(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("X", "treated", "outcome")),
-        propensity=np.concatenate(known) if len(known) == len(parts) else None,
-        owners=np.concatenate([part.owners for part in parts]),
-        campaigns=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        np.concatenate([part.X for part in parts]),
+        np.concatenate([part.treated for part in parts]),
+        np.concatenate([part.outcome for part in parts]),
+        np.concatenate(known) if len(known) == len(parts) else None,
+        np.concatenate([part.owners for part in parts]),
+        np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
     )
 
 

@@ -60,7 +60,8 @@ class Overlap:
     @property
     def out_of_balance(self) -> tuple[int, int]:
         """Number of features that are out of balance, before and after weighting."""
-        return tuple(sum(value > BALANCED for value in values.values()) for values in (self.before, self.after))
+        before, after = (sum(value > BALANCED for value in values.values()) for values in (self.before, self.after))
+        return before, after
 
     def facts(self) -> dict[str, float | int]:
         """The figures that a bundle keeps."""
