@@ -62,8 +62,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     found = choose(trial, seed, context.progress)
     notes = (
         *_arms_notes(arms),
-        f"without any correction, {outcome_words(outcome)}: {rows.outcome[rows.treated].mean():.4g} of those contacted, "
-        f"{rows.outcome[~rows.treated].mean():.4g} of the others",
+        f"without any correction, {outcome_words(outcome)}: {rows.outcome[rows.treated].mean():.4g} of those "
+        f"contacted, {rows.outcome[~rows.treated].mean():.4g} of the others",
         *((ASSUMPTIONS, *made.overlap.notes()) if made.overlap is not None else ()),
         str(placebo),
         *left_out_notes(context.unknown_attributes(arms[0].as_of), arms[0].as_of),
