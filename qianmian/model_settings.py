@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qianmian.propensity_targets import PropensityTarget, parse_targets
 
+UPLIFT_OUTCOMES = ("order", "orders", "amount")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -150,6 +151,28 @@ class PropensitySettings(Section):
     def declared(self) -> tuple[PropensityTarget, ...]:
         """The targets, each once."""
         return parse_targets(self.targets)
+
+
+class UpliftSettings(Section):
+    """Settings of `train uplift`: what contacts of campaigns change."""
+
+    campaigns: tuple[str, ...] = Field(
+        (), description="ids of campaigns, or kind=KIND for all of a kind; several are learnt from together"
+    )
+    outcome: str = Field(
+        "order", description="order, orders, amount, or a target such as category=NAME (`propensity.targets`)"
+    )
+    horizon_days: int | None = Field(
+        None,
+        ge=1,
+        le=365,
+        description="outcomes count for so many days; null: as long as the shortest of the campaigns",
+    )
+
+    @field_validator("outcome")
+    @classmethod
+    def _known_outcome(cls, text: str) -> str:
+        return text if text in UPLIFT_OUTCOMES else str(PropensityTarget.of(text))
 
 
 class LookalikeSettings(Section):

@@ -18,6 +18,7 @@ from qianmian.model_settings import (
     PropensitySettings,
     RecommendSettings,
     Section,
+    UpliftSettings,
     ValueSettings,
 )
 from qianmian.timezones import UTC_ZONE, timezone_problem
@@ -234,6 +235,7 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
     propensity: PropensitySettings = Field(default_factory=PropensitySettings)
+    uplift: UpliftSettings = Field(default_factory=UpliftSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)

@@ -24,6 +24,7 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "demand": "demand",
     "left": "left",
     "clusters": "clusters",
+    "uplift": "uplift",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

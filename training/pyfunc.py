@@ -123,6 +123,16 @@ def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, A
     return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
 
 
+def _uplift(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"uplift": bundle.model.predict(_feature_values(bundle, frame).values)})
+
+
+def _uplift_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    model = bundle.model
+    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    return pd.DataFrame({"uplift": model.predict(X)})
+
+
 def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
     X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
@@ -170,6 +180,8 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "contact": _contact,
     "demand": _demand,
     "propensity": _propensity,
+    "uplift": _uplift,
+    "uplift_table": _uplift_table,
     "classify": _classify,
     "clusters": _clusters,
 }
@@ -194,8 +206,8 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     bundle : ModelBundle
     frame : DataFrame
         For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
-        classify: the columns of the snapshot table. For the others: one column per feature, categories as text; for
-        lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
+        classify and uplift_table: the columns of the table. For the others: one column per feature, categories as text;
+        for lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 

@@ -40,6 +40,7 @@ NO_SIGNAL = {  # of the shop, and why
     "contact": "no usable signal",
     "demand": "the history is too short",
     "clusters": "the customers have no groups",
+    "uplift": "no campaign is declared",
 }
 ALL = [job for job in JOBS if job not in NO_SIGNAL]
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01

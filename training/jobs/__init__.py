@@ -14,6 +14,7 @@ from training.jobs import (
     lookalike,
     propensity,
     recommend,
+    uplift,
     value,
 )
 from training.jobs.base import Job
@@ -34,6 +35,7 @@ JOBS: Registry[Job] = Registry(
             value.JOB,
             propensity.JOB,
             clusters.JOB,
+            uplift.JOB,
         )
     },
 )

@@ -145,6 +145,7 @@ CHINESE: dict[str, ChineseTag] = {
     "predicted_orders": ChineseTag("预计订单数", "价值模型预计客户在预测期内的下单次数，只对下过单的客户"),
     "predicted_clv": ChineseTag("预计消费金额", "价值模型预计客户在预测期内的消费金额（客户终身价值），只对下过单的客户"),
     "left_risk": ChineseTag("离开风险", "客户已经离开的风险等级：在自己平均下单间隔的四倍（至少 84 天）内不再下单", {"low": "低", "medium": "中", "high": "高"}),
+    "uplift_decile": ChineseTag("增益分位", "按营销触达预计带来的变化把客户分成十份，1 为增益最大"),
     "churn_risk": ChineseTag("流失风险", "流失模型给出的风险等级，只对模型适用的客户", {"low": "低", "medium": "中", "high": "高"}),
 }
 # fmt: on

@@ -29,6 +29,17 @@ TagWords: TypeAlias = Mapping[str, ChineseTag | None]  # tag → its Chinese wor
 DEMAND_SOURCES = ChineseTag(
     "需求类型依据", "需求类型根据什么判断", {"purchases": "购买记录", "first_sessions": "最初几次访问"}
 )
+DO_NOT_CONTACT = ChineseTag(
+    "不联系的原因",
+    "为什么不联系这位客户",
+    {
+        "shared_account": "共用账号，不是单个客户",
+        "no_score": "无评分",
+        "no_consent": "未许可触达",
+        "no_uplift": "触达不会带来更多，甚至更少",
+        "beyond_budget": "超出预算",
+    },
+)
 NUMERIC_KINDS = ("number", "money", "percent")
 
 
@@ -131,6 +142,9 @@ _COLUMNS = (
     ListColumn("no_score_reasons", "No prediction because", "无预测原因", "no_score"),
     ListColumn("consent", "Consent", "触达许可"),
     ListColumn("contact", "Contact", "是否联系"),
+    ListColumn("do_not_contact_reason", "Do not contact because", "不联系的原因", "tag", DO_NOT_CONTACT),
+    ListColumn("uplift", "Uplift", "增益", "number"),
+    ListColumn("uplift_decile", "Uplift decile", "增益分位", "number"),
     ListColumn("contact_reason", "Why, or why not", "联系说明"),
     ListColumn("lifecycle_stage", "Stage", "生命周期阶段", "stage"),
     ListColumn("previous_stage", "Stage before", "上一阶段", "stage"),

@@ -15,7 +15,7 @@ from serving.scoring.lists.files import PeopleList
 from serving.scoring.lists.words import Lang, consent_words
 
 # highest first, by the first of these that a table has values of; then by propensities, the one that is shown first
-SORTED_BY = ("score", "predicted_clv", "predicted_number_of_orders")
+SORTED_BY = ("score", "uplift", "predicted_clv", "predicted_number_of_orders")
 CHINESE_COLUMN = "_zh"  # ends the name of a column that has the Chinese of another
 TARGETS = "propensities"  # of which each target is a column of its own
 ADDED = ("lifecycle_stage", "consent")  # of the profiles, where the table does not have them
