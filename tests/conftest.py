@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.examples import ALL
+
 if TYPE_CHECKING:
     from deploy.local_servers import PostgresServer
 
 # The tests run in one process a core, on small data. More threads than that gain nothing: those of OpenBLAS and XGBoost that wait for
 # each other would spin and take the cores from the other processes. Set before either library is loaded.
-for name, value in {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}.items():
+FEW_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+if (
+    not ALL
+):  # DuckDB has a variable of Slurm only; with two threads a query over a few rows takes half as much CPU time again
+    FEW_THREADS["SLURM_CPUS_ON_NODE"] = "1"
+for name, value in FEW_THREADS.items():
     os.environ.setdefault(name, value)
 # Expressions of Ibis are so many small objects that the usual thresholds scan them again and again.
 gc.set_threshold(50_000, 20, 50)
