@@ -92,6 +92,8 @@ def server_environment(tmp_path_factory) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Iterator[Workspace]:
+    import mlflow
+
     before = os.environ.pop("MLFLOW_TRACKING_URI", None)
 
     def make(folder: Path) -> None:
@@ -100,7 +102,11 @@ def workspace(tmp_path_factory) -> Iterator[Workspace]:
         _registering.register_all(made, AS_OF)
 
     folder, _ = made_once(tmp_path_factory, "served", make)
-    yield own_copy(Workspace(folder / "work space"), tmp_path_factory.mktemp("a shop") / "work space")
+    made = own_copy(Workspace(folder / "work space"), tmp_path_factory.mktemp("a shop") / "work space")
+    mlflow.set_tracking_uri(made.tracking_uri)  # as the registration did in the process that made it
+    mlflow.set_registry_uri(made.tracking_uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # set by the former call
+    yield made
     if before is not None:
         os.environ["MLFLOW_TRACKING_URI"] = before
 
