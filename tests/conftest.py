@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 # The tests run in one process a core, on small data. More threads than that gain nothing: those of OpenBLAS and XGBoost that wait for
 # each other would spin and take the cores from the other processes. Set before either library is loaded.
 FEW_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-if (
-    not ALL
-):  # DuckDB reads a variable of Slurm; a second thread costs a query over a few rows up to half of its time again
+# DuckDB reads a variable of Slurm only. A second thread costs a query over a few rows up to half of its time again.
+if not ALL:
     FEW_THREADS["SLURM_CPUS_ON_NODE"] = "1"
 for name, value in FEW_THREADS.items():
     os.environ.setdefault(name, value)
