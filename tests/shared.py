@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Made]) -> tuple[Path, Made]:
     """A folder that `make` fills in one process while the others wait, and what it returns, which must be picklable.
 
-    Tests must not change the folder, which other processes read at the same time.
+    Tests must neither change nor lock the folder, which other processes read at the same time: `own_copy` is for them.
     """
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

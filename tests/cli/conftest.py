@@ -51,7 +51,7 @@ def shop(tmp_path_factory) -> Path:
         words = ["ingest", "synthetic", "--customers", "40", "--days", "90"]
         assert run([*words, "--workspace", str(folder / "workspace"), "--json"]) == 0
 
-    return made_once(tmp_path_factory, "a shop with a space in its path", make)[0] / "workspace"
+    return copy_of(made_once(tmp_path_factory, "shop", make)[0], tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,12 @@ def published_shop(shop, tmp_path_factory) -> Path:
         shutil.copytree(shop, folder / "workspace")
         assert run(["features", "--workspace", str(folder / "workspace"), "--json"]) == 0
 
-    return made_once(tmp_path_factory, "a shop with profiles", make)[0] / "workspace"
+    return copy_of(made_once(tmp_path_factory, "shop with profiles", make)[0], tmp_path_factory)
+
+
+def copy_of(folder: Path, factory: pytest.TempPathFactory) -> Path:
+    """The workspace in a folder, for this process alone: commands lock the workspace that they read."""
+    return Path(shutil.copytree(folder / "workspace", factory.mktemp("a shop with a space in its path") / "workspace"))
 
 
 @pytest.fixture

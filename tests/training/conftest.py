@@ -67,10 +67,13 @@ def small_shop(tmp_path_factory) -> Workspace:
 
 
 def shop_of(factory: pytest.TempPathFactory, name: str, **size: int) -> Workspace:
+    """A copy for this process, because a training locks its workspace."""
+
     def make(folder: Path) -> None:
         ingest(Workspace(folder / "work space"), SOURCES["synthetic"](**size, seed=3), Settings())
 
-    return Workspace(made_once(factory, name, make)[0] / "work space")
+    folder, _ = made_once(factory, name, make)
+    return own_copy(Workspace(folder / "work space"), factory.mktemp(name) / "work space")
 
 
 @pytest.fixture(scope="session")
