@@ -110,8 +110,17 @@ class LookalikeExpander:
             blocks.append(_item_factors(interactions, self.factors, self.seed))
         if categories is not None:
             blocks.append(_category_factors(categories, self.category_factors, self.seed))
-        self.space_ = np.hstack(blocks).astype(np.float32)
-        self._decompose()
+        return self.use_space(np.hstack(blocks).astype(np.float32))
+
+    def use_space(self, space: NDArray[np.float32]) -> Self:
+        """Take columns, (n, d), in place of those that `fit` makes, and compute their covariance."""
+        n, columns = space.shape
+        self.space_, self.mean_ = space, space.mean(axis=0, dtype=np.float64)
+        covariance = np.zeros((columns, columns))
+        for start in range(0, n, BLOCK):
+            centred = space[start : start + BLOCK] - self.mean_
+            covariance += centred.T @ centred
+        self.eigenvalues_, self.directions_ = np.linalg.eigh(covariance / max(n, 1))
         return self
 
     @property
@@ -226,24 +235,11 @@ class LookalikeExpander:
         params = load_json(folder / "params.json")["params"]
         model = cls(**{name: params.get(name, default) for name, default in model.get_params().items()})
         state = load_arrays(folder / "state.npz")
-        model.space_ = state["space"]
-        if "directions" in state:
-            model.mean_, model.eigenvalues_, model.directions_ = (
-                state[name] for name in ("mean", "eigenvalues", "directions")
-            )
-        else:
-            model._decompose()
+        if "directions" not in state:
+            return model.use_space(state["space"])
+        model.space_, model.mean_ = state["space"], state["mean"]
+        model.eigenvalues_, model.directions_ = state["eigenvalues"], state["directions"]
         return model
-
-    def _decompose(self) -> None:
-        """Mean and covariance of the space, the latter as its eigenvalues and eigenvectors."""
-        n, columns = self.space_.shape
-        self.mean_ = self.space_.mean(axis=0, dtype=np.float64)
-        covariance = np.zeros((columns, columns))
-        for start in range(0, n, BLOCK):
-            centred = self.space_[start : start + BLOCK] - self.mean_
-            covariance += centred.T @ centred
-        self.eigenvalues_, self.directions_ = np.linalg.eigh(covariance / max(n, 1))
 
 
 def _standard_ranks(profile: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -145,7 +145,7 @@ def _features(champions: Champions, rows: Rows) -> Iterator[_Candidate]:
     errors = np.sqrt(values.var(axis=0) / len(rows) + 1.0 / (n - len(rows)))
     for feature, difference, error in zip(bundle.spec.features, differences, errors, strict=True):
         subject = subject_of(feature)
-        if feature.name in columns and not subject.told_by and subject.kind != "record":
+        if feature.name in columns and not feature.categorical and not subject.told_by and subject.kind != "record":
             # one without a subject of its own is a group with its other windows
             group = split_window(feature.name)[0] if subject.group == feature.name else subject.group
             yield _Candidate(group, float(difference), float(error), feature=feature)
@@ -200,8 +200,8 @@ def _told(one: _Candidate, snapshot: Snapshot, seeds: Rows, found: Rows, words: 
     else:
         assert one.feature is not None
         name, tgi = one.feature.name, None
-        column = snapshot.table[name].to_numpy().astype(np.float64)
-        seed, audience, rest = (float(np.median(column[rows])) if len(rows) else 0.0 for rows in (seeds, found, others))
+        column = snapshot.table[name].to_numpy().astype(np.float64)  # NaN where it is unknown
+        seed, audience, rest = (_median(column[rows]) for rows in (seeds, found, others))
         said = statements(one.feature, {name: seed}, {name: rest}, lang)
         if not said or not said[0].difference:
             return None
@@ -210,3 +210,8 @@ def _told(one: _Candidate, snapshot: Snapshot, seeds: Rows, found: Rows, words: 
     return Trait(
         name, one.value, seed, audience, rest, one.difference, one.difference - error, one.difference + error, tgi, text
     )
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else 0.0

@@ -14,11 +14,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from features.compute.spec import FeatureSpec, UserFeatures
 from models.bundle import ModelBundle
-from models.lookalike import LookalikeExpander
 from qianmian.errors import DataError
 from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled
@@ -32,6 +30,7 @@ from training.attributes import (
 from training.bootstrap import mean_metric
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
+from training.lookalike.columns import fit_at, new_expander, numeric_spec, plain_columns, purchase_counts, rfm_columns
 from training.lookalike.evaluation import (
     CENTROID,
     LOGISTIC,
@@ -44,11 +43,10 @@ from training.lookalike.evaluation import (
     evaluate,
     ranking_metrics,
 )
-from training.lookalike.segments import MIN_SEGMENT, SEGMENT_SHARES, category_names, segments_of
+from training.lookalike.segments import MIN_SEGMENT, SEGMENT_SHARES, segments_of
 
 HORIZON_DAYS = 28  # or a quarter of a shorter history
 MIN_SEGMENTS = 8  # a mean over fewer says little about another segment
-RFM_COLUMNS = ("days_since_last_order", "orders_91d", "amount_91d")
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -57,8 +55,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     horizon = min(context.horizon_days or HORIZON_DAYS, max(1, span // 4))
     start = context.as_of - timedelta(days=horizon)
     profile = context.profile(start)
-    numeric = [feature.name for feature in profile.spec.features if not feature.categorical]
-    candidates = profile.neutral_spec().select(numeric)
+    candidates = numeric_spec(profile)
     if len(profile.one_ids) < 10 * MIN_SEGMENT:
         raise DataError(
             "there are too few customers to find lookalikes among",
@@ -79,7 +76,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         context.settings.profiles.in_models, candidates, gain, "average precision"
     )
     context.progress(f"lookalike: evaluating on {len(segments)} segments: {', '.join(segments)}")
-    model = _fit(context, start, spec)
+    model = fit_at(context, start, spec)
     if not model.tells_apart:
         raise DataError(
             "the customers cannot be told apart: every feature has the same value for all of them",
@@ -89,7 +86,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     seed, n = context.settings.seed, len(model.space_)
     scorers: dict[str, Scorer] = {
         MODEL: model.score,
-        **baselines(model.space_, _rfm(context, start), np.random.default_rng(seed)),
+        **baselines(model.space_, rfm_columns(context, start), np.random.default_rng(seed)),
     }
     report, curves, _ = evaluate(scorers, segments, n, seed, shuffle=context.shuffle_labels)
     notes = (
@@ -99,7 +96,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     )
     report = replace(report, notes=notes)
     context.progress("lookalike: fitting on all data before as_of")
-    final = _fit(context, context.as_of, spec)
+    final = fit_at(context, context.as_of, spec)
     facts = context.facts("lookalike", horizon_days=horizon, segments=list(segments))
     now = context.profile(context.as_of, spec)
     bundle = ModelBundle(
@@ -137,11 +134,11 @@ def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec
         return None
 
     values = context.profile(start, spec).values
-    interactions, categories = _interactions(context, start, one_ids)
+    interactions, categories = purchase_counts(context, start, one_ids)
 
     def precision(rows: NDArray[np.float32], _: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         rng = np.random.default_rng(seed)
-        model, found = _expander(context).fit(rows, interactions, categories), []
+        model, found = new_expander(context).fit(rows, interactions, categories), []
         for members in segments.values():
             repeats = []
             for _repeat in range(REPEATS):
@@ -154,44 +151,6 @@ def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec
 
     seed = context.settings.seed
     return gain_over_shuffled(precision, lambda p, q: mean_metric(p - q, seed), values, values, seed)
-
-
-def _fit(context: TrainingContext, as_of: datetime, spec: FeatureSpec) -> LookalikeExpander:
-    profile = context.profile(as_of, spec)
-    return _expander(context).fit(profile.values, *_interactions(context, as_of, profile.one_ids))
-
-
-def _expander(context: TrainingContext) -> LookalikeExpander:
-    return LookalikeExpander(factors=context.settings.lookalike.factors, seed=context.settings.seed)
-
-
-def _interactions(
-    context: TrainingContext, as_of: datetime, one_ids: NDArray[np.str_]
-) -> tuple[sparse.csr_matrix | None, sparse.csr_matrix | None]:
-    """Purchase counts of the customers before `as_of` by item and by category; None if there are too few, or none."""
-    try:
-        data = context.training_set(
-            as_of, min_item_customers=context.settings.recommend.usual_min_item_customers, with_features=False
-        )
-    except DataError as error:
-        context.progress(f"lookalike: interactions are not used, only profiles ({error.message})")
-        return None, None
-    counts = data.interactions.matrix()[data.user_rows(one_ids)]
-    if "category" not in data.item_attributes:
-        return counts, None
-    names = np.array(category_names(data.item_attributes["category"].tolist()), dtype=np.str_)
-    of_items = np.flatnonzero(names != "")
-    found, columns = np.unique(names[of_items], return_inverse=True)
-    shape = (len(names), len(found))
-    return counts, counts @ sparse.csr_matrix((np.ones(len(columns), np.float32), (of_items, columns)), shape=shape)
-
-
-def _rfm(context: TrainingContext, as_of: datetime) -> NDArray[np.float64] | None:
-    profile = context.profile(as_of)
-    if not set(RFM_COLUMNS) <= set(profile.spec.names):
-        return None
-    columns = np.column_stack([np.log1p(profile.column(name)) for name in RFM_COLUMNS])
-    return np.asarray((columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-6), dtype=np.float64)
 
 
 def _attribute_notes(
