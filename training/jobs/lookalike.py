@@ -86,7 +86,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
     seed, n = context.settings.seed, len(model.space_)
     scorers: dict[str, Scorer] = {
         MODEL: model.score,
-        **baselines(model.space_, rfm_columns(context, start), np.random.default_rng(seed)),
+        **baselines(
+            plain_columns(context.profile(start, spec).values),
+            rfm_columns(context, start),
+            np.random.default_rng(seed),
+        ),
     }
     report, curves, _ = evaluate(scorers, segments, n, seed, shuffle=context.shuffle_labels)
     notes = (

@@ -28,13 +28,13 @@ Curve = list[tuple[float, float]]
 def baselines(
     space: NDArray[np.float32], rfm: NDArray[np.float64] | None, rng: np.random.Generator
 ) -> dict[str, Scorer]:
-    """Simple rankings: by chance, distance to the seed's centroid (of recency, frequency and money; of the space of the
-    model), and scikit-learn's logistic regression (C = 1) of the seed against four random others for each.
+    """Simple rankings: by chance, distance to the seed's centroid (of recency, frequency and money; of all
+    columns), and scikit-learn's logistic regression (C = 1) of the seed against four random others for each.
 
     Parameters
     ----------
     space : ndarray of float32, (n, d)
-        The columns of the model that is compared.
+        Standardised columns of the customers.
     rfm : ndarray of float64, (n, 3), optional
     rng : Generator
     """
