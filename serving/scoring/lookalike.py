@@ -342,7 +342,7 @@ def separability_words(evidence: SeedEvaluation, lang: Lang = "en") -> str:
         return pick(
             lang,
             f"the seed does not differ from the other customers: a hidden seed customer ranks above {auc:.0%} of them, "
-            f"and up to {evidence.chance_auc:.0%} is chance; nothing shows that the audience is better than a random one",
+            f"and up to {evidence.chance_auc:.0%} is chance; nothing shows that the audience beats a random one",
             f"种子人群与其他客户没有差别：隐藏的种子客户平均排在 {auc:.0%} 的客户之前，"
             f"{evidence.chance_auc:.0%} 以内属于偶然；没有证据表明扩展人群好于随机选取",
         )
