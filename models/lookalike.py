@@ -25,7 +25,7 @@ SHRINKAGE, SHRINKAGE_OF_ONE = 10.0, 500.0  # variance added to each direction: a
 MIN_CATEGORY_SHARE = 0.02  # of the customers, who bought a category
 REACH_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 Z_95 = 1.959964
-Rows = NDArray[np.integer[Any]]
+RowIndices = NDArray[np.integer[Any]]
 Estimate = tuple[float, float, float]  # mean, 2.5 % quantile, 97.5 % quantile
 
 
@@ -128,18 +128,18 @@ class LookalikeExpander:
         """Whether the customers differ in any column."""
         return bool(self.eigenvalues_.max(initial=0.0) > 1e-9)
 
-    def seed_weights(self, seeds: Rows) -> NDArray[np.float64]:
+    def seed_weights(self, seeds: RowIndices) -> NDArray[np.float64]:
         """Return the weight of each column that tells the seed rows from all customers, (d,)."""
         unique = np.unique(seeds)
         difference = self.space_[unique].mean(axis=0, dtype=np.float64) - self.mean_
         spread = self.eigenvalues_ + SHRINKAGE + SHRINKAGE_OF_ONE / len(unique)
         return np.asarray(self.directions_ @ (self.directions_.T @ difference / spread))
 
-    def score(self, seeds: Rows) -> NDArray[np.float32]:
+    def score(self, seeds: RowIndices) -> NDArray[np.float32]:
         """Return the similarity of every customer to the seed rows, (n,); it has no unit."""
         return self.scores([seeds])[:, 0]
 
-    def scores(self, seeds: Sequence[Rows]) -> NDArray[np.float32]:
+    def scores(self, seeds: Sequence[RowIndices]) -> NDArray[np.float32]:
         """Return the similarity of every customer to each of several seeds, (n, number of seeds), in one pass."""
         weights = np.column_stack([self.seed_weights(rows) for rows in seeds]).astype(np.float32)
         result = np.empty((len(self.space_), len(seeds)), dtype=np.float32)
@@ -149,17 +149,19 @@ class LookalikeExpander:
                 np.matmul(self.space_[start : start + BLOCK], weights, out=result[start : start + BLOCK])
         return result
 
-    def expand(self, seeds: Rows, size: int, *, exclude: Rows | None = None) -> tuple[Rows, NDArray[np.float64]]:
+    def expand(
+        self, seeds: RowIndices, size: int, *, exclude: RowIndices | None = None
+    ) -> tuple[RowIndices, NDArray[np.float64]]:
         """Find the `size` customers most similar to the seeds, without the seeds and `exclude`.
 
         Parameters
         ----------
         seeds : int array
-            Rows of the seed customers.
+            RowIndices of the seed customers.
         size : int
             Length of the list, ≥ 1.
         exclude : int array, optional
-            Rows of customers to leave out.
+            RowIndices of customers to leave out.
 
         Returns
         -------
@@ -185,11 +187,11 @@ class LookalikeExpander:
         left_out[seeds] = True
         if exclude is not None:
             left_out[exclude] = True
-        ranked = _best(self.score(seeds), min(size + int(left_out.sum()), n))
+        ranked = _top_k(self.score(seeds), min(size + int(left_out.sum()), n))
         places = np.flatnonzero(~left_out[ranked])[:size]
         return ranked[places], 1.0 - places / n
 
-    def evidence(self, seeds: Rows, size: int, splits: int = 5) -> SeedEvaluation:
+    def evidence(self, seeds: RowIndices, size: int, splits: int = 5) -> SeedEvaluation:
         """Evaluate how well one half of the seed finds the other, hidden half, over `splits` random splits."""
         rng = np.random.default_rng(self.seed)
         unique = np.unique(seeds)
@@ -286,7 +288,7 @@ def _category_factors(counts: sparse.csr_matrix, factors: int, seed: int) -> NDA
     return np.asarray(TruncatedSVD(factors, random_state=seed).fit_transform(weights), dtype=np.float32)
 
 
-def _best(scores: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
+def _top_k(scores: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
     """The `wanted` rows with the highest scores, best first, equal ones in their order, without sorting the others."""
     least = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
     above = np.flatnonzero(scores > least)

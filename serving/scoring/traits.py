@@ -27,7 +27,7 @@ SMALLEST = 0.2  # standardised difference of a trait: what Cohen (1988) calls a 
 MIN_CUSTOMERS = 10  # with a value of a tag
 Z_95 = 1.959964
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class _Candidate:
 
 def traits_of(
     champions: Champions,
-    model_rows: Rows,
-    seeds: Rows,
-    found: Rows,
+    model_rows: RowIndices,
+    seeds: RowIndices,
+    found: RowIndices,
     words: TagWords = CHINESE,
     lang: Lang = "en",
 ) -> list[Trait]:
@@ -103,9 +103,9 @@ def traits_of(
     ----------
     champions : Champions
     model_rows : int array
-        Rows of the seed in the lookalike model.
+        RowIndices of the seed in the lookalike model.
     seeds, found : int array
-        Rows of the seed and of the audience in the profiles.
+        RowIndices of the seed and of the audience in the profiles.
     words : mapping
         Tag → its Chinese words.
     lang : str
@@ -132,7 +132,7 @@ def traits_of(
     return traits
 
 
-def _features(champions: Champions, rows: Rows) -> Iterator[_Candidate]:
+def _features(champions: Champions, rows: RowIndices) -> Iterator[_Candidate]:
     """The numeric features, whose columns come first in the space of the model."""
     bundle, columns = champions.require("lookalike").bundle, set(champions.customers.table.column_names)
     if bundle.spec is None:
@@ -151,7 +151,7 @@ def _features(champions: Champions, rows: Rows) -> Iterator[_Candidate]:
             yield _Candidate(group, float(difference), float(error), feature=feature)
 
 
-def _tags(snapshot: Snapshot, seeds: Rows) -> Iterator[_Candidate]:
+def _tags(snapshot: Snapshot, seeds: RowIndices) -> Iterator[_Candidate]:
     """The values of the tags that are yes or no, or a text."""
     n, of_seed = len(snapshot.one_ids), len(seeds)
     for tag, values in snapshot.tags.items():
@@ -183,7 +183,9 @@ def _beyond_chance(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return [one for one in ordered[:last] if abs(one.difference) >= SMALLEST]
 
 
-def _told(one: _Candidate, snapshot: Snapshot, seeds: Rows, found: Rows, words: TagWords, lang: Lang) -> Trait | None:
+def _told(
+    one: _Candidate, snapshot: Snapshot, seeds: RowIndices, found: RowIndices, words: TagWords, lang: Lang
+) -> Trait | None:
     """The trait in words; None if its numbers are the same as they are printed."""
     others = np.ones(len(snapshot.one_ids), dtype=bool)
     others[seeds] = False

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from models import lookalike
-from models.lookalike import SHRINKAGE, SHRINKAGE_OF_ONE, LookalikeExpander, _best, _standard_ranks
+from models.lookalike import SHRINKAGE, SHRINKAGE_OF_ONE, LookalikeExpander, _standard_ranks, _top_k
 from models.persist import save_arrays
 from qianmian.errors import InvalidRequest
 from qianmian.interruption import checking
@@ -199,7 +199,7 @@ def test_the_best_rows_are_those_of_a_sort_also_with_ties():
     scores = np.random.default_rng(0).integers(0, 9, 200).astype(np.float32)
     order = np.lexsort((np.arange(200), -scores))
     for wanted in (1, 17, 50, 200):
-        np.testing.assert_array_equal(_best(scores, wanted), order[:wanted])
+        np.testing.assert_array_equal(_top_k(scores, wanted), order[:wanted])
 
 
 def test_scores_of_several_seeds_are_those_of_each_and_do_not_depend_on_the_blocks(model, seeds, monkeypatch):

@@ -20,8 +20,8 @@ MODEL, RANDOM, RFM = "lookalike", "random", "rfm"
 CENTROID, LOGISTIC = "seed centroid", "logistic regression, random negatives"
 METRICS = ("auc", "average_precision", "lift@1%", "lift@5%", "lift@10%", "recall@1%", "recall@5%", "recall@10%")
 
-Rows = NDArray[np.int64]
-Scorer = Callable[[Rows], NDArray[Any]]  # rows of the seed → a score of each customer, (n,)
+RowIndices = NDArray[np.int64]
+Scorer = Callable[[RowIndices], NDArray[Any]]  # rows of the seed → a score of each customer, (n,)
 Curve = list[tuple[float, float]]
 
 
@@ -40,7 +40,7 @@ def baselines(
     """
     n = len(space)
 
-    def logistic(seeds: Rows) -> NDArray[np.float64]:
+    def logistic(seeds: RowIndices) -> NDArray[np.float64]:
         others = np.setdiff1d(np.arange(n), seeds)
         rows = np.concatenate([seeds, rng.choice(others, min(len(others), 4 * len(seeds)), replace=False)])
         with one_blas_thread():  # for matrices of this size, two threads take six times longer
@@ -70,7 +70,7 @@ def ranking_metrics(scores: NDArray[Any], truth: NDArray[np.bool_]) -> dict[str,
 def reach_curve(scores: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Share of the hidden members among the best `REACH_SHARES` of the customers."""
     found = _found(scores, truth)
-    return found[np.maximum(1, (REACH_SHARES * len(found)).astype(int)) - 1]
+    return np.asarray(found[np.maximum(1, (REACH_SHARES * len(found)).astype(int)) - 1])
 
 
 def _found(scores: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -78,7 +78,7 @@ def _found(scores: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float64
 
 
 def evaluate(
-    scorers: Mapping[str, Scorer], segments: Mapping[str, Rows], n: int, seed: int, *, shuffle: bool = False
+    scorers: Mapping[str, Scorer], segments: Mapping[str, RowIndices], n: int, seed: int, *, shuffle: bool = False
 ) -> tuple[EvalReport, dict[str, Curve], dict[str, NDArray[np.float64]]]:
     """Hide half of each segment, and look for it with the other half, and with seeds of fixed sizes drawn from that.
 
