@@ -157,11 +157,11 @@ class LookalikeExpander:
         Parameters
         ----------
         seeds : int array
-            RowIndices of the seed customers.
+            Rows of the seed customers.
         size : int
             Length of the list, ≥ 1.
         exclude : int array, optional
-            RowIndices of customers to leave out.
+            Rows of customers to leave out.
 
         Returns
         -------
@@ -233,9 +233,8 @@ class LookalikeExpander:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read a model that `save` wrote, also one of an earlier version, whose space has no covariance yet."""
-        model = cls()
         params = load_json(folder / "params.json")["params"]
-        model = cls(**{name: params.get(name, default) for name, default in model.get_params().items()})
+        model = cls(**{name: params.get(name, default) for name, default in cls().get_params().items()})
         state = load_arrays(folder / "state.npz")
         if "directions" not in state:
             return model.use_space(state["space"])

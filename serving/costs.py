@@ -34,7 +34,7 @@ SIMILAR_ITEMS_MS, SIMILAR_REASON_MS = 1.2, 0.01
 CHURN_MS, CHURN_USER_MS, CHURN_REASONS_MS = 0.4, 0.004, 0.06
 PREDICTIONS_MS, PREDICTION_MS = 0.3, 0.5  # of each prediction; and `Prediction.user_ms` of each and customer
 ACCEPTED_EVENT_MS = 0.015
-AUDIENCE_MS, SEED_MS, EVIDENCE = 3.0, 0.004, 6  # with evidence and traits, six times as much
+AUDIENCE_MS, SEED_MS, EVIDENCE = 3.0, 0.004, 5  # with evidence and traits, five times as much
 
 
 def events_ms(events: list[Any]) -> float:
