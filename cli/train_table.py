@@ -21,7 +21,10 @@ CLASSIFY = "classify"
 DataOption = Annotated[
     Path | None,
     typer.Option(
-        "--data", metavar="FILE", help="classify: CSV or Parquet file with one row a customer.", show_default=False
+        "--data",
+        metavar="FILE",
+        help="classify, uplift: CSV or Parquet file with one row a customer.",
+        show_default=False,
     ),
 ]
 LabelOption = Annotated[
@@ -31,7 +34,10 @@ LabelOption = Annotated[
 IdOption = Annotated[
     str | None,
     typer.Option(
-        "--id", metavar="COLUMN", help="classify: the column that names the customers; not learnt.", show_default=False
+        "--id",
+        metavar="COLUMN",
+        help="classify, uplift: the column that names the customers; not learnt.",
+        show_default=False,
     ),
 ]
 PositiveOption = Annotated[
@@ -48,14 +54,18 @@ ExcludeOption = Annotated[
     typer.Option(
         "--exclude",
         metavar="COLUMN",
-        help="classify: a column not to learn from, such as one that is filled after the label is known; repeatable.",
+        help="classify, uplift: a column not to learn from, such as one that is filled after the label is known or the "
+        "contact is made; repeatable.",
         show_default=False,
     ),
 ]
 NameOption = Annotated[
     str | None,
     typer.Option(
-        "--name", metavar="NAME", help="classify: register the model as qianmian-classify-NAME.", show_default=False
+        "--name",
+        metavar="NAME",
+        help="classify, uplift: register the model as qianmian-classify-NAME or qianmian-uplift-NAME.",
+        show_default=False,
     ),
 ]
 

@@ -21,9 +21,12 @@ MODELS: Registry[str] = Registry(
         "lifecycle": "models.classify.lifecycle:NextStageClassifier",
         "left": "models.classify.churn_model:ChurnModel",
         "lookalike": "models.lookalike:LookalikeExpander",
+        "uplift": "models.uplift.uplift_model:UpliftModel",
+        "uplift_table": "models.uplift.table_model:UpliftTableModel",
         "value": "models.value.value_model:ValueModel",
         "demand": "models.classify.demand:DemandClassifier",
         "contact": "models.contact:ContactPreferences",
+        "clusters": "models.clusters:BehaviourClusters",
     },
 )
 

@@ -36,7 +36,12 @@ from training.jobs.base import TrainingContext
 
 NOW = datetime(2025, 1, 1, 12, 0)
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
-NO_SIGNAL = {"contact": "no usable signal", "demand": "the history is too short"}  # of the shop, and why
+NO_SIGNAL = {  # of the shop, and why
+    "contact": "no usable signal",
+    "demand": "the history is too short",
+    "clusters": "the customers have no groups",
+    "uplift": "no campaign is declared",
+}
 ALL = [job for job in JOBS if job not in NO_SIGNAL]
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {

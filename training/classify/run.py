@@ -156,7 +156,7 @@ def evaluate(
         require_column(table, name, "--exclude", task.data)
     label = read_label(require_column(table, task.label, "--label", task.data), task.label, task.positive)
     if ids is not None:
-        _require_one_row_a_customer(ids, task)
+        require_one_row_a_customer(ids, task.id_column)
     rows = table.take(pa.array(label.rows))
     columns, column_notes = choose_columns(rows, {task.label, *task.excluded, *filter(None, [task.id_column])})
     X = encoded(rows, columns)
@@ -209,12 +209,19 @@ def evaluate(
     )
 
 
-def _require_one_row_a_customer(ids: pa.ChunkedArray, task: SnapshotTask) -> None:
+def require_one_row_a_customer(ids: pa.ChunkedArray, id_column: str | None) -> None:
+    """Check that a table has one row a customer.
+
+    Raises
+    ------
+    DataError
+        An id occurs twice, or is missing.
+    """
     distinct = pc.count_distinct(ids, mode="all").as_py()
     if ids.null_count or distinct < len(ids):
         raise DataError(
             "a snapshot table has one row a customer",
-            where=f"--id {task.id_column}",
+            where=f"--id {id_column}",
             got=f"{len(ids):,} rows, {distinct:,} distinct ids, {ids.null_count:,} rows without an id",
             hint="keep one row of each customer; for rows over time, `qianmian ingest` reads the history",
         )

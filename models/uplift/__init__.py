@@ -1,0 +1,1 @@
+"""Uplift: how much a customer's outcome changes because of a contact."""
