@@ -20,7 +20,7 @@ from serving.scoring.blocks import BlockScores, provenance
 from serving.scoring.lists.columns import TagWords
 from serving.scoring.lists.words import Lang, pick
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, identity_columns, provenance_columns
-from serving.scoring.traits import Trait, traits_of
+from serving.scoring.traits import SeedTrait, traits_of
 from serving.users import resolve_users
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Audience:
         Ids of the seed and of the customers to leave out that are no customer of the model.
     evidence : SeedEvaluation or None
         How well hidden halves of the seed are found.
-    traits : tuple of Trait
+    traits : tuple of SeedTrait
         What sets the seed apart; empty without evidence.
     counts : dict of str to int
         ``considered``, all customers of the model, and where they went: the other counts add up to it.
@@ -101,7 +101,7 @@ class Audience:
     known_seeds: int
     unknown: tuple[str, ...]
     evidence: SeedEvaluation | None
-    traits: tuple[Trait, ...]
+    traits: tuple[SeedTrait, ...]
     counts: dict[str, int]
     short_reason: str | None
 

@@ -31,7 +31,7 @@ RowIndices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Trait:
+class SeedTrait:
     """A feature, or a value of a tag, in which a seed differs from all other customers.
 
     Attributes
@@ -93,7 +93,7 @@ def traits_of(
     found: RowIndices,
     words: TagWords = CHINESE,
     lang: Lang = "en",
-) -> list[Trait]:
+) -> list[SeedTrait]:
     """Find what sets a seed apart, the largest difference first.
 
     Of the features and tags that differ beyond chance, corrected for the number of comparisons, each group that says
@@ -113,7 +113,7 @@ def traits_of(
 
     Returns
     -------
-    list of Trait
+    list of SeedTrait
         At most ten; empty if nothing differs.
     """
     snapshot = champions.customers
@@ -121,7 +121,7 @@ def traits_of(
         return []
     candidates = [*_features(champions, model_rows), *_tags(snapshot, seeds)]
     told: set[str] = set()
-    traits: list[Trait] = []
+    traits: list[SeedTrait] = []
     for one in sorted(_beyond_chance(candidates), key=lambda one: -abs(one.difference)):
         if one.group in told or len(traits) == MOST:
             continue
@@ -185,7 +185,7 @@ def _beyond_chance(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 
 def _told(
     one: _Candidate, snapshot: Snapshot, seeds: RowIndices, found: RowIndices, words: TagWords, lang: Lang
-) -> Trait | None:
+) -> SeedTrait | None:
     """The trait in words; None if its numbers are the same as they are printed."""
     others = np.ones(len(snapshot.one_ids), dtype=bool)
     others[seeds] = False
@@ -209,7 +209,7 @@ def _told(
             return None
         text = said[0].text
     error = Z_95 * one.error
-    return Trait(
+    return SeedTrait(
         name, one.value, seed, audience, rest, one.difference, one.difference - error, one.difference + error, tgi, text
     )
 
