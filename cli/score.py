@@ -14,17 +14,18 @@ from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.score_churn import churn
 from cli.score_classify import classify
 from cli.score_lookalike import lookalike
-from cli.score_predictions import predictions, propensity, value
+from cli.score_predictions import clusters, predictions, propensity, value
 from cli.score_recommend import recommend
+from cli.score_uplift import uplift
 from cli.scoring import OutOption, ensure_profiles, report
 from cli.times import parse_as_of
 from qianmian.workspace import Workspace
 
 score = typer.Typer(
-    help="Score all customers into a file: recommend, churn, predictions (or value or propensity alone), tags or "
-    "lookalike. An interrupted run continues after its last block; all but tags and lookalike take --workers, and "
-    "recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but recommend write a list "
-    "for people.",
+    help="Score all customers into a file: recommend, churn, predictions (or value, propensity or clusters alone), "
+    "tags, lookalike or uplift. An interrupted run continues after its last block; all but tags, lookalike and uplift "
+    "take --workers, and recommend, churn and predictions --engine spark. With --lang, --columns or --top, all but "
+    "recommend write a list for people.",
     no_args_is_help=True,
 )
 score.command("recommend")(recommend)
@@ -35,6 +36,7 @@ score.command("churn")(churn)
 score.command("predictions")(predictions)
 score.command("value")(value)
 score.command("propensity")(propensity)
+score.command("clusters")(clusters)
 
 
 @score.command()
@@ -81,3 +83,4 @@ def tags(
 
 
 score.command("lookalike")(lookalike)
+score.command("uplift")(uplift)

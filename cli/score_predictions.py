@@ -1,4 +1,4 @@
-"""`qianmian score predictions`, `value` and `propensity`: the predictions of all customers, or one kind of them."""
+"""`qianmian score predictions`, `value`, `propensity`, `clusters`: all predictions of all customers, or one kind."""
 
 from __future__ import annotations
 
@@ -58,6 +58,9 @@ value = _command(
 )
 propensity = _command(
     "propensity", "Write the probability of each declared target for every customer; train the model if it is missing."
+)
+clusters = _command(
+    "clusters", "Write the behaviour cluster of every customer, and its RFM tags; train the model if it is missing."
 )
 
 

@@ -10,6 +10,7 @@ import typer
 from cli.console import Output
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
 from cli.times import as_of_or_default, note_empty_days, note_missing_timezone, utc_now
+from cli.train_campaigns import CampaignOption, with_campaigns
 from cli.train_table import (
     CLASSIFY,
     DataOption,
@@ -23,6 +24,7 @@ from cli.train_table import (
 )
 from cli.train_targets import PROPENSITY, RemoveTargetOption, TargetOption, change_targets
 from cli.train_uplift_table import (
+    UPLIFT,
     ControlOption,
     OutcomeOption,
     TreatmentOption,
@@ -46,7 +48,7 @@ def train(
         typer.Argument(
             metavar="JOB",
             help="Job to train: recommend, churn, left, lifecycle, lookalike, content, contact, demand, value, "
-            "propensity, classify, or all.",
+            "propensity, uplift, classify, or all.",
         ),
     ],
     as_of: AsOfOption = None,
@@ -89,6 +91,7 @@ def train(
     ] = None,
     target: TargetOption = None,
     remove_target: RemoveTargetOption = None,
+    campaign: CampaignOption = None,
     data: DataOption = None,
     label: LabelOption = None,
     id_column: IdOption = None,
@@ -110,7 +113,7 @@ def train(
     table = TableOptions(data, label, id_column, positive, exclude, name)
     of_the_lake = {"--as-of": as_of, "--horizon-days": horizon_days, "--active-days": active_days, "--tune": tune}
     targets = {"--target": target, "--remove-target": remove_target}
-    others = {**of_the_lake, "--tune-seconds": tune_seconds, **targets}
+    others = {**of_the_lake, "--tune-seconds": tune_seconds, **targets, "--campaign": campaign}
     test = UpliftTableOptions(data, treatment, outcome, control, id_column, exclude, name)
     if test.is_wanted(job):
         test.check({**others, "--label": label, "--positive": positive})
@@ -118,7 +121,7 @@ def train(
         show_result(output, of_test)
         conclude(output, job, [of_test], about)
         return
-    table.check(job, others)
+    table.check(job, {**others, "--outcome": outcome})
     if job == CLASSIFY:
         of_table, about = train_table(output, workspace, table)
         show_result(output, of_table)
@@ -126,6 +129,8 @@ def train(
         return
     if job != PROPENSITY and (target or remove_target):
         raise UsageError("targets are those of the job propensity", where="--target", got=job, allowed=PROPENSITY)
+    if job != UPLIFT and (campaign or outcome):
+        raise UsageError("campaigns are those of the job uplift", where="--campaign", got=job, allowed=UPLIFT)
     from features.data.lake import Lake
     from qianmian.config import load_settings
     from training import JOBS
@@ -135,7 +140,7 @@ def train(
     located = Workspace.locate(workspace).require()
     if target or remove_target:
         change_targets(output, located, target or [], remove_target or [])
-    settings = load_settings(located.config_file)
+    settings = with_campaigns(load_settings(located.config_file), campaign, outcome)
     if tune_seconds is not None:
         if not tune:
             raise UsageError("--tune-seconds has no effect without --tune", hint="add --tune, or omit --tune-seconds")

@@ -40,8 +40,9 @@ OutcomeOption = Annotated[
     str | None,
     typer.Option(
         "--outcome",
-        metavar="COLUMN",
-        help="uplift --data: the column that the contact is to raise, a yes or no or an amount.",
+        metavar="OUTCOME",
+        help="uplift: what the contact is to change: order, orders, amount, item=ID, category=NAME, brand=NAME or "
+        "event=TYPE (default: uplift.outcome of the settings); with --data, the column of a yes or no or an amount.",
         show_default=False,
     ),
 ]

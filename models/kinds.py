@@ -26,6 +26,7 @@ MODELS: Registry[str] = Registry(
         "value": "models.value.value_model:ValueModel",
         "demand": "models.classify.demand:DemandClassifier",
         "contact": "models.contact:ContactPreferences",
+        "clusters": "models.clusters:BehaviourClusters",
     },
 )
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qianmian.propensity_targets import PropensityTarget, parse_targets
 
+UPLIFT_OUTCOMES = ("order", "orders", "amount")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -152,6 +153,28 @@ class PropensitySettings(Section):
         return parse_targets(self.targets)
 
 
+class UpliftSettings(Section):
+    """Settings of `train uplift`: what contacts of campaigns change."""
+
+    campaigns: tuple[str, ...] = Field(
+        (), description="ids of campaigns, or kind=KIND for all of a kind; several are learnt from together"
+    )
+    outcome: str = Field(
+        "order", description="order, orders, amount, or a target such as category=NAME (`propensity.targets`)"
+    )
+    horizon_days: int | None = Field(
+        None,
+        ge=1,
+        le=365,
+        description="outcomes count for so many days; null: as long as the shortest of the campaigns",
+    )
+
+    @field_validator("outcome")
+    @classmethod
+    def _known_outcome(cls, text: str) -> str:
+        return text if text in UPLIFT_OUTCOMES else str(PropensityTarget.of(text))
+
+
 class LookalikeSettings(Section):
     """Settings of `train lookalike` and `/v1/lookalike`."""
 
@@ -175,6 +198,18 @@ class DemandSettings(Section):
 
     horizon_days: int = Field(
         56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )
+
+
+class ClustersSettings(Section):
+    """Settings of `train clusters`."""
+
+    max_clusters: int = Field(10, ge=2, le=30, description="at most so many behaviour clusters")
+    min_share: float = Field(
+        0.05, gt=0, le=0.5, description="share of the customers in the smallest cluster, and at least 20 customers"
+    )
+    min_evidence: int = Field(
+        3, ge=1, description="customers with fewer orders (without orders: days with an event) have no cluster"
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from qianmian.model_settings import (
     ChurnSettings,
+    ClustersSettings,
     ContactSettings,
     DemandSettings,
     LeftSettings,
@@ -17,6 +18,7 @@ from qianmian.model_settings import (
     PropensitySettings,
     RecommendSettings,
     Section,
+    UpliftSettings,
     ValueSettings,
 )
 from qianmian.timezones import UTC_ZONE, timezone_problem
@@ -233,9 +235,11 @@ class Settings(Section):
     lifecycle: LifecycleSettings = Field(default_factory=LifecycleSettings)
     value: ValueSettings = Field(default_factory=ValueSettings)
     propensity: PropensitySettings = Field(default_factory=PropensitySettings)
+    uplift: UpliftSettings = Field(default_factory=UpliftSettings)
     lookalike: LookalikeSettings = Field(default_factory=LookalikeSettings)
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)
+    clusters: ClustersSettings = Field(default_factory=ClustersSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

@@ -23,6 +23,8 @@ BUNDLE_KINDS = {  # job → kind of its bundle
     "contact": "contact",
     "demand": "demand",
     "left": "left",
+    "clusters": "clusters",
+    "uplift": "uplift",
 }
 RESTORE_HINT = "restore the file from a backup, `qianmian models rollback`, or train again"
 

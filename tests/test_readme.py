@@ -59,9 +59,15 @@ def code(path):
 
 
 @cache
+def program():
+    """All commands; making them takes a hundredth of a second."""
+    return get_command(app)
+
+
+@cache
 def options_of(words):
     """Names of the options of a command, ("ingest",) or ("models", "rollback"); None where there is no such command."""
-    command = get_command(app)
+    command = program()
     for word in words:
         command = getattr(command, "commands", {}).get(word)
         if command is None:
@@ -78,7 +84,7 @@ def commands(path):
             words = called.split()
             if words[0].startswith("--"):
                 continue
-            grouped = getattr(getattr(get_command(app), "commands", {}).get(words[0]), "commands", None)
+            grouped = getattr(getattr(program(), "commands", {}).get(words[0]), "commands", None)
             depth = 2 if grouped and len(words) > 1 else 1
             yield (
                 tuple(words[:depth]),

@@ -29,9 +29,9 @@ class GateRule:
 
 
 def apply_gate(report: EvalReport, rules: Sequence[GateRule]) -> EvalReport:
-    """The report with `passed` set and, as `reasons`, the rules that failed, or all rules when none failed."""
+    """The report with `passed` set; its `reasons` are the objections and the rules that failed, or else all rules."""
     passed: list[str] = []
-    failed: list[str] = []
+    failed: list[str] = list(report.objections)
     for rule in rules:
         found = report.differences[rule.difference]
         sign = 1.0 if rule.higher_is_better else -1.0

@@ -123,6 +123,10 @@ def _propensity(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, A
     return pd.DataFrame(probabilities, columns=list(bundle.model.targets))
 
 
+def _uplift(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame({"uplift": bundle.model.predict(_feature_values(bundle, frame).values)})
+
+
 def _uplift_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
     X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
@@ -157,6 +161,15 @@ def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]
     return pd.DataFrame({"one_id": one_ids, **columns})
 
 
+def _clusters(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    values = _feature_values(bundle, frame).values
+    found, model = bundle.model.predict(values), bundle.model
+    has_evidence = model.has_evidence(values)
+    texts = {"behaviour_cluster": model.ids, "cluster_name": model.names, "cluster_name_zh": model.names_zh}
+    columns = {name: np.where(has_evidence, np.asarray(text)[found.cluster], "") for name, text in texts.items()}
+    return pd.DataFrame({**columns, "typicality": np.where(has_evidence, found.typicality, np.nan)})
+
+
 PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, Any]], pd.DataFrame]] = {
     "scenes": _recommend,
     "churn": _churn,
@@ -167,8 +180,10 @@ PREDICT_FUNCTIONS: dict[str, Callable[[ModelBundle, pd.DataFrame, Mapping[str, A
     "contact": _contact,
     "demand": _demand,
     "propensity": _propensity,
+    "uplift": _uplift,
     "uplift_table": _uplift_table,
     "classify": _classify,
+    "clusters": _clusters,
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "scenes": {

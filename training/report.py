@@ -76,6 +76,8 @@ class EvalReport:
         What a reader must know of the data: attributes that are left out, or that alone predict as well as the model.
     tasks : tuple of TaskSummary
         For a job of several tasks, each of them.
+    objections : tuple of str
+        What forbids the registration whatever the metrics say, such as a failed placebo test.
     """
 
     metrics: Metrics
@@ -86,6 +88,7 @@ class EvalReport:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     tasks: tuple[TaskSummary, ...] = ()
+    objections: tuple[str, ...] = ()
 
     def with_verdict(self, passed: bool, reasons: tuple[str, ...]) -> EvalReport:
         """The same report with the gate's verdict."""
@@ -128,4 +131,5 @@ class EvalReport:
             "reasons": list(self.reasons),
             "notes": list(self.notes),
             "tasks": [asdict(task) for task in self.tasks],
+            "objections": list(self.objections),
         }

@@ -18,6 +18,7 @@ from serving.endpoints import (
     rank,
     recommendations,
     similar_items,
+    uplift,
 )
 from serving.endpoints.base import Endpoint
 
@@ -33,6 +34,7 @@ ENDPOINTS: Registry[Endpoint[Any]] = Registry(
             predictions.ENDPOINT,
             profile.ENDPOINT,
             lookalike.ENDPOINT,
+            uplift.ENDPOINT,
             events.ENDPOINT,
             erase.ENDPOINT,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from serving.predictions import churn, contact, demand, left, lifecycle, propensity, value
+from serving.predictions import churn, clusters, contact, demand, left, lifecycle, propensity, value
 from serving.predictions.base import Prediction
 
 PREDICTIONS: Registry[Prediction] = Registry(
@@ -18,6 +18,7 @@ PREDICTIONS: Registry[Prediction] = Registry(
             contact.PREDICTION,
             demand.PREDICTION,
             propensity.PREDICTION,
+            clusters.PREDICTION,
         )
     },
 )

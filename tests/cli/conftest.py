@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from cli.main import run
+from tests.shared import made_once
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,33 @@ def qianmian(capfd, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory) -> Path:
     """A workspace with 40 customers and 90 days, without profiles and models; tests must not change it."""
-    place = tmp_path_factory.mktemp("a shop with a space in its path") / "workspace"
-    assert run(["ingest", "synthetic", "--customers", "40", "--days", "90", "--workspace", str(place), "--json"]) == 0
-    return place
+
+    def make(folder: Path) -> None:
+        words = ["ingest", "synthetic", "--customers", "40", "--days", "90"]
+        assert run([*words, "--workspace", str(folder / "workspace"), "--json"]) == 0
+
+    return copy_of(made_once(tmp_path_factory, "shop", make)[0], tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def published_shop(shop, tmp_path_factory) -> Path:
+    """A copy of `shop` with published profiles; tests must not change it."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(shop, folder / "workspace")
+        assert run(["features", "--workspace", str(folder / "workspace"), "--json"]) == 0
+
+    return copy_of(made_once(tmp_path_factory, "shop with profiles", make)[0], tmp_path_factory)
+
+
+def copy_of(folder: Path, factory: pytest.TempPathFactory) -> Path:
+    """The workspace in a folder, for this process alone: commands lock the workspace that they read."""
+    return Path(shutil.copytree(folder / "workspace", factory.mktemp("a shop with a space in its path") / "workspace"))
 
 
 @pytest.fixture
-def fresh_shop(shop, tmp_path):
+def fresh_shop(shop, tmp_path) -> Path:
     """A copy of `shop` that a test may change."""
-    import shutil
-
-    place = tmp_path / "workspace"
-    shutil.copytree(shop, place)
-    return place
+    return Path(shutil.copytree(shop, tmp_path / "workspace"))

@@ -21,8 +21,8 @@ def test_a_workspace_without_models_is_healthy_with_warnings(qianmian, shop):
     assert "ok" in qianmian("doctor", "--workspace", shop).out
 
 
-def test_days_and_hours_of_no_zone_or_of_an_earlier_one_are_warnings(qianmian, fresh_shop):
-    assert qianmian("features", "--workspace", fresh_shop).code == 0
+def test_days_and_hours_of_no_zone_or_of_an_earlier_one_are_warnings(qianmian, published_shop, tmp_path):
+    fresh_shop = shutil.copytree(published_shop, tmp_path / "workspace")
     found = by_check(qianmian("doctor", "--workspace", fresh_shop, "--json"))
     assert found["time zone"]["status"] == "warn"
     assert "timezone: " in found["time zone"]["hint"]
@@ -55,8 +55,8 @@ def test_a_lost_file_of_the_lake_fails(qianmian, fresh_shop):
     assert by_check(done)["lake"]["status"] == "fail"
 
 
-def test_a_broken_snapshot_fails(qianmian, fresh_shop):
-    assert qianmian("features", "--workspace", fresh_shop).code == 0
+def test_a_broken_snapshot_fails(qianmian, published_shop, tmp_path):
+    fresh_shop = shutil.copytree(published_shop, tmp_path / "workspace")
     next((fresh_shop / "online").glob("*/profiles.parquet")).write_bytes(b"no parquet")
     done = qianmian("doctor", "--workspace", fresh_shop, "--json")
     assert done.code == 2

@@ -74,11 +74,10 @@ def append(place: Path, numbers: range, at: datetime) -> None:
 
 
 @pytest.fixture(scope="module")
-def published(shop, tmp_path_factory):
+def published(published_shop, tmp_path_factory):
     """A shop with published profiles, and events that are older than what must be kept."""
     place = tmp_path_factory.mktemp("published") / "workspace"
-    shutil.copytree(shop, place)
-    assert run(["features", "--workspace", str(place), "--json"]) == 0
+    shutil.copytree(published_shop, place)
     append(place, range(EVENTS), first_moment(place))
     return place
 

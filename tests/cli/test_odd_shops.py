@@ -112,6 +112,8 @@ def test_a_short_history_is_said_with_what_is_needed(verb, case, days):
         "contact",
         "demand",
         "propensity",
+        "clusters",
+        "uplift",
     }
     for job in ("churn", "lifecycle"):
         assert f"got '{days}'; allowed: at least 112 days for a horizon of 28" in skipped[job]

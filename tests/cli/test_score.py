@@ -121,9 +121,14 @@ def test_tags_of_all_customers_are_one_row_each(qianmian, fresh_shop, tmp_path):
     assert load_current(Workspace(fresh_shop)).as_of == snapshot.as_of
 
 
-def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
-    lake = Lake(Workspace(fresh_shop))
-    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+@pytest.fixture(scope="module")
+def snapshot(shop):
+    """The profiles of the shop, which are not published."""
+    lake = Lake(Workspace(shop))
+    return build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
+
+
+def test_the_date_of_a_model_tag_stands_beside_its_values(snapshot):
     before = datetime(2024, 3, 1)
     facts = replace(snapshot.tag_facts["lifecycle_stage"], how="model", as_of=before)
     snapshot = replace(snapshot, tag_facts={**snapshot.tag_facts, "lifecycle_stage": facts})
@@ -132,10 +137,8 @@ def test_the_date_of_a_model_tag_stands_beside_its_values(fresh_shop):
     assert set(table["as_of"].to_pylist()) == {snapshot.as_of}
 
 
-def test_a_tag_may_be_named_like_a_moment_and_is_counted(qianmian, fresh_shop, tmp_path):
+def test_a_tag_may_be_named_like_a_moment_and_is_counted(qianmian, fresh_shop, snapshot, tmp_path):
     workspace = Workspace(fresh_shop)
-    lake = Lake(workspace)
-    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
     facts = {"lifecycle_stage": replace(snapshot.tag_facts["lifecycle_stage"], how="model")}
     tags = {**snapshot.tags, "member_as_of": ["2024"] * len(snapshot.one_ids)}
     publish(workspace, replace(snapshot, tags=tags, tag_facts={**snapshot.tag_facts, **facts}))
@@ -145,11 +148,9 @@ def test_a_tag_may_be_named_like_a_moment_and_is_counted(qianmian, fresh_shop, t
     assert names[-3:] == ["member_as_of", "as_of", "lifecycle_stage_as_of"]
 
 
-def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatch, tmp_path):
+def test_tags_are_read_by_blocks_from_the_published_files(snapshot, monkeypatch, tmp_path):
     """Files of several row groups, and blocks that begin within one and end within another."""
     monkeypatch.setattr("features.profiles.snapshot.ROWS_PER_GROUP", 7)
-    lake = Lake(Workspace(fresh_shop))
-    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
     snapshot.save(tmp_path / "profiles")
     assert pq.read_metadata(tmp_path / "profiles" / "tags.parquet").num_row_groups > 3
     in_memory, of_files = score_tags(snapshot), score_tags(tmp_path / "profiles")
@@ -164,10 +165,8 @@ def test_tags_are_read_by_blocks_from_the_published_files(fresh_shop, monkeypatc
         of_files.block(0, 3)
 
 
-def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop, tmp_path):
+def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop, snapshot, tmp_path):
     workspace = Workspace(fresh_shop)
-    lake = Lake(workspace)
-    snapshot = build_snapshot(make_builder(lake, Settings()), lake.default_as_of, Settings())
     folder = publish(workspace, snapshot)
     scores = replace(score_tags(folder), size=9)
     changed = replace(snapshot, tags={name: [None] * len(values) for name, values in snapshot.tags.items()})
@@ -189,8 +188,7 @@ def test_tags_are_read_to_the_end_although_the_profiles_are_replaced(fresh_shop,
         (("--as-of", "2023-01-01"), "Spark scores the published profiles"),
     ],
 )
-def test_what_spark_does_not_take_is_exit_2(qianmian, fresh_shop, tmp_path, monkeypatch, options, message):
-    snapshot = build_snapshot(make_builder(Lake(Workspace(fresh_shop)), Settings()), datetime(2024, 3, 1), Settings())
+def test_what_spark_does_not_take_is_exit_2(qianmian, fresh_shop, snapshot, tmp_path, monkeypatch, options, message):
     champions = SimpleNamespace(customers=snapshot)
     monkeypatch.setattr("cli.score_churn.ensure_champion", lambda *_: False)
     monkeypatch.setattr("serving.champions.load_from_workspace", lambda *_: champions)

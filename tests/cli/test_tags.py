@@ -7,70 +7,62 @@ import shutil
 
 import pytest
 
-from cli.main import run
 from features.profiles.governance.audit import AUDIT_RULES
 from features.profiles.tags import TAGS
 
 
-@pytest.fixture(scope="module")
-def built(shop, tmp_path_factory):
-    """The shop with published profiles."""
-    place = tmp_path_factory.mktemp("tags") / "workspace"
-    shutil.copytree(shop, place)
-    assert run(["features", "--workspace", str(place), "--json"]) == 0
-    return place
-
-
-def test_list(qianmian, built):
-    done = qianmian("tags", "list", "--workspace", built, "--json")
+def test_list(qianmian, published_shop):
+    done = qianmian("tags", "list", "--workspace", published_shop, "--json")
     assert done.code == 0
     entries = {entry["name"]: entry for entry in done.json["tags"]}
     assert list(entries) == list(TAGS)
     assert entries["gender"]["coverage"] == 1.0
     assert entries["value_tier"]["how"] == "statistic"
     assert entries["churn_risk"]["lacks"] == ["not published by a model yet"]
-    shown = qianmian("tags", "list", "--category", "basic", "--workspace", built)
+    shown = qianmian("tags", "list", "--category", "basic", "--workspace", published_shop)
     assert shown.code == 0
     assert "gender" in shown.out
     assert "value_tier" not in shown.out
     assert "first_visit_source: first_referrer, first_visit_channel" in shown.out
 
 
-def test_list_in_chinese(qianmian, built):
-    entries = {entry["name"]: entry for entry in qianmian("tags", "list", "--workspace", built, "--json").json["tags"]}
+def test_list_in_chinese(qianmian, published_shop):
+    entries = {
+        entry["name"]: entry for entry in qianmian("tags", "list", "--workspace", published_shop, "--json").json["tags"]
+    }
     segment = entries["rfm_segment"]
     assert (segment["name_zh"], segment["values_zh"]["important_value"]) == ("RFM 分群", "重要价值客户")
     assert segment["description"] == TAGS["rfm_segment"].description
-    shown = qianmian("tags", "list", "--lang", "zh", "--category", "transaction", "--workspace", built)
+    shown = qianmian("tags", "list", "--lang", "zh", "--category", "transaction", "--workspace", published_shop)
     assert shown.code == 0
     for text in ("rfm_segment", "RFM 分群", "交易", "覆盖率", "按近 365 天消费金额把客户三等分"):
         assert text in shown.out
-    assert TAGS["value_tier"].description in qianmian("tags", "list", "--workspace", built).out
+    assert TAGS["value_tier"].description in qianmian("tags", "list", "--workspace", published_shop).out
 
 
-def test_profiles_of_an_earlier_date_are_not_published(qianmian, built):
-    done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", built, "--json")
+def test_profiles_of_an_earlier_date_are_not_published(qianmian, published_shop):
+    done = qianmian("tags", "list", "--as-of", "2024-02-01", "--workspace", published_shop, "--json")
     assert (done.code, done.json["as_of"]) == (0, "2024-02-01T00:00:00")
-    assert qianmian("tags", "list", "--workspace", built, "--json").json["as_of"] == "2024-03-31T00:00:00"
+    assert qianmian("tags", "list", "--workspace", published_shop, "--json").json["as_of"] == "2024-03-31T00:00:00"
 
 
-def test_audit(qianmian, built):
-    done = qianmian("tags", "audit", "--workspace", built, "--json")
+def test_audit(qianmian, published_shop):
+    done = qianmian("tags", "audit", "--workspace", published_shop, "--json")
     assert done.code == 0
     rules = {finding["rule"] for finding in done.json["findings"]}
     assert rules <= set(AUDIT_RULES)
     assert {"expired", "never_used"} <= rules  # the data end in 2024, and the workspace has no rules
     assert all(finding[part] for finding in done.json["findings"] for part in ("tags", "what", "why", "mend"))
-    shown = qianmian("tags", "audit", "--strict", "--workspace", built)
+    shown = qianmian("tags", "audit", "--strict", "--workspace", published_shop)
     assert shown.code == 3
     assert "fix:" in shown.out
-    loose = qianmian("tags", "audit", "--threshold", "0.5", "--workspace", built, "--json")
+    loose = qianmian("tags", "audit", "--threshold", "0.5", "--workspace", published_shop, "--json")
     assert len(loose.json["findings"]) > len(done.json["findings"])
 
 
-def test_audit_reads_the_rules_of_the_workspace(qianmian, built, tmp_path):
+def test_audit_reads_the_rules_of_the_workspace(qianmian, published_shop, tmp_path):
     place = tmp_path / "workspace"
-    shutil.copytree(built, place)
+    shutil.copytree(published_shop, place)
     (place / "segments").mkdir()
     (place / "segments" / "vip.json").write_text(json.dumps({"tag": "value_tier", "operator": "==", "value": "high"}))
     found = qianmian("tags", "audit", "--workspace", place, "--json").json["findings"]
@@ -116,7 +108,7 @@ def test_value(qianmian, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_invalid_arguments_are_rejected(qianmian, built, arguments, code, message):
-    done = qianmian("tags", *arguments, "--workspace", built)
+def test_invalid_arguments_are_rejected(qianmian, published_shop, arguments, code, message):
+    done = qianmian("tags", *arguments, "--workspace", published_shop)
     assert done.code == code
     assert message in done.err

@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
         folder = tmp_path_factory.mktemp("shops")
         patch.chdir(folder)
         root = folder / NAME
-        call(root, "ingest", "synthetic", "--customers", 150, "--days", 250)
+        call(root, "ingest", "synthetic", "--customers", 150, "--days", 170)
         call(root, "features")
         call(root, "train", "churn")
         yield root

@@ -64,7 +64,7 @@ def bundles(shop):
             "lifecycle", NextStageClassifier(n_estimators=5).fit(X, stages[y], stages[1 - y]), AS_OF, SPEC, facts=facts
         ),
         "lookalike": ModelBundle(
-            "lookalike", LookalikeExpander(factors=2, bags=2).fit(X), AS_OF, SPEC, user_ids=np.array(["张", "b"])
+            "lookalike", LookalikeExpander(factors=2).fit(X), AS_OF, SPEC, user_ids=np.array(["张", "b"])
         ),
     }
 

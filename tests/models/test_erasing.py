@@ -73,7 +73,7 @@ def test_facts_of_a_model_without_users_are_erased(tmp_path, shop):
 
 def test_lookalike_never_finds_an_erased_customer(tmp_path, shop):
     rng = np.random.default_rng(0)
-    model = LookalikeExpander(factors=2, bags=2).fit(rng.normal(size=(40, 3)).astype(np.float32))
+    model = LookalikeExpander(factors=2).fit(rng.normal(size=(40, 3)).astype(np.float32))
     ModelBundle("lookalike", model, AS_OF, user_ids=shop.user_ids).save(tmp_path / "bundle")
     erase_users(tmp_path / "bundle", [GONE])
     left = ModelBundle.load(tmp_path / "bundle")
@@ -145,7 +145,7 @@ def test_a_damaged_bundle_or_another_format_is_refused(folder, scenes):
 
 
 def test_files_without_customers_are_shared_with_the_former_bundle(tmp_path, shop):
-    model = LookalikeExpander(factors=2, bags=2).fit(np.ones((40, 3), np.float32))
+    model = LookalikeExpander(factors=2).fit(np.ones((40, 3), np.float32))
     bundle = ModelBundle("lookalike", model, AS_OF, user_ids=shop.user_ids)
     replace(bundle).save(tmp_path / "bundle")
     before = {path.name: path.stat().st_ino for path in (tmp_path / "bundle").rglob("*.*")}

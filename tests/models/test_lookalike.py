@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from models.lookalike import LookalikeExpander, separate
+from models import lookalike
+from models.lookalike import SHRINKAGE, SHRINKAGE_OF_ONE, LookalikeExpander, _standard_ranks, _top_k
+from models.persist import save_arrays
 from qianmian.errors import InvalidRequest
 from qianmian.interruption import checking
+from qianmian.workspace import write_json
 
 N, SEGMENT = 800, 120
 
@@ -36,7 +38,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def model(data):
-    return LookalikeExpander(factors=8, bags=5).fit(*data)
+    return LookalikeExpander(factors=8).fit(*data)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_finds_the_rest_of_the_segment(model, seeds):
 @pytest.mark.parametrize("which", ["profile", "taste"])
 def test_either_half_alone_is_enough(data, seeds, which):
     profile, interactions = data
-    model = LookalikeExpander(factors=8, bags=5)
+    model = LookalikeExpander(factors=8)
     model = model.fit(profile) if which == "profile" else model.fit(np.zeros((N, 1), np.float32), interactions)
     rest = np.setdiff1d(np.arange(N), seeds)
     assert roc_auc_score(rest < SEGMENT, model.score(seeds)[rest]) > 0.85
@@ -120,7 +122,7 @@ def test_everybody_a_seed(model):
 
 
 def test_same_seed_same_answer_and_nothing_changed(data, model, seeds):
-    again = LookalikeExpander(factors=8, bags=5).fit(*population(seed=4)).fit(*data)  # the arrays cannot be written to
+    again = LookalikeExpander(factors=8).fit(*population(seed=4)).fit(*data)  # the arrays cannot be written to
     seeds.flags.writeable = False
     np.testing.assert_array_equal(again.score(seeds), model.score(seeds))
     np.testing.assert_array_equal(model.score(seeds), model.score(seeds))
@@ -157,22 +159,97 @@ def test_save_and_load(model, seeds, tmp_path):
     ids=["none", "no items", "empty", "all items"],
 )
 def test_odd_populations(profile, interactions):
-    model = LookalikeExpander(factors=4, bags=2).fit(profile, interactions)
+    model = LookalikeExpander(factors=4).fit(profile, interactions)
     rows, scores = model.expand(np.arange(5), 10)
     assert len(rows) == 10
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("regularization", [0.02, 1.0])
-def test_the_classifier_is_that_of_scikit_learn(data, seeds, regularization):
-    X = np.log1p(data[0])
-    positive = np.isin(np.arange(N), seeds)
-    reference = LogisticRegression(C=regularization, class_weight="balanced", max_iter=200, tol=1e-6).fit(X, positive)
-    weights, intercept = separate(X, positive, regularization, tolerance=1e-6)
-    np.testing.assert_allclose(X @ weights + intercept, reference.decision_function(X), atol=1e-3)
+def test_the_weights_are_those_of_the_least_squares_of_positive_unlabelled_data(data, model, seeds):
+    """The ridge regression of "is a seed" on the centred columns has the same direction."""
+    X = model.space_.astype(np.float64) - model.space_.mean(axis=0, dtype=np.float64)
+    target = np.isin(np.arange(N), seeds).astype(float)
+    penalty = N * (SHRINKAGE + SHRINKAGE_OF_ONE / len(seeds))
+    expected = np.linalg.solve(X.T @ X + penalty * np.eye(X.shape[1]), X.T @ (target - target.mean()))
+    weights = model.seed_weights(seeds)
+    np.testing.assert_allclose(weights / np.linalg.norm(weights), expected / np.linalg.norm(expected), atol=1e-5)
 
 
-def test_the_work_can_end_between_two_steps(model, seeds):
+def test_ranks_are_standardised_and_the_scale_of_a_feature_does_not_matter(data, seeds):
+    profile, interactions = data
+    ranks = _standard_ranks(profile)
+    np.testing.assert_allclose(ranks.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(ranks.std(axis=0), 1, atol=1e-6)
+    np.testing.assert_array_equal(_standard_ranks(4 * profile), ranks)
+    np.testing.assert_array_equal(_standard_ranks(np.full((4, 1), 7.0, np.float32)), np.zeros((4, 1)))
+
+
+def test_categories_help_to_find_who_buys_them(data, seeds):
+    profile, interactions = data
+    constant = np.zeros((N, 1), np.float32)
+    of_items = np.repeat(np.arange(3), 10)  # the segment buys the third category
+    categories = interactions @ sparse.csr_matrix((np.ones(30, np.float32), (np.arange(30), of_items)), shape=(30, 3))
+    model = LookalikeExpander(factors=8, category_factors=2).fit(constant, None, categories)
+    assert model.space_.shape == (N, 3)
+    rest = np.setdiff1d(np.arange(N), seeds)
+    assert roc_auc_score(rest < SEGMENT, model.score(seeds)[rest]) > 0.9
+
+
+def test_the_best_rows_are_those_of_a_sort_also_with_ties():
+    scores = np.random.default_rng(0).integers(0, 9, 200).astype(np.float32)
+    order = np.lexsort((np.arange(200), -scores))
+    for wanted in (1, 17, 50, 200):
+        np.testing.assert_array_equal(_top_k(scores, wanted), order[:wanted])
+
+
+def test_scores_of_several_seeds_are_those_of_each_and_do_not_depend_on_the_blocks(model, seeds, monkeypatch):
+    several = model.scores([seeds, seeds[:10]])
+    monkeypatch.setattr(lookalike, "BLOCK", 7)
+    np.testing.assert_allclose(several[:, 0], model.score(seeds), atol=1e-5)
+    np.testing.assert_allclose(several[:, 1], model.score(seeds[:10]), atol=1e-5)
+
+
+def test_the_auc_and_the_reach_of_the_evidence_are_known_values(model):
+    """One split, computed again by scikit-learn and a sort."""
+    seeds = np.arange(SEGMENT)
+    evidence = model.evidence(seeds, 100, splits=1)
+    given, hidden = np.array_split(np.random.default_rng(0).permutation(seeds), 2)
+    rest = np.setdiff1d(np.arange(N), given)
+    scores, truth = model.score(given)[rest], np.isin(rest, hidden)
+    assert evidence.auc[0] == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    found = truth[np.argsort(-scores, kind="stable")].cumsum() / truth.sum()
+    assert evidence.recall_at_size[0] == pytest.approx(found[99])
+    assert evidence.reach[3]["found"] == pytest.approx(found[int(np.ceil(0.1 * len(rest))) - 1])
+    assert evidence.reach[3]["lift"] == pytest.approx(evidence.reach[3]["found"] / 0.1, rel=0.01)
+    assert all(point["low"] <= point["found"] <= point["high"] for point in evidence.reach)
+
+
+def test_a_random_seed_is_not_separable_and_a_segment_is(model):
+    rng = np.random.default_rng(5)
+    claimed = [model.evidence(rng.permutation(N)[:60], 80).separable for _ in range(60)]
+    assert sum(claimed) <= 3
+    assert model.evidence(np.arange(SEGMENT), 80).separable
+
+
+def test_identical_customers_cannot_be_told_apart(model):
+    same = LookalikeExpander().fit(np.ones((60, 4), np.float32))
+    assert model.tells_apart
+    assert not same.tells_apart
+    evidence = same.evidence(np.arange(20), 10)
+    assert evidence.auc == (0.5, 0.5, 0.5)
+    assert not evidence.separable
+
+
+def test_a_model_of_an_earlier_version_is_read(model, seeds, tmp_path):
+    """It has the space without its covariance, and the parameters of bagged classifiers."""
+    save_arrays(tmp_path / "state.npz", {"space": model.space_, "embedding": model.space_[:, :2]})
+    params = {"factors": 8, "bags": 10, "embedding_weight": 0.3, "regularization": 0.02, "seed": 0}
+    write_json(tmp_path / "params.json", {"params": params})
+    loaded = LookalikeExpander.load(tmp_path)
+    np.testing.assert_allclose(loaded.score(seeds), model.score(seeds), atol=1e-6)
+
+
+def test_the_work_can_end_between_two_blocks(model, seeds, monkeypatch):
     class Unwanted(Exception):
         pass
 
@@ -181,8 +258,9 @@ def test_the_work_can_end_between_two_steps(model, seeds):
     def check():
         nonlocal checks
         checks += 1
-        if checks == 30:
+        if checks == 3:
             raise Unwanted
 
+    monkeypatch.setattr(lookalike, "BLOCK", 200)
     with checking(check), pytest.raises(Unwanted):
         model.score(seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,21 +19,15 @@ from qianmian.model_settings import LifecycleSettings
 from qianmian.packs import builtin_packs, load_pack
 from qianmian.settings import Settings
 from tests.packs.outcome import BEGIN, make_lake, outcome, shop_of
+from tests.shared import made_once
 
 PACKS = sorted(builtin_packs())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def outcomes(tmp_path_factory):
     """The outcome of a pack, computed once."""
-    made = {}
-
-    def of(name):
-        if name not in made:
-            made[name] = outcome(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return of
+    return lambda name: made_once(tmp_path_factory, name, partial(outcome, name))[1]
 
 
 def test_the_four_trades_are_there():

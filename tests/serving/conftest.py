@@ -22,6 +22,7 @@ from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from serving.champions import Champions, load_from_workspace
 from serving.server import environment, running
+from tests.shared import made_once, own_copy
 
 _spec = importlib.util.spec_from_file_location("serving_registering", Path(__file__).with_name("registering.py"))
 _registering = importlib.util.module_from_spec(_spec)
@@ -91,10 +92,20 @@ def server_environment(tmp_path_factory) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Iterator[Workspace]:
+    import mlflow
+
     before = os.environ.pop("MLFLOW_TRACKING_URI", None)
-    made = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
-    ingest(made, Synthetic(customers=400, days=240, seed=3), Settings())
-    _registering.register_all(made, AS_OF)
+
+    def make(folder: Path) -> None:
+        made = Workspace(folder / "work space")
+        ingest(made, Synthetic(customers=400, days=240, seed=3), Settings())
+        _registering.register_all(made, AS_OF)
+
+    folder, _ = made_once(tmp_path_factory, "served", make)
+    made = own_copy(Workspace(folder / "work space"), tmp_path_factory.mktemp("a shop") / "work space")
+    mlflow.set_tracking_uri(made.tracking_uri)  # as the registration did in the process that made it
+    mlflow.set_registry_uri(made.tracking_uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # set by the former call
     yield made
     if before is not None:
         os.environ["MLFLOW_TRACKING_URI"] = before

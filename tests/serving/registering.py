@@ -64,9 +64,7 @@ def fit_bundles(
     )
     then = then[rows]
     lifecycle = NextStageClassifier(n_estimators=10).fit(before.values, today, then)
-    expander = LookalikeExpander(factors=8, bags=3).fit(
-        now.values, train.interactions.matrix()[train.user_rows(now.one_ids)]
-    )
+    expander = LookalikeExpander(factors=8).fit(now.values, train.interactions.matrix()[train.user_rows(now.one_ids)])
     return {
         "recommend": ModelBundle(
             "scenes",

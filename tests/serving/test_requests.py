@@ -146,7 +146,14 @@ FULL: dict[str, dict[str, Any]] = {
     "/churn": {"user_ids": ["a"], "user_source": "s"},
     "/predictions": {"user_ids": ["a"], "user_source": "s"},
     "/profile": {"user_id": "a", "user_source": "s"},
-    "/lookalike": {"seed_user_ids": ["a"], "user_source": "s", "size": 1, "exclude": ["a"]},
+    "/lookalike": {
+        "seed_user_ids": ["a"],
+        "user_source": "s",
+        "size": 1,
+        "exclude": ["a"],
+        "exclude_tags": {"lifecycle_stage": ["lost"]},
+        "salt": "spring",
+    },
     "/events": {"events": [{**EVENT, "event_id": "e", "user_id": "u", "user_source": "s"}]},
     "/erase": {"user_id": "a", "user_source": "s", "reason": "ticket"},
 }

@@ -1,7 +1,10 @@
-"""Small synthetic shops, and one whose four models are trained once for all tests."""
+"""Small synthetic shops, and one whose models are trained once for all tests."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -18,6 +21,8 @@ from features.data.lake import Lake
 from features.data.sources import SOURCES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.shared import made_once, own_copy
+from tests.training.personal_data import plant
 from training import train
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
@@ -52,17 +57,23 @@ def isolated_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory) -> Workspace:
     """560 customers and 150 days, without models: with a horizon of 28 days there are four snapshot dates."""
-    workspace = Workspace(tmp_path_factory.mktemp("a shop") / "work space")
-    ingest(workspace, SOURCES["synthetic"](customers=560, days=150, seed=3), Settings())
-    return workspace
+    return shop_of(tmp_path_factory, "a shop", customers=560, days=150)
 
 
 @pytest.fixture(scope="session")
 def small_shop(tmp_path_factory) -> Workspace:
     """60 customers and 90 days: enough for `recommend` only."""
-    workspace = Workspace(tmp_path_factory.mktemp("a small shop") / "work space")
-    ingest(workspace, SOURCES["synthetic"](customers=60, days=90, seed=3), Settings())
-    return workspace
+    return shop_of(tmp_path_factory, "a small shop", customers=60, days=90)
+
+
+def shop_of(factory: pytest.TempPathFactory, name: str, **size: int) -> Workspace:
+    """A copy for this process, because a training locks its workspace."""
+
+    def make(folder: Path) -> None:
+        ingest(Workspace(folder / "work space"), SOURCES["synthetic"](**size, seed=3), Settings())
+
+    folder, _ = made_once(factory, name, make)
+    return own_copy(Workspace(folder / "work space"), factory.mktemp(name) / "work space")
 
 
 @pytest.fixture(scope="session")
@@ -89,14 +100,43 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def trained(shop, copy_workspace) -> SimpleNamespace:
-    """A workspace in which four jobs ran once and `recommend` twice, with the results."""
-    workspace, lines = copy_workspace(shop), []
-    results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
-    again = train(workspace, ["recommend"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
-    return SimpleNamespace(
-        workspace=workspace, results={result.job: result for result in results}, again=again[0], lines=lines
-    )
+def trained(shop, tmp_path_factory) -> SimpleNamespace:
+    """A workspace with the personal data of a customer in which all jobs ran once and `content`, the cheapest, twice.
+
+    With it come the results, the lines about the progress, and all that was printed and logged.
+    """
+
+    def make(folder: Path) -> SimpleNamespace:
+        workspace, lines = Workspace(Path(shutil.copytree(shop.root, folder / "work space"))), []
+        plant(workspace, folder / "files")
+        with everything_printed() as printed:
+            results = train(workspace, ["all"], clock=CLOCK, settings=SETTINGS, progress=lines.append)
+            again = train(workspace, ["content"], clock=lambda: CLOCK() + timedelta(hours=1), settings=SETTINGS)
+        return SimpleNamespace(
+            results={result.job: result for result in results},
+            again=again[0],
+            lines=lines,
+            printed="\n".join([*lines, printed.getvalue()]),
+        )
+
+    folder, made = made_once(tmp_path_factory, "trained", make)
+    made.workspace = own_copy(Workspace(folder / "work space"), tmp_path_factory.mktemp("another shop") / "work space")
+    return made
+
+
+@contextlib.contextmanager
+def everything_printed() -> Iterator[io.StringIO]:
+    """What is printed and logged, at all levels."""
+    printed, root = io.StringIO(), logging.getLogger()
+    handler, level = logging.StreamHandler(printed), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield printed
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -83,13 +83,13 @@ def test_nothing_in_the_store_names_the_customer(store, workspace, customer):
     words = (customer.one_ids[0], "user-of-20-characters")
     before = {one: ModelBundle.load(one) for one in bundles_in(workspace.artifact_root)}
     assert (
-        sum("ids.npz" in path for path in holds(workspace.artifact_root, *words)) >= 5
-    )  # two of recommend, lookalike, and two runs without a version
+        sum("ids.npz" in path for path in holds(workspace.artifact_root, *words)) >= 6
+    )  # of recommend, two of content, lookalike, and two runs without a version
     assert any(word.encode() in workspace.mlflow_db.read_bytes() for word in words)
 
     found = erase_models(workspace, customer)
     assert found.not_reached == ()
-    assert found.removed >= 5
+    assert found.removed >= 6
     assert holds(workspace.artifact_root, *words) == set()
     assert not any(word.encode() in workspace.mlflow_db.read_bytes() for word in words)
     assert not list(workspace.artifact_root.rglob(".erasing*"))
@@ -107,11 +107,12 @@ def test_nothing_in_the_store_names_the_customer(store, workspace, customer):
                 np.testing.assert_array_equal(one.scores, other.scores)
 
     taken = {
-        version.name: version.tags.get(ERASURES_TAG)
+        (version.name.removeprefix("qianmian-"), version.version): version.tags.get(ERASURES_TAG)
         for version in store.search_model_versions()
-        if version.name in ("qianmian-recommend", "qianmian-lookalike", "qianmian-lifecycle")
+        if version.name.removeprefix("qianmian-") in ("recommend", "content", "lookalike", "lifecycle")
     }
-    assert taken == {"qianmian-recommend": "1", "qianmian-lookalike": "1", "qianmian-lifecycle": None}
+    former = {("content", 1): "1", ("content", 2): "1"}
+    assert taken == {**former, ("recommend", 1): "1", ("lookalike", 1): "1", ("lifecycle", 1): None}
     assert erase_models(workspace, customer).removed == 0  # and again
 
 

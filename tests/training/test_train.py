@@ -36,7 +36,12 @@ from training.jobs.base import TrainingContext
 
 NOW = datetime(2025, 1, 1, 12, 0)
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
-NO_SIGNAL = {"contact": "no usable signal", "demand": "the history is too short"}  # of the shop, and why
+NO_SIGNAL = {  # of the shop, and why
+    "contact": "no usable signal",
+    "demand": "the history is too short",
+    "clusters": "the customers have no groups",
+    "uplift": "no campaign is declared",
+}
 ALL = [job for job in JOBS if job not in NO_SIGNAL]
 END = datetime(2024, 5, 30)  # 150 days from 2024-01-01
 PLOTS = {
@@ -140,7 +145,7 @@ def test_churn_publishes_the_risk_of_active_customers(trained):
 def test_the_registry_has_a_champion(trained, client, job):
     name = f"qianmian-{job}"
     model = client.get_registered_model(name)
-    twice = job == "recommend"
+    twice = job == "content"
     assert model.aliases == ({"champion": 2, "previous": 1} if twice else {"champion": 1})
     version = client.get_model_version(name, "1")
     assert version.run_id == trained.results[job].run_id
@@ -151,11 +156,12 @@ def test_the_registry_has_a_champion(trained, client, job):
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
-    first, second = trained.results["recommend"], trained.again
+    """The model of `content`; test_no_row_at_or_after_as_of_is_read trains those of the other jobs again."""
+    first, second = trained.results["content"], trained.again
     assert (first.version, second.version) == (1, 2)
     assert first.report.as_dict() == second.report.as_dict()
     folders = [
-        Path(mlflow.artifacts.download_artifacts(f"models:/qianmian-recommend/{n}")) / "artifacts" / "bundle"
+        Path(mlflow.artifacts.download_artifacts(f"models:/qianmian-content/{n}")) / "artifacts" / "bundle"
         for n in (1, 2)
     ]
     bundles = [ModelBundle.load(folder) for folder in folders]
@@ -244,7 +250,7 @@ def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
         assert "does not beat the baseline" in result.reason
         assert not result.report.passed
         name = f"qianmian-{result.job}"
-        versions = 2 if result.job == "recommend" else 1
+        versions = 2 if result.job == "content" else 1
         assert client.get_registered_model(name).aliases["champion"] == versions
         assert len(client.search_model_versions(f"name = '{name}'")) == versions
         assert client.get_run(result.run_id).data.tags["qianmian.gate"] == "refused"
@@ -292,15 +298,15 @@ def test_promotion_and_rollback(trained, client, store):
     ]
 
 
-def test_the_tracking_uri_of_the_environment_is_used(small_shop, copy_workspace, settings, tmp_path, monkeypatch):
+def test_the_tracking_uri_of_the_environment_is_used(shop, copy_workspace, settings, tmp_path, monkeypatch):
     """MLFLOW_TRACKING_URI is used, and the store of the workspace is not created."""
-    workspace, uri = copy_workspace(small_shop), f"sqlite:///{tmp_path / 'the store.db'}"
+    workspace, uri = copy_workspace(shop), f"sqlite:///{tmp_path / 'the store.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    result = train(workspace, ["recommend"], clock=CLOCK, settings=settings)[0]
+    result = train(workspace, ["content"], clock=CLOCK, settings=settings)[0]
     assert os.environ["MLFLOW_TRACKING_URI"] == uri
     assert not (workspace.root / "mlflow.db").exists()
     client = mlflow.tracking.MlflowClient(uri, uri)
-    assert client.get_registered_model("qianmian-recommend").aliases == {"champion": 1}
+    assert client.get_registered_model("qianmian-content").aliases == {"champion": 1}
     assert client.get_run(result.run_id).info.status == "FINISHED"
 
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from qianmian.registry import Registry
-from training.jobs import churn, contact, content, demand, left, lifecycle, lookalike, propensity, recommend, value
+from training.jobs import (
+    churn,
+    clusters,
+    contact,
+    content,
+    demand,
+    left,
+    lifecycle,
+    lookalike,
+    propensity,
+    recommend,
+    uplift,
+    value,
+)
 from training.jobs.base import Job
 
 JOBS: Registry[Job] = Registry(
@@ -21,6 +34,8 @@ JOBS: Registry[Job] = Registry(
             demand.JOB,
             value.JOB,
             propensity.JOB,
+            clusters.JOB,
+            uplift.JOB,
         )
     },
 )

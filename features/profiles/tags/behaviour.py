@@ -80,6 +80,7 @@ TAGS = (
     Tag("message_response", "behaviour", "clicks, opens or ignores the contacts of the last 91 days that arrived", ("touches_delivered_91d", "touches_opened_91d"), message_response, optional_features=("touches_clicked_91d",), values=("clicks", "opens", "ignores")),
     Tag("contact_pressure", "behaviour", "campaign contacts in the last 28 days: none, light (1–2), normal (3–8), heavy", ("touches_28d",), lambda c, _: np.select([c["touches_28d"] > 8, c["touches_28d"] > 2, c["touches_28d"] > 0], ["heavy", "normal", "light"], default="none"), values=("none", "light", "normal", "heavy")),
     Tag("best_channel", "behaviour", "channel through which the customer responds most, of those that were not refused", how="model"),
+    Tag("behaviour_cluster", "behaviour", "group of customers who behave alike, by its stable id; its name is in the predictions", how="model", ttl_days=35),
     Tag("best_contact_time", "behaviour", "weekday and part of the day at which the customer responds most, in the time zone of the workspace", how="model", values=CONTACT_TIMES),
 )
 # fmt: on

@@ -77,6 +77,7 @@ CHINESE: dict[str, ChineseTag] = {
     "active_hours": ChineseTag("下单时段", "下单最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "browsing_hours": ChineseTag("浏览时段", "近 91 天行为最多的时段，按工作区时区计算", DAY_PARTS_ZH),
     "favourite_weekday": ChineseTag("偏好下单日", "一周里下单最多的一天", WEEKDAYS_ZH),
+    "behaviour_cluster": ChineseTag("行为分群", "行为相近的客户群，用固定编号表示；名称见预测结果"),
     "best_channel": ChineseTag("最佳触达渠道", "客户响应最多的渠道，不含客户拒绝的渠道"),
     "best_contact_time": ChineseTag("最佳触达时间", "客户响应最多的星期与时段，按工作区时区", {f"{day}_{slot}": f"{day_zh}{slot_zh}" for day, day_zh in WEEKDAYS_ZH.items() for slot, slot_zh in SLOTS_ZH.items()}),
     "weekend_shopper": ChineseTag("周末购物型", "至少一半的订单在周末下单"),
@@ -144,6 +145,7 @@ CHINESE: dict[str, ChineseTag] = {
     "predicted_orders": ChineseTag("预计订单数", "价值模型预计客户在预测期内的下单次数，只对下过单的客户"),
     "predicted_clv": ChineseTag("预计消费金额", "价值模型预计客户在预测期内的消费金额（客户终身价值），只对下过单的客户"),
     "left_risk": ChineseTag("离开风险", "客户已经离开的风险等级：在自己平均下单间隔的四倍（至少 84 天）内不再下单", {"low": "低", "medium": "中", "high": "高"}),
+    "uplift_decile": ChineseTag("增益分位", "按营销触达预计带来的变化把客户分成十份，1 为增益最大"),
     "churn_risk": ChineseTag("流失风险", "流失模型给出的风险等级，只对模型适用的客户", {"low": "低", "medium": "中", "high": "高"}),
 }
 # fmt: on

@@ -158,6 +158,7 @@ TAGS = (
         lambda c, context: falling_asleep_reason(c, stored_process(context), context.settings.lifecycle), (INACTIVITY_CONTACTS,), (INACTIVITY_RESPONSES, INACTIVITY_VISITS), values=INACTIVITY_REASONS),
     Tag("left_risk", "lifecycle", "risk band of the model that says who has left: no order in a window of four own gaps, at least 84 days", how="model", values=RISK_BANDS),
     Tag("churn_risk", "lifecycle", "risk band of the churn model, of the customers it asks about", how="model", values=RISK_BANDS),
+    Tag("uplift_decile", "lifecycle", "tenth of the customers by what a contact of the campaign is expected to change, 1 for the most", how="model", ttl_days=35),
     Tag("predicted_orders", "lifecycle", "expected number of orders within the horizon of the value model, of customers with an order", how="model", ttl_days=35),
 )
 # fmt: on

@@ -29,6 +29,17 @@ TagWords: TypeAlias = Mapping[str, ChineseTag | None]  # tag → its Chinese wor
 DEMAND_SOURCES = ChineseTag(
     "需求类型依据", "需求类型根据什么判断", {"purchases": "购买记录", "first_sessions": "最初几次访问"}
 )
+DO_NOT_CONTACT = ChineseTag(
+    "不联系的原因",
+    "为什么不联系这位客户",
+    {
+        "shared_account": "共用账号，不是单个客户",
+        "no_score": "无评分",
+        "no_consent": "未许可触达",
+        "no_uplift": "触达不会带来更多，甚至更少",
+        "beyond_budget": "超出预算",
+    },
+)
 NUMERIC_KINDS = ("number", "money", "percent")
 
 
@@ -131,6 +142,9 @@ _COLUMNS = (
     ListColumn("no_score_reasons", "No prediction because", "无预测原因", "no_score"),
     ListColumn("consent", "Consent", "触达许可"),
     ListColumn("contact", "Contact", "是否联系"),
+    ListColumn("do_not_contact_reason", "Do not contact because", "不联系的原因", "tag", DO_NOT_CONTACT),
+    ListColumn("uplift", "Uplift", "增益", "number"),
+    ListColumn("uplift_decile", "Uplift decile", "增益分位", "number"),
     ListColumn("contact_reason", "Why, or why not", "联系说明"),
     ListColumn("lifecycle_stage", "Stage", "生命周期阶段", "stage"),
     ListColumn("previous_stage", "Stage before", "上一阶段", "stage"),
@@ -158,6 +172,9 @@ _COLUMNS = (
     ListColumn("demand_type", "Demand type", "需求类型", "tag", CHINESE["demand_type"]),
     ListColumn("demand_type_source", "Demand type by", "需求类型依据", "tag", DEMAND_SOURCES),
     ListColumn("demand_type_probability", "Probability of the demand type", "需求类型概率", "percent"),
+    ListColumn("behaviour_cluster", "Cluster", "行为分群"),
+    ListColumn("cluster_name", "Name of the cluster", "分群名称"),
+    ListColumn("typicality", "Typicality", "典型度", "number"),
     ListColumn("ranked_channel_affinity", "Best channels", "渠道偏好排序", "channels"),
     ListColumn("best_contact_time", "Best contact time", "最佳触达时间", "contact_time", CHINESE["best_contact_time"]),
     ListColumn("as_of", "As of", "数据截至"),

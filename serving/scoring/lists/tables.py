@@ -15,7 +15,8 @@ from serving.scoring.lists.files import PeopleList
 from serving.scoring.lists.words import Lang, consent_words
 
 # highest first, by the first of these that a table has values of; then by propensities, the one that is shown first
-SORTED_BY = ("score", "predicted_clv", "predicted_number_of_orders")
+SORTED_BY = ("score", "uplift", "predicted_clv", "predicted_number_of_orders")
+CHINESE_COLUMN = "_zh"  # ends the name of a column that has the Chinese of another
 TARGETS = "propensities"  # of which each target is a column of its own
 ADDED = ("lifecycle_stage", "consent")  # of the profiles, where the table does not have them
 
@@ -50,7 +51,7 @@ def list_of_table(
     UsageError
         A name in `columns` is unknown.
     """
-    table, targets = _with_targets(table)
+    table, targets = _with_targets(_in_language(table, lang))
     first = [*(name for name in columns or () if name in targets), *targets]
     by = next((name for name in (*SORTED_BY, *first) if _has_values(table, name)), None)
     if by is not None:
@@ -79,6 +80,16 @@ def list_of_table(
         {key: {**added, **values}[key] for key in keys_shown},
         lang,
     )
+
+
+def _in_language(table: pa.Table, lang: Lang) -> pa.Table:
+    """The table with one column for each name that it has in two languages: ``NAME`` and ``NAME_zh``."""
+    for chinese in [name for name in table.column_names if name.endswith(CHINESE_COLUMN)]:
+        name = chinese.removesuffix(CHINESE_COLUMN)
+        if lang == "zh":
+            table = table.set_column(table.schema.get_field_index(name), name, table[chinese])
+        table = table.drop_columns([chinese])
+    return table
 
 
 def _with_targets(table: pa.Table) -> tuple[pa.Table, list[str]]:

@@ -35,9 +35,11 @@ PREDICTION_NAMES: Mapping[str, tuple[str, str]] = {
     "contact": ("contact", "触达"),
     "demand": ("demand type", "需求类型"),
     "propensity": ("propensities", "购买倾向"),
+    "clusters": ("behaviour cluster", "行为分群"),
 }
 INACTIVE, SHARED = re.compile(r"no purchase in the last ([\d.]+) days?"), re.compile(r"shared account: (\d+%)")
 LONG_WINDOW = re.compile(r"a window of (\d+) days, which a history of (\d+) days would be enough for")
+TOO_LITTLE = re.compile(r"fewer than (\d+) (orders|days with an event)")
 NO_SCORE_ZH = {
     NEVER_BOUGHT: "从未购买",
     UNKNOWN_CUSTOMER: "未知客户",
@@ -198,6 +200,8 @@ def no_score_words(reason: str, lang: Lang) -> str:
         return f"共用账号：占全部订单行的 {found[1]}"
     if found := LONG_WINDOW.fullmatch(reason):
         return f"判定离开需观察 {found[1]} 天，至少要有 {found[2]} 天的历史数据"
+    if found := TOO_LITTLE.fullmatch(reason):
+        return f"不足 {found[1]} {'单' if found[2] == 'orders' else '个有行为的日子'}"
     return NO_SCORE_ZH.get(reason, reason)
 
 

@@ -444,8 +444,8 @@ def test_a_lake_without_customers_is_refused(lake_of):
 
 
 def test_buckets_of_customers_give_what_one_pass_gives(write_lake, tmp_path, monkeypatch):
-    """A large lake is built bucket by bucket; here "large" is ten rows."""
-    monkeypatch.setattr(engine_module, "BUCKET_ROWS", 10)
+    """A large lake is built bucket by bucket, here in three; "large" is ten rows."""
+    monkeypatch.setattr(engine_module, "BUCKET_ROWS", 16)
     monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
     users = [f"u{n}" for n in range(23)]
     lines = [

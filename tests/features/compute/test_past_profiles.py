@@ -16,7 +16,14 @@ from features.definitions import FEATURES
 from tests.features.plain import BEGIN
 
 DAYS = 40
+OF_PROFILES = tuple(one for one in FEATURES if one.view == "profiles" or one.name == "orders_total")
 USERS = ("a", "b", "c")
+
+
+@pytest.fixture(autouse=True)
+def built_like_all_features(monkeypatch):
+    """The engine builds few features in another way than all, which would take most of the time of these tests."""
+    monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
 
 
 def at(day):
@@ -94,7 +101,7 @@ def check(builder):
 
 
 def test_a_moment_sees_what_was_known_before_it(lake_of):
-    builder = Builder(lake_of(LAKE), FEATURES)
+    builder = Builder(lake_of(LAKE), OF_PROFILES)
     check(builder)
     check(builder)  # from the queries that the engine kept
     unsupported = builder.supported(as_of=at(4))[1]
@@ -103,7 +110,7 @@ def test_a_moment_sees_what_was_known_before_it(lake_of):
 
 
 def test_a_registration_is_not_known_before_it_happens(lake_of):
-    builder = Builder(lake_of(LAKE), FEATURES)
+    builder = Builder(lake_of(LAKE), OF_PROFILES)
     days = {
         day: dict(
             zip(
@@ -119,13 +126,12 @@ def test_a_registration_is_not_known_before_it_happens(lake_of):
 
 def test_a_lake_larger_than_memory_sees_the_same(lake_of, monkeypatch):
     monkeypatch.setattr(engine_module, "BUCKET_ROWS", 2)
-    monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
     monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 1)
-    check(Builder(lake_of(LAKE), FEATURES))
+    check(Builder(lake_of(LAKE), OF_PROFILES))
 
 
 def test_an_allowed_attribute_has_its_first_known_value_before_it(lake_of):
-    builder = Builder(lake_of(LAKE), FEATURES, allow_undated=("member_tier",))
+    builder = Builder(lake_of(LAKE), OF_PROFILES, allow_undated=("member_tier",))
     tiers = {
         day: {user: row["member_tier"] for user, row in attributes(builder, at(day)).items()} for day in (4, 21, DAYS)
     }
@@ -138,10 +144,9 @@ def test_an_allowed_attribute_has_its_first_known_value_before_it(lake_of):
 def test_a_lake_without_a_history_knows_only_what_is_fixed_by_nature(lake_of, monkeypatch, buckets):
     if buckets:
         monkeypatch.setattr(engine_module, "BUCKET_ROWS", 2)
-        monkeypatch.setattr(engine_module, "FEW_FEATURES", 0)
         monkeypatch.setattr(PreparedTables, "MAX_CACHED_ROWS", 1)
     lake = without_history(lake_of(LAKE))
-    builder = Builder(lake, FEATURES)
+    builder = Builder(lake, OF_PROFILES)
     assert {user: known(row) for user, row in attributes(builder, at(30)).items()} == {
         "a": {"gender": "f"},
         "b": {"gender": "m"},
@@ -161,7 +166,7 @@ def without_history(lake):
 
 
 def test_the_online_state_of_a_past_moment_knows_no_more(lake_of):
-    builder = Builder(lake_of(LAKE), FEATURES)
+    builder = Builder(lake_of(LAKE), OF_PROFILES)
     state = build_state(builder, at(6))
     tiers = dict(zip(state.one_ids.tolist(), state.attributes["profile_member_tier"].tolist(), strict=True))
     table = builder.build(at(6)).table
@@ -171,7 +176,7 @@ def test_the_online_state_of_a_past_moment_knows_no_more(lake_of):
 
 def test_without_times_every_moment_is_the_present(lake_of):
     lines = [{**line, "ts": None} for line in LINES]
-    builder = Builder(lake_of({**LAKE, "transactions": lines}), FEATURES)
+    builder = Builder(lake_of({**LAKE, "transactions": lines}), OF_PROFILES)
     assert {user: row["member_tier"] for user, row in attributes(builder, at(4)).items()} == {
         "a": "platinum",
         "b": "gold",

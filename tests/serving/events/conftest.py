@@ -17,6 +17,7 @@ from features.profiles.building import build_snapshot
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, Snapshot
 from qianmian.settings import Settings
 from serving.events.live import LiveEvents
+from tests.shared import made_once
 
 AS_OF = datetime(2024, 7, 18)
 SECONDS = 20  # that a machine under load may take for what takes milliseconds
@@ -30,11 +31,13 @@ def builder(workspace) -> Builder:
 @pytest.fixture(scope="session")
 def published(builder, tmp_path_factory) -> Snapshot:
     """Profiles at `AS_OF` with their online state, as they are read from their folder."""
-    folder = tmp_path_factory.mktemp("published") / "profiles"
-    built = build_snapshot(builder, AS_OF, Settings())
-    built.save(folder)
-    build_state(builder, AS_OF, built.spec.features).save(folder / ONLINE_STATE_FOLDER)
-    return Snapshot.load(folder)
+
+    def make(folder: Path) -> None:
+        built = build_snapshot(builder, AS_OF, Settings())
+        built.save(folder / "profiles")
+        build_state(builder, AS_OF, built.spec.features).save(folder / "profiles" / ONLINE_STATE_FOLDER)
+
+    return Snapshot.load(made_once(tmp_path_factory, "published", make)[0] / "profiles")
 
 
 @pytest.fixture

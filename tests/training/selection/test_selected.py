@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from models.recommend.fit_cache import fit_cached
-from training.holdout import HoldoutSplitter
+from training.holdout import HoldoutSplit, HoldoutSplitter
 from training.jobs.base import TrainingContext
 from training.selection.candidates import select_candidates
 from training.selection.parameters import SHORT_SEARCH, short_search
@@ -37,41 +38,44 @@ def test_every_task_is_summed_up_with_its_interval(trained):
     assert report.as_dict()["tasks"][0]["task"] == report.tasks[0].task
 
 
-def test_nothing_of_the_test_period_is_seen_by_the_choice(splitter, settings, monkeypatch):
-    """The splits on which candidates are chosen end where the test period begins, each before the one after it."""
-    seen = []
+@pytest.fixture(scope="module")
+def selection(splitter, settings) -> SimpleNamespace:
+    """The candidates chosen with a small budget, which are left out, and the validation splits on which they were chosen."""
+    seen: list[HoldoutSplit] = []
     validation = HoldoutSplitter.validation
-    monkeypatch.setattr(
-        HoldoutSplitter,
-        "validation",
-        lambda self, back=1, **given: seen.append(validation(self, back, **given)) or seen[-1],
-    )
-    few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
-    selected, left_out = select_candidates(few, 0, splitter, lambda line: None)
-    assert "two_stage" in left_out
-    assert selected["home"].choice.winner in selected["home"].choice.values
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            HoldoutSplitter,
+            "validation",
+            lambda self, back=1, **given: seen.append(validation(self, back, **given)) or seen[-1],
+        )
+        few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
+        selected, left_out = select_candidates(few, 0, splitter, lambda line: None)
+    return SimpleNamespace(selected=selected, left_out=left_out, seen=seen)
+
+
+def test_nothing_of_the_test_period_is_seen_by_the_choice(splitter, selection):
+    """The splits on which candidates are chosen end where the test period begins, each before the one after it."""
+    assert "two_stage" in selection.left_out
+    assert selection.selected["home"].choice.winner in selection.selected["home"].choice.values
     test = splitter.test()
-    starts = [split.start for split in seen]
+    starts = [split.start for split in selection.seen]
     assert starts == sorted(starts, reverse=True)
-    assert all(split.train.as_of == split.start < test.start for split in seen)
-    assert all(split.holdout.age_days.max() <= splitter.horizon_days for split in seen)
+    assert all(split.train.as_of == split.start < test.start for split in selection.seen)
+    assert all(split.holdout.age_days.max() <= splitter.horizon_days for split in selection.seen)
     assert test.train.interactions.age_days.min() > 0
 
 
-def test_cold_items_are_drawn_several_times(splitter, settings):
+def test_cold_items_are_drawn_several_times(splitter, selection):
     """Each draw hides other items, so that other customers are examples; a customer counts once."""
-    few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
-    selected, _ = select_candidates(few, 0, splitter, lambda line: None)
     task, split = TASKS["cold items"], splitter.validation()
     users = [task.examples(split.train, split.holdout, draw).users for draw in range(task.draws)]
     assert task.draws == 3
-    assert selected["cold items"].customers == len(np.unique(np.concatenate(users))) > max(map(len, users))
+    assert selection.selected["cold items"].customers == len(np.unique(np.concatenate(users))) > max(map(len, users))
 
 
-def test_a_winner_is_unfitted(splitter, settings):
-    few = settings.recommend.model_copy(update={"budget_cpu_seconds": 0.1})
-    selected, _ = select_candidates(few, 0, splitter, lambda line: None)
-    again = selected["home"].model
+def test_a_winner_is_unfitted(splitter, selection):
+    again = selection.selected["home"].model
     assert fit_cached(type(again)(**again.get_params()), splitter.test().train).n_items_ > 0
 
 
