@@ -1,8 +1,6 @@
 """Uplift on arrays: Hillstrom's randomised e-mails, the NSW experiment, and simulations with a known effect.
 
-A part of `benchmarks/audiences.py`; by itself:
-
-    python benchmarks/audiences_uplift.py --data DIR [--only hillstrom|nsw|simulations]... [--json FILE]
+A part of `benchmarks/audiences.py`.
 
 Hillstrom (`hillstrom/hillstrom.parquet` in DIR; Kevin Hillstrom's MineThatData e-mail challenge of 2008): outcome
 visit, twelve 70/30 splits stratified by arm and outcome. What is chosen, and how strongly a learner is regularised, is
@@ -18,7 +16,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,16 +47,17 @@ NUMBERS, CATEGORIES = ("recency", "history", "mens", "womens", "newbie"), ("zip_
 CONTROL = "No E-Mail"
 ARMS = {"womens": ("Womens E-Mail",), "mens": ("Mens E-Mail",), "both": ("Womens E-Mail", "Mens E-Mail")}
 COVARIATES = ("age", "educ", "black", "hisp", "marr", "nodegree", "re74", "re75")
-MUSTS = {
-    "qini_womens": Must("metric", least=0.060),
-    "qini_both": Must("metric", least=0.035),
-    "nsw effect minus 1794.342, absolute": Must("metric", most=0.001),
-    "nsw standard error minus 670.997, absolute": Must("metric", most=0.001),
-    "least times of 100 that an interval covers the effect": Must("metric", least=90),
-    "most times of 100 that an interval covers the effect": Must("metric", most=98),
-    "times of 100 without an effect that no model is usable": Must("metric", least=95),
+COVERED_LEAST = "least times of 100 that an interval covers the effect"
+COVERED_MOST = "most times of 100 that an interval covers the effect"
+UNCLAIMED = "times of 100 without an effect that no model is usable"
+COVERAGE = {COVERED_LEAST: Must("metric", least=90), COVERED_MOST: Must("metric", most=98)}
+HILLSTROM_MUSTS = {"qini_womens": Must("metric", least=0.060), "qini_both": Must("metric", least=0.035)}
+NSW_MUSTS = {
+    "effect minus 1794.342, absolute": Must("metric", most=0.001),
+    "standard error minus 670.997, absolute": Must("metric", most=0.001),
+    **COVERAGE,
 }
-COVERED_LEAST, COVERED_MOST, UNCLAIMED = list(MUSTS)[-3:]
+SIMULATION_MUSTS = {**COVERAGE, UNCLAIMED: Must("metric", least=95)}
 NONE = "randomised_binary_none"
 BUYING_SHARE, SPREAD = 0.4, 0.8  # of simulated money: most spend nothing, the amounts of the others are log-normal
 Measured = tuple[dict[str, Any], dict[str, float]]
@@ -136,12 +134,15 @@ def two_logistic_regressions(train: Trial, X: np.ndarray) -> np.ndarray:
     return np.asarray(found[0] - found[1])
 
 
-def nsw() -> Measured:
+def nsw(folder: Path) -> Measured:
     """The average effect on earnings beside the published one, and how often planted effects are covered.
 
-    Returns empty results if the package with the data cannot be installed.
+    Parameters
+    ----------
+    folder : Path
+        Temporary; the package with the data is installed into it. The results are empty if that fails.
     """
-    table = nsw_table()
+    table = nsw_table(folder / "causaldata")
     if table is None:
         return {}, {}
     treated = table["treat"].to_numpy() == 1
@@ -160,8 +161,8 @@ def nsw() -> Measured:
         }
     }
     values = {
-        "nsw effect minus 1794.342, absolute": abs(effect.value - 1794.342),
-        "nsw standard error minus 670.997, absolute": abs(effect.standard_error - 670.997),
+        "effect minus 1794.342, absolute": abs(effect.value - 1794.342),
+        "standard error minus 670.997, absolute": abs(effect.standard_error - 670.997),
     }
     counted, more = _count(
         {
@@ -173,16 +174,15 @@ def nsw() -> Measured:
     return results, {**values, **more}
 
 
-def nsw_table() -> pd.DataFrame | None:
+def nsw_table(folder: Path) -> pd.DataFrame | None:
     """The experimental sample of the package `causaldata`; None, with a message, if it cannot be installed."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder, "--no-deps", "causaldata"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        files = sorted(Path(folder).rglob("nsw_mixtape.dta"))
-        if done.returncode or not files:
-            print("left out: nsw; `pip install causaldata` failed, or the package has no nsw_mixtape.dta")
-            return None
-        return pd.read_stata(files[0])
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "--no-deps", "causaldata"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    files = sorted(folder.rglob("nsw_mixtape.dta"))
+    if done.returncode or not files:
+        print("left out: nsw; `pip install causaldata` failed, or the package has no nsw_mixtape.dta")
+        return None
+    return pd.read_stata(files[0])
 
 
 def simulations() -> Measured:
@@ -307,34 +307,3 @@ SIMULATIONS: dict[str, Callable[[int], Made]] = {
 
 def _value(metric: Metric) -> dict[str, Any]:
     return common.value(metric.value, metric.low, metric.high, metric.n)
-
-
-PARTS: dict[str, Callable[[Path], Measured]] = {
-    "hillstrom": hillstrom,
-    "nsw": lambda _data: nsw(),
-    "simulations": lambda _data: simulations(),
-}
-
-
-def main() -> None:
-    parser = common.parser(__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=list(PARTS), help="run this part; may be repeated")
-    arguments = parser.parse_args()
-    results: dict[str, Any] = {}
-    checks: list[common.Check] = []
-    print(common.machine())
-    for name in arguments.only or PARTS:
-        if name == "hillstrom" and not (arguments.data and (arguments.data / "hillstrom").exists()):
-            print("left out: hillstrom; name the folder of hillstrom/hillstrom.parquet with --data")
-            continue
-        found, values = PARTS[name](arguments.data or Path())
-        for model, metrics in found.items():
-            for metric, one in metrics.items():
-                print(f"  {model:24s} {metric:40s} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]")
-        results[name] = found
-        checks += common.check(MUSTS, values, name)
-    common.finish(results, checks, arguments.json)
-
-
-if __name__ == "__main__":
-    main()
