@@ -58,6 +58,7 @@ NSW_MUSTS = {
     **COVERAGE,
 }
 SIMULATION_MUSTS = {**COVERAGE, UNCLAIMED: Must("metric", least=95)}
+MUSTS = {**HILLSTROM_MUSTS, **NSW_MUSTS, **SIMULATION_MUSTS}
 NONE = "randomised_binary_none"
 BUYING_SHARE, SPREAD = 0.4, 0.8  # of simulated money: most spend nothing, the amounts of the others are log-normal
 Measured = tuple[dict[str, Any], dict[str, float]]
