@@ -35,14 +35,14 @@ SHOWN = 5  # campaigns that an error lists
 def run(context: TrainingContext) -> EvaluatedModel:
     """Learn from the declared campaigns what a contact changes, and test whether that can be trusted."""
     settings, builder, seed = context.settings.uplift, context.builder, context.settings.seed
-    known = campaigns_of(builder)
+    known = campaigns_of(builder, context.as_of)
     if not settings.campaigns:
         raise _none_declared(context, known)
     chosen = find_campaigns(known, settings.campaigns)
     randomised = _all_randomised(chosen)
     outcome, horizon = settings.outcome, _horizon(context, chosen)
     require_outcome(builder, outcome)
-    arms = [arms_of(builder, one) for one in chosen]
+    arms = [arms_of(builder, one, context.as_of) for one in chosen]
     for one in arms:
         require_over(context, one, horizon)
     context.progress(
@@ -115,7 +115,7 @@ def _none_declared(context: TrainingContext, known: Sequence[Campaign]) -> DataE
 
 def _outcome_words(context: TrainingContext, campaign: Campaign, outcome: str) -> str:
     """What those contacted did afterwards, for the list of campaigns; empty where it is not known yet."""
-    horizon, arms = _horizon(context, [campaign]), arms_of(context.builder, campaign)
+    horizon, arms = _horizon(context, [campaign]), arms_of(context.builder, campaign, context.as_of)
     try:
         require_over(context, arms, horizon)
         require_outcome(context.builder, outcome)
