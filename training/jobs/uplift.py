@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.campaigns import Arms, Campaign, arms_of, campaigns_of, find_campaigns
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
-from models.uplift.uplift_model import UpliftModel
+from models.uplift.uplift_model import UpliftModel, decile_of
 from qianmian.errors import DataError
 from training.attributes import left_out_notes
 from training.gate import GateRule
@@ -71,7 +71,6 @@ def run(context: TrainingContext) -> EvaluatedModel:
     facts = facts_of(arms, found.evaluation, placebo, made.overlap, outcome, horizon)
     one_ids, uplift = _uplift_now(context, spec, found.model)
     edges = np.quantile(uplift, np.arange(1, 10) / 10.0) if len(uplift) else np.zeros(9)
-    deciles = 10 - np.searchsorted(edges, uplift, side="right")
     bundle = ModelBundle(
         "uplift",
         found.model,
@@ -96,7 +95,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         parameters,
         campaign_figures(found.evaluation, made.overlap, outcome_words(outcome)),
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
-        {"uplift_decile": (one_ids, deciles.astype(np.float64).tolist())},
+        {"uplift_decile": (one_ids, decile_of(uplift, edges.tolist()).astype(np.float64).tolist())},
     )
 
 
