@@ -105,12 +105,13 @@ def handle(champions: Champions, request: UpliftRequest, now: datetime) -> Respo
     users = list(resolve_users(champions, request.user_ids, request.user_source))
     told = champions.live.consents if champions.live is not None else None
     scores = score_users(champions, users, now, partial(_score, told))
+    one_ids = [row["one_id"] for row in scores]
     scored = len({row["one_id"] for row in scores if row["no_score_reason"] is None})
-    allocate(scores, budget_of(scored, request.budget_share, request.budget))
+    allocate(scores, one_ids, budget_of(scored, request.budget_share, request.budget))
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,
-        "policy": policy_of(facts, contacted_deciles(scores), scored),
+        "policy": policy_of(facts, contacted_deciles(scores, one_ids), scored),
         "do_not_contact": reason_counts(scores),
         **about(facts),
         **profile_metadata(JOB)(champions, now),

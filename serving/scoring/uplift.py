@@ -119,25 +119,26 @@ def _refused(customers: PredictedCustomers, channel: str | None) -> list[bool]:
     return [False in values and True not in values for values in zip(*told, strict=True)]
 
 
-def allocate(scores: Sequence[ResponseBody], budget: int | None) -> None:
+def allocate(scores: Sequence[ResponseBody], one_ids: Sequence[str | None], budget: int | None) -> None:
     """Set `contact` of each row: of those who may be contacted, the `budget` with the highest uplift.
 
     Parameters
     ----------
     scores : sequence of dict
-        Of `score_rows`; changed in place. Rows of the same customer count once, and have the same answer.
+        Of `score_rows`; changed in place.
+    one_ids : sequence of str or None
+        Customer of each row, None if unknown. Rows of the same customer count once, and have the same answer; of equal
+        uplifts those with the first ids are contacted, in a file as in an answer.
     budget : int, optional
         Number of customers; default: everybody who may be contacted.
     """
-    allowed: dict[str | None, float] = {}
-    for place, row in enumerate(scores):
-        if row["do_not_contact_reason"] is None:
-            allowed[row.get("one_id") or str(place)] = row["uplift"]
-    ranked = sorted(allowed, key=lambda name: (-allowed[name], str(name)))
+    pairs = list(zip(scores, one_ids, strict=True))
+    allowed = {one_id: row["uplift"] for row, one_id in pairs if row["do_not_contact_reason"] is None}
+    ranked = sorted(allowed, key=lambda one_id: (-allowed[one_id], str(one_id)))
     chosen = set(ranked if budget is None else ranked[:budget])
-    for place, row in enumerate(scores):
+    for row, one_id in pairs:
         may = row["do_not_contact_reason"] is None
-        row["contact"] = may and (row.get("one_id") or str(place)) in chosen
+        row["contact"] = may and one_id in chosen
         if may and not row["contact"]:
             row["do_not_contact_reason"] = BEYOND_BUDGET
 
@@ -153,11 +154,9 @@ def reason_counts(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {reason: found[reason] for reason in DO_NOT_CONTACT if found[reason]}
 
 
-def contacted_deciles(scores: Sequence[Mapping[str, Any]]) -> list[int]:
+def contacted_deciles(scores: Sequence[Mapping[str, Any]], one_ids: Sequence[str | None]) -> list[int]:
     """The decile of each contacted customer; rows of the same customer count once."""
-    found = {
-        row.get("one_id") or str(place): row["uplift_decile"] for place, row in enumerate(scores) if row["contact"]
-    }
+    found = {one_id: row["uplift_decile"] for row, one_id in zip(scores, one_ids, strict=True) if row["contact"]}
     return list(found.values())
 
 
@@ -224,7 +223,11 @@ class ScoredUplift:
     def policy(self) -> ResponseBody:
         """What contacting them is worth."""
         scored = sum(row["no_score_reason"] is None for row in self.scores)
-        return policy_of(self.champions.require(JOB).bundle.facts, contacted_deciles(self.scores), scored)
+        return policy_of(
+            self.champions.require(JOB).bundle.facts,
+            contacted_deciles(self.scores, self.champions.customers.one_ids),
+            scored,
+        )
 
     def blocks(self) -> BlockScores:
         """The columns of `UPLIFT`, by blocks of customers."""
@@ -274,7 +277,7 @@ def score_uplift(
         As `score_churn`.
     """
     champions_at = at_moment(champions, champions.require(JOB), as_of, builder)
-    n = len(champions_at.customers.one_ids)
-    scores = score_rows(champions_at, np.arange(n, dtype=np.int64))
-    allocate(scores, budget_of(sum(row["no_score_reason"] is None for row in scores), budget_share, None))
+    one_ids = champions_at.customers.one_ids
+    scores = score_rows(champions_at, np.arange(len(one_ids), dtype=np.int64))
+    allocate(scores, one_ids, budget_of(sum(row["no_score_reason"] is None for row in scores), budget_share, None))
     return ScoredUplift(champions_at, scores)

@@ -139,8 +139,8 @@ def test_the_file_says_what_the_answer_says(with_uplift, ids):
 
 def test_deciles_and_ties():
     assert decile_of(np.array([9.0, 8.5, -1.0]), list(range(1, 10))).tolist() == [1, 2, 10]
-    rows = [{"one_id": name, "uplift": 1.0, "do_not_contact_reason": None} for name in "cab"]
-    allocate(rows, 2)  # of equals those with the first ids, whatever their order
+    rows = [{"uplift": 1.0, "do_not_contact_reason": None} for _ in "cab"]
+    allocate(rows, list("cab"), 2)  # of equals those with the first ids, whatever their order
     assert [row["contact"] for row in rows] == [False, True, True]
     assert rows[0]["do_not_contact_reason"] == "beyond_budget"
 
