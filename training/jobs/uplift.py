@@ -20,7 +20,7 @@ from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.propensity.rows import rows_with_history
 from training.uplift.campaign_figures import campaign_figures
 from training.uplift.campaign_report import ASSUMPTIONS, RULES, facts_of, report_of
-from training.uplift.campaign_rows import campaign_rows, require_over, stacked
+from training.uplift.campaign_rows import campaign_rows, is_over, require_over, stacked
 from training.uplift.campaign_trial import campaign_trial
 from training.uplift.choice import choose
 from training.uplift.outcomes import outcome_words, outcomes_between, require_outcome
@@ -39,12 +39,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
     if not settings.campaigns:
         raise _none_declared(context, known)
     chosen = find_campaigns(known, settings.campaigns)
-    randomised = _all_randomised(chosen)
     outcome, horizon = settings.outcome, _horizon(context, chosen)
     require_outcome(builder, outcome)
-    arms = [arms_of(builder, one, context.as_of) for one in chosen]
-    for one in arms:
-        require_over(context, one, horizon)
+    arms, not_over = _arms_of_those_over(context, chosen, horizon)
+    chosen = [one.campaign for one in arms]
+    randomised = _all_randomised(chosen)
     context.progress(
         f"uplift: {'; '.join(map(str, chosen))}; {outcome_words(outcome)} within {horizon} days of the contact"
     )
@@ -62,6 +61,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     found = choose(trial, seed, context.progress)
     notes = (
         *_arms_notes(arms),
+        *([f"not over at the cutoff, and left out: {', '.join(not_over)}"] if not_over else []),
         f"without any correction, {outcome_words(outcome)}: {rows.outcome[rows.treated].mean():.4g} of those "
         f"contacted, {rows.outcome[~rows.treated].mean():.4g} of the others",
         *((ASSUMPTIONS, *made.overlap.notes()) if made.overlap is not None else ()),
@@ -115,16 +115,37 @@ def _none_declared(context: TrainingContext, known: Sequence[Campaign]) -> DataE
 def _outcome_words(context: TrainingContext, campaign: Campaign, outcome: str) -> str:
     """What those contacted did afterwards, for the list of campaigns; empty where it is not known yet."""
     horizon, arms = _horizon(context, [campaign]), arms_of(context.builder, campaign, context.as_of)
-    try:
-        require_over(context, arms, horizon)
-        require_outcome(context.builder, outcome)
-    except DataError:
+    if not is_over(context, arms, horizon):
         return ", not over"
+    try:
+        require_outcome(context.builder, outcome)
+    except DataError:  # the lake cannot tell it; the error that this is a part of is another one
+        return ""
     end = arms.outcome_from + timedelta(days=horizon)
     values = outcomes_between(context.builder, outcome, arms.contacted, arms.outcome_from, end)
     if not len(values):
         return ""
     return f", {outcome} {values.mean():.3g} a contacted customer in {horizon} days"
+
+
+def _arms_of_those_over(
+    context: TrainingContext, campaigns: Sequence[Campaign], horizon: int
+) -> tuple[list[Arms], list[str]]:
+    """The arms of the campaigns whose outcomes are known, and the ids of the others.
+
+    Of a kind, there may always be one that is not over: it is left out. One that is named by its id must be over.
+
+    Raises
+    ------
+    DataError
+        A campaign that is named is not over, or none of the kind is.
+    """
+    arms = [arms_of(context.builder, one, context.as_of) for one in campaigns]
+    over, others = ([one for one in arms if is_over(context, one, horizon) == wanted] for wanted in (True, False))
+    for one in others:
+        if not over or one.campaign.campaign_id in context.settings.uplift.campaigns:
+            require_over(context, one, horizon)
+    return over, [one.campaign.campaign_id for one in others]
 
 
 def _all_randomised(campaigns: Sequence[Campaign]) -> bool:
