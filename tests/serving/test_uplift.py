@@ -9,10 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from models.bundle import ModelBundle
-from models.classify.column_encoding import ColumnEncoding
-from models.uplift.regressions import LinearRegressionModel
-from models.uplift.uplift_model import Term, UpliftModel, decile_of
+from models.uplift.uplift_model import decile_of
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.endpoints.uplift import ENDPOINT
@@ -20,34 +17,12 @@ from serving.requests import parse_request
 from serving.scoring.uplift import DO_NOT_CONTACT, allocate, policy_of, score_uplift
 
 NOW = datetime(2024, 8, 3)
-POLICY = [{"budget_share": share / 10, "gain": share, "low": share - 1, "high": share + 1} for share in range(1, 11)]
 
 
 @pytest.fixture(scope="module")
-def with_uplift(champions) -> Champions:
+def with_uplift(champions, registering) -> Champions:
     """The champions, and an uplift that falls with the orders of the last 28 days, for half of the customers below 0."""
-    profiles = champions.customers
-    spec = profiles.spec.select(["orders_28d", "days_since_last_order"])
-    X = profiles.features.values[:, [profiles.spec.names.index(name) for name in spec.names]]
-    rng = np.random.default_rng(0)
-    encoding = ColumnEncoding.of(X, (False, False))
-    wanted = -X[:, 0].astype(np.float64) + 0.01 * rng.normal(size=len(X))
-    regression = LinearRegressionModel.fit(encoding, X, wanted, is_binary=False, seed=0)
-    raw = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0).predict(X)
-    model = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0, middle=float(np.median(raw)))
-    facts = {
-        "campaign": ["c01"],
-        "channel": "push",
-        "outcome": "order",
-        "horizon_days": 7,
-        "effect": {"value": 0.1, "low": 0.05, "high": 0.15},
-        "randomised": True,
-        "placebo": {"passed": True},
-        "policy": POLICY,
-        "decile_edges": np.quantile(model.predict(X), np.arange(1, 10) / 10).tolist(),
-        "shared_accounts": {str(profiles.one_ids[1]): "shared account: a till"},
-    }
-    bundle = ModelBundle("uplift", model, profiles.as_of, spec, facts=facts)
+    bundle = registering.uplift_bundle(champions.customers)
     champion = Champion("uplift", "3", bundle)
     return replace(champions, models={**champions.models, "uplift": champion})
 
