@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.definitions.recency import NEVER
-from models.uplift.uplift_model import decile_of
+from models.uplift.deciles import decile_of
 from qianmian.schema import CONSENT_CHANNELS
 from serving.champions import Champions
 from serving.predictions.base import PredictedCustomers, ToldConsents

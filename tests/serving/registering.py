@@ -169,7 +169,7 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.Da
 def register_all(workspace: Workspace, as_of: datetime, **options: int) -> dict[str, ModelBundle]:
     """A workspace with published profiles, their online state, and one registered version of every model."""
     bundles = fit_bundles(workspace, as_of, **options)
-    ensure_snapshot(workspace, as_of, Settings())
+    bundles["uplift"] = uplift_bundle(ensure_snapshot(workspace, as_of, Settings()))
     for job, bundle in bundles.items():
         register(workspace, job, bundle)
     return bundles

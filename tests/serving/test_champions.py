@@ -75,7 +75,13 @@ def damaged(tmp_path):
 
 def test_list_show_history(workspace):
     listed = {model["name"]: model for model in model_registry.list_models(workspace)}
-    assert list(listed) == ["qianmian-churn", "qianmian-lifecycle", "qianmian-lookalike", "qianmian-recommend"]
+    assert list(listed) == [
+        "qianmian-churn",
+        "qianmian-lifecycle",
+        "qianmian-lookalike",
+        "qianmian-recommend",
+        "qianmian-uplift",
+    ]
     assert listed["qianmian-churn"]["champion"] == "1"
     shown = model_registry.show(workspace, "churn")
     assert shown["aliases"] == {"champion": "1"}
@@ -95,7 +101,7 @@ def test_the_models_of_a_workspace_are_loaded_without_mlflow(workspace):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     versions, loaded = json.loads(done.stdout)
-    assert versions == dict.fromkeys(("recommend", "churn", "lifecycle", "lookalike"), "1")
+    assert versions == dict.fromkeys(("recommend", "churn", "lifecycle", "lookalike", "uplift"), "1")
     assert not loaded
 
 

@@ -56,6 +56,7 @@ def minimal(route: str, buyers: list[str], champions) -> dict:
         "/predictions": {"user_ids": buyers[:2]},
         "/profile": {"user_id": buyers[0]},
         "/lookalike": {"seed_user_ids": buyers[:30], "size": 10},
+        "/uplift": {"user_ids": buyers[:2]},
         "/events": {
             "events": [
                 {"event_id": "e", "user_id": "u", "user_source": "s", "event_type": "view", "ts": "2024-08-02T12:00:00"}

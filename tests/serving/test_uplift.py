@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from models.uplift.uplift_model import decile_of
+from models.uplift.deciles import decile_of
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.endpoints.uplift import ENDPOINT

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from features.campaigns import Arms, Campaign, arms_of, campaigns_of, find_campaigns
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
-from models.uplift.uplift_model import UpliftModel, decile_of
+from models.uplift.deciles import decile_of
+from models.uplift.uplift_model import UpliftModel
 from qianmian.errors import DataError
 from training.attributes import left_out_notes
 from training.gate import GateRule
