@@ -22,7 +22,7 @@ Matrix = NDArray[np.float32]
 PENALTY = 20.0  # of the squared standardised coefficients of the main effects, against one row
 VARIANCES = np.concatenate([[0.0], 10.0 ** np.arange(-5.0, 1.0, 0.5)])  # of standardised interactions, equally likely
 STEPS = 2  # of Newton's method, from a fit without interactions
-DRAWS, LEAST_SWEEPS, BURN_IN = 1_600, 20, 0.2  # of all sources; sweeps over them; share of the sweeps that is left out
+DRAWS, LEAST_SWEEPS, BURN_IN = 1_600, 40, 0.2  # of all sources; sweeps over them; share of the sweeps that is left out
 LEAST_WEIGHT = 1e-6  # p (1 − p) of a row
 
 
