@@ -3,7 +3,7 @@
 A part of `benchmarks/audiences.py`.
 
 Hillstrom (`hillstrom/hillstrom.parquet` in DIR; Kevin Hillstrom's MineThatData e-mail challenge of 2008): outcome
-visit, 70/30 splits stratified by arm and outcome: 40 for both mails, 20 for each of them, which was decided by the cost.
+visit, 70/30 splits stratified by arm and outcome: 40 for both mails, 20 for each, as many as their cost allows.
 What is chosen, and how strongly a learner is regularised, is decided by each split's 70 % alone. The peer is two of
 scikit-learn's logistic regressions on standardised numbers and indicators; gains over it are paired, with the variance
 of Nadeau & Bengio (2003).

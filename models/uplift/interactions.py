@@ -155,7 +155,7 @@ def _fit(
 def _step(
     A: Floats, D: Floats, weights: Floats, target: Floats, penalty: Floats, groups: Sequence[slice], seed: int
 ) -> tuple[Floats, Floats]:
-    """Weighted least squares of `target` on A and D, with A projected out of what the coefficients of D are told by."""
+    """Weighted least squares of `target` on A and D, with the prior of the coefficients of D."""
     weighted = A * weights[:, None]
     inner = np.asarray(A.T @ weighted + penalty)
     cross = weighted.T @ D
