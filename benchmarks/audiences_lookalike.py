@@ -52,7 +52,7 @@ from training.lookalike.evaluation import (
     ranking_metrics,
     reach_curve,
 )
-from training.lookalike.segments import segments_of
+from training.lookalike.segments import COUPONS, segments_of
 
 DATES, HORIZON = ("2017-11-01", "2017-12-01"), timedelta(days=28)
 SEGMENTS, LARGE, SHARES, DRAWS, SEED = 16, 6, (0.03, 0.6), 20, 1
@@ -126,6 +126,9 @@ def lookalike(folder: Path, figure: Path | None = None, draws: int = DRAWS) -> M
                 by_segment[name, size, metric] = means
                 key = f"{short(metric)}_{size}"
                 results[name][key] = mean_metric(means).__dict__
+                if metric == "average_precision" and COUPONS in segments:  # the one segment that no category defines
+                    alone = segments[COUPONS]
+                    results[name][f"ap_coupons_{size}"] = common.value(float(np.mean(alone)), n=len(alone))
     values: dict[str, float] = {}
     for size in SEED_SIZES:
         precision = {name: by_segment[name, size, "average_precision"] for name in found}

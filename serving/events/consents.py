@@ -60,6 +60,10 @@ class LiveConsents:
                     newest[name] = max(told, newest.get(name, told))
         return {name: not told.is_withdrawn for name, told in newest.items() if told.is_withdrawn or told.ts >= as_of}
 
+    def users(self) -> tuple[User, ...]:
+        """The user ids of whose consents events tell."""
+        return tuple(self._told)
+
     def add(self, events: Iterable[LoggedEvent], log_id: str | None) -> None:
         """Add what some events of a log tell."""
         self.log_id = log_id

@@ -177,6 +177,14 @@ class LiveCustomers:
         users = self.users(one_id, "", None)
         return self._consents.of(users, self.snapshot) if users else {}
 
+    def told_consents(self) -> dict[str, dict[str, bool]]:
+        """The `consents` of all customers of whom accepted events tell some, by one_id."""
+        one_ids = set()
+        for source, user_id in self._consents.users():
+            one_ids.add(self.resolve(user_id, source))
+            checkpoint()
+        return {one_id: told for one_id in one_ids if one_id is not None and (told := self.consents(one_id))}
+
     def erased_one_ids(self) -> frozenset[str]:
         """The customers of the profiles who were erased since; all are hashed once after each erasure."""
         tombstones = self._erased.tombstones

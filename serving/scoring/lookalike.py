@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.profiles.tags import TAGS
 from features.profiles.tags.chinese import CHINESE
-from qianmian.errors import InvalidRequest, did_you_mean
+from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.responses import ResponseBody, rounded
 from serving.scoring.blocks import BlockScores, provenance
+from serving.scoring.excluded_tags import TagExclusions, with_tags
 from serving.scoring.lists.columns import TagWords
 from serving.scoring.lists.words import Lang, pick
 from serving.scoring.tables import IDENTITY_COLUMNS, PROVENANCE, identity_columns, provenance_columns
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 JOB = "lookalike"
 EVIDENCE_SPLITS = 10  # halves of the seed, all scored in one pass over the customers
 MOST_SEEDS = 0.5  # of all customers
-SHOWN_VALUES = 20
 SourcedId = tuple[str, str | None]  # user id, and the source that it belongs to, if it is named
 AUDIENCE = pa.schema([*IDENTITY_COLUMNS, ("rank", pa.int32()), ("score", pa.float64()), *PROVENANCE])
 GROUP = pa.field("group", pa.string())  # contact or control, of an audience with a control group
 GROUPS = ("contact", "control")
-TagExclusions = Mapping[str, Sequence[str | bool | None]]  # tag → values of the customers to leave out
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def find_audience(
     profile_rows = champions.customers.user_map.rows(user_ids)
     shared = champion.bundle.user_map.rows(list(champion.bundle.facts.get("shared_accounts", {})))
     erased = champion.bundle.user_map.rows(list(champions.live.erased_one_ids() if champions.live is not None else ()))
-    with_tag = _with_tags(champions, exclude.tags)
+    with_tag = with_tags(champions, exclude.tags)
     reasons = {
         "seed": seeds.rows,
         "erased": erased[erased >= 0],
@@ -223,45 +221,6 @@ def in_control_group(one_ids: Sequence[str], share: float, salt: str) -> NDArray
         return np.zeros(len(one_ids), dtype=bool)
     digests = b"".join(hashlib.sha256(f"{salt}\0{one_id}".encode()).digest()[:8] for one_id in one_ids)
     return np.asarray(np.frombuffer(digests, dtype=">u8") / 2.0**64 < share)
-
-
-def _with_tags(champions: Champions, tags: TagExclusions) -> NDArray[np.bool_]:
-    """Which customers of the profiles have one of the values of a tag, (n,)."""
-    snapshot = champions.customers
-    found = np.zeros(len(snapshot.one_ids), dtype=bool)
-    for tag, values in tags.items():
-        if tag not in snapshot.tags:
-            raise InvalidRequest(
-                "the profiles have no such tag",
-                got=tag,
-                allowed=", ".join(sorted(snapshot.tags)),
-                field="exclude_tags",
-                hint="`qianmian tags list` describes them" + did_you_mean(tag, sorted(snapshot.tags)),
-            )
-        column = pa.array(snapshot.tags[tag])
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        names = encoded.dictionary.to_pylist()
-        is_number = pa.types.is_floating(encoded.dictionary.type)  # of which equal ones mean little
-        declared = TAGS[tag].values if tag in TAGS else ()
-        allowed = declared or names[:SHOWN_VALUES]
-        for value in values:
-            # a declared value may be one that no customer has today; a mistake must not leave nobody out
-            is_open = not declared and isinstance(value, bool) == pa.types.is_boolean(encoded.dictionary.type)
-            if not (value is None or is_open or _has([*declared, *names], value)) or is_number:
-                raise InvalidRequest(
-                    f"the tag {tag} has no such value",
-                    got=value,
-                    allowed=", ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in allowed),
-                    field="exclude_tags",
-                )
-        chosen = [code for code, name in enumerate(names) if _has(values, name)] + [-1] * (None in values)
-        found |= np.isin(encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), chosen)
-    return found
-
-
-def _has(values: Sequence[Any], value: Any) -> bool:
-    """Whether a value is among others of its type: in Python, True equals 1."""
-    return any(one == value and type(one) is type(value) for one in values)
 
 
 def audience_users(champions: Champions, audience: Audience) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

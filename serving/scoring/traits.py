@@ -78,7 +78,7 @@ class _Candidate:
     feature: Feature | None = None
     tag: str = ""
     value: str | bool | None = None
-    rows: NDArray[np.bool_] | None = None  # who has the value of the tag
+    code: int = -1  # of the value, in `_codes` of the tag
 
     @property
     def p_value(self) -> float:
@@ -158,9 +158,7 @@ def _tags(snapshot: Snapshot, seeds: RowIndices) -> Iterator[_Candidate]:
         column = pa.array(values)
         if pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_null(column.type):
             continue
-        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        names = encoded.dictionary.to_pylist()
+        codes, names = _codes(column)
         if all(isinstance(name, str) and DATE.fullmatch(name) for name in names):
             continue  # how many share a day says little
         all_counts = np.bincount(codes + 1, minlength=len(names) + 1)[1:]
@@ -171,7 +169,13 @@ def _tags(snapshot: Snapshot, seeds: RowIndices) -> Iterator[_Candidate]:
             spread = math.sqrt(overall * (1.0 - overall))
             # the standard error under no difference, so that a share of 0 or 1 has one too
             error = math.sqrt(1.0 / of_seed + 1.0 / (n - of_seed))
-            yield _Candidate(tag, (p - q) / spread, error, tag=tag, value=names[code], rows=codes == code)
+            yield _Candidate(tag, (p - q) / spread, error, tag=tag, value=names[code], code=code)
+
+
+def _codes(column: pa.Array) -> tuple[NDArray[np.integer[Any]], list[Any]]:
+    """The code of each customer's value of a tag, −1 where it is unknown, (n,), and the values."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
 
 
 def _beyond_chance(candidates: Iterable[_Candidate]) -> list[_Candidate]:
@@ -189,9 +193,10 @@ def _told(
     """The trait in words; None if its numbers are the same as they are printed."""
     others = np.ones(len(snapshot.one_ids), dtype=bool)
     others[seeds] = False
-    if one.rows is not None:
-        seed, audience, rest = (float(one.rows[rows].mean()) if len(rows) else 0.0 for rows in (seeds, found, others))
-        tgi = 100.0 * seed / float(one.rows.mean())
+    if one.tag:
+        has = _codes(pa.array(snapshot.tags[one.tag]))[0] == one.code
+        seed, audience, rest = (float(has[rows].mean()) if len(rows) else 0.0 for rows in (seeds, found, others))
+        tgi = 100.0 * seed / float(has.mean())
         heading, value = column_of(one.tag, words).heading(lang), tag_value(words.get(one.tag), one.value, lang)
         text = pick(
             lang,

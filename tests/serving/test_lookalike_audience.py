@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 
 from cli.main import run
+from features.event_log import open_log
+from features.event_log.rows import encode, make_row
 from features.profiles.tags import TAGS
 from qianmian.errors import InvalidRequest
 from serving.endpoints import ENDPOINTS
+from serving.events.live import LiveEvents
 from serving.scoring.lookalike import Exclusions, find_audience, in_control_group, separability_words
 
 NOW = datetime(2026, 1, 1)
@@ -123,7 +127,7 @@ def test_traits_are_worded_in_both_languages(champions, buyers):
         ({"tags": {"no_such_tag": ["x"]}}, "exclude_tags", "no such tag"),
         ({"tags": {"lifecycle_stage": ["losst"]}}, "exclude_tags", "no such value"),
         ({"tags": {"lifecycle_stage": [True]}}, "exclude_tags", "no such value"),
-        ({"tags": {"average_order_value": ["12"]}}, "exclude_tags", "no such value"),
+        ({"tags": {"average_order_value": ["12"]}}, "exclude_tags", "a tag of numbers"),
     ],
 )
 def test_what_cannot_work_is_refused(champions, buyers, changed, field, said):
@@ -146,6 +150,34 @@ def test_declared_values_are_allowed_whether_or_not_somebody_has_them_today(cham
         assert counts["excluded_tags"] <= list(champions.customers.tags["lifecycle_stage"]).count(stage)
 
 
+def test_a_consent_that_was_withdrawn_by_an_event_counts_at_once(champions, buyers, tmp_path):
+    profiles = champions.customers
+    body = {"seed_user_ids": buyers[:40], "size": 400, "exclude_tags": {"consent_email": [False]}, "with_evidence": False}  # fmt: skip
+    before = answer(champions, **body)
+    place = next(
+        profiles.user_map.row(one["one_id"])
+        for one in before["users"]
+        if profiles.tags["consent_email"][profiles.user_map.row(one["one_id"])]
+    )
+    one_id = profiles.one_ids[place]
+    source, user = (profiles.table[name][place].as_py() for name in ("user_source", "user_id"))
+    values = {"source": source, "source_user_id": user, "ts": profiles.as_of + timedelta(hours=1), "channel": "email"}
+    log = open_log(tmp_path / "events.db")
+    log.append([encode(make_row("withdrawn", {**values, "event_type": "consent", "granted": False}))])
+    events = LiveEvents(lambda: log)
+    events.start()
+    try:
+        events.wait(60)
+        following = replace(champions, events=events)
+        after = answer(following, **body)
+        assert one_id not in {one["one_id"] for one in after["users"]}
+        assert after["counts"]["excluded_tags"] == before["counts"]["excluded_tags"] + 1
+        body["exclude_tags"] = {"consent_email": [True]}
+        assert one_id in {one["one_id"] for one in answer(following, **body)["users"]}
+    finally:
+        events.close()
+
+
 def test_the_file_has_the_same_groups_as_the_answer(workspace, champions, buyers, tmp_path, capfd):
     import pyarrow.csv as pa_csv
 
@@ -162,3 +194,7 @@ def test_the_file_has_the_same_groups_as_the_answer(workspace, champions, buyers
     rows = pa_csv.read_csv(out).to_pylist()
     for group, users in (("contact", found["users"]), ("control", found["control_group"])):
         assert [row["one_id"] for row in rows if row["group"] == group] == [user["one_id"] for user in users]
+    assert run(["score", "lookalike", *map(str, arguments), *options, "--lang", "zh"]) == 0
+    rows = pa_csv.read_csv(out).to_pylist()
+    for group, users in (("触达组", found["users"]), ("对照组", found["control_group"])):
+        assert [row["OneID"] for row in rows if row["分组"] == group] == [user["one_id"] for user in users]

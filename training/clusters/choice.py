@@ -125,7 +125,7 @@ class Space:
 
     def may_be(self, k: int, seed: int) -> bool:
         """Whether the clusters are groups, and the first few pairs of resamples agree."""
-        if self.references.gap(k).low <= 0 or self.references.gain(k).low <= 0:
+        if not self.references.speak_for(k):
             return False
         return float(pair_agreement(self.places, k, seed, SCREENING_PAIRS).mean()) >= SCREENING
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score, silhouette_samples
 
 from models.clusters import BehaviourSpace
-from training.bootstrap import percentile_interval
+from training.bootstrap import mean_metric, percentile_interval
 from training.clusters.choice import MAX_CUSTOMERS, MIN_AGREEMENT, Found
 from training.clusters.naming import TOP_TRAITS, ClusterTrait
 from training.clusters.stability import Labels, Places, k_means, labels_of, stability
@@ -69,7 +69,7 @@ def evaluate(
         "ari_halves": stability(now.places[sample], k, seed, pairs=HALVES, disjoint=True),
         "gap": found.gap,
         **_over_time(now.one_ids, now.labels, earlier.one_ids, earlier.labels, seed),
-        **_silhouette(now.places, now.labels, rng),
+        **_silhouette(now.places, now.labels, rng, seed),
         **_explained(earlier.labels, outcomes, seed),
     }
     baselines: dict[str, dict[str, Metric]] = {}
@@ -81,19 +81,19 @@ def evaluate(
         baselines[RFM_K_MEANS] = {
             "ari": stability(now.rfm[sample], k, seed),
             **_over_time(now.one_ids, rfm_now, earlier.one_ids, rfm_earlier, seed),
-            **_silhouette(now.rfm, rfm_now, rng),
+            **_silhouette(now.rfm, rfm_now, rng, seed),
             **_explained(rfm_earlier, outcomes, seed),
         }
     if now.rfm is not None and now.tiers is not None and earlier.tiers is not None:
         baselines[RFM_TIERS] = {
             **_over_time(now.one_ids, now.tiers, earlier.one_ids, earlier.tiers, seed),
-            **_silhouette(now.rfm, now.tiers, rng),
+            **_silhouette(now.rfm, now.tiers, rng, seed),
             **_explained(earlier.tiers, outcomes, seed),
         }
     chance, again = (rng.integers(0, k, len(now.labels)) for _ in range(2))
     baselines[RANDOM] = {
         "ari": _agreement(chance, again, seed),
-        **_silhouette(now.places, chance, rng),
+        **_silhouette(now.places, chance, rng, seed),
         **_explained(rng.integers(0, k, len(earlier.labels)), outcomes, seed),
     }
     ari = found.agreement
@@ -141,13 +141,12 @@ def _agreement(one: Labels, other: Labels, seed: int) -> Metric:
     return _bootstrapped(lambda rows: float(adjusted_rand_score(one[rows], other[rows])), len(one), seed)
 
 
-def _silhouette(places: Places, labels: Labels, rng: np.random.Generator) -> dict[str, Metric]:
+def _silhouette(places: Places, labels: Labels, rng: np.random.Generator, seed: int) -> dict[str, Metric]:
     """Mean silhouette of a sample of the customers (Rousseeuw 1987); nothing for one group."""
     rows = _sample(len(labels), SILHOUETTE_CUSTOMERS, rng)
     if len(np.unique(labels[rows])) < 2:
         return {}
-    value = float(silhouette_score(places[rows], labels[rows]))
-    return {"silhouette": Metric(value, value, value, len(rows))}
+    return {"silhouette": mean_metric(silhouette_samples(places[rows], labels[rows]), seed)}
 
 
 def _bootstrapped(statistic: Callable[[NDArray[np.int64]], float], n: int, seed: int) -> Metric:

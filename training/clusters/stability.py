@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
@@ -19,7 +21,7 @@ PAIRS = 20  # pairs of resamples
 SHARE = 0.8  # of the customers in a resample
 STARTS = 3  # of k-means in a resample
 FINAL_STARTS = 10  # of the clustering that ships
-REFERENCES = 10  # data sets without groups
+DATA_WITHOUT_GROUPS = range(1, 11)  # numbers of the data sets without groups; 0 is that of the customers
 ERRORS = 3.0  # standard errors by which clusters must be tighter than without groups
 
 
@@ -89,9 +91,9 @@ class References:
     """
 
     def __init__(self, space: BehaviourSpace, scaled: NDArray[np.float64], seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        self._places = [space.place(scaled), *(space.place(without_groups(scaled, rng)) for _ in range(REFERENCES))]
-        self._gaps: dict[int, NDArray[np.float64]] = {}
+        self._space, self._scaled, self._rng = space, scaled, np.random.default_rng(seed)
+        self._places = [space.place(scaled)]  # of the customers, then of the data without groups that are drawn so far
+        self._spreads: dict[tuple[int, int], float] = {}  # (data set, k) → logarithm of the squared distances
 
     def gap(self, k: int) -> Metric:
         """By how much k clusters are tighter than in data without groups: the gap statistic.
@@ -99,26 +101,42 @@ class References:
         The difference of the logarithms of the squared distances to the centroids (Tibshirani, Walther & Hastie 2001),
         with an interval of three of its standard errors; above 0 there are groups.
         """
-        return self._with_errors(self._gap(k))
+        return self._with_errors([self._gap(data, k) for data in DATA_WITHOUT_GROUPS])
 
     def gain(self, k: int) -> Metric:
         """By how much the gap of k clusters is above that of k − 1, with an interval of three standard errors.
 
         Not above 0, the last cluster is a part of a group: cutting data without groups gains as much.
         """
-        return self._with_errors(self._gap(k) - self._gap(k - 1))
+        return self._with_errors([self._gain(data, k) for data in DATA_WITHOUT_GROUPS])
 
-    def _gap(self, k: int) -> NDArray[np.float64]:
-        """The gap against each reference."""
-        if k not in self._gaps:
-            spread = [KMeans(k, n_init=STARTS, random_state=k).fit(places).inertia_ for places in self._places]
-            logs = np.log(np.maximum(spread, 1e-12))
-            self._gaps[k] = logs[1:] - logs[0]
-        return self._gaps[k]
+    def speak_for(self, k: int) -> bool:
+        """Whether `gap` and `gain` are above 0 beyond their errors, at the cost of one reference where they are not.
 
-    def _with_errors(self, gaps: NDArray[np.float64]) -> Metric:
-        gap, error = float(gaps.mean()), float(gaps.std(ddof=1) * np.sqrt(1 + 1 / len(gaps)))
-        return Metric(gap, gap - ERRORS * error, gap + ERRORS * error, len(self._places[0]))
+        One value of ten is at most 9 / √10 = 2.85 standard deviations from their mean (Samuelson 1968), which is less
+        than the interval: if one of them is not above 0, the interval is not either.
+        """
+        if any(self._gap(data, k) <= 0 or self._gain(data, k) <= 0 for data in DATA_WITHOUT_GROUPS):
+            return False
+        return self.gap(k).low > 0 and self.gain(k).low > 0
+
+    def _gain(self, data: int, k: int) -> float:
+        return self._gap(data, k) - self._gap(data, k - 1)
+
+    def _gap(self, data: int, k: int) -> float:
+        return self._spread(data, k) - self._spread(0, k)
+
+    def _spread(self, data: int, k: int) -> float:
+        while len(self._places) <= data:
+            self._places.append(self._space.place(without_groups(self._scaled, self._rng)))
+        if (data, k) not in self._spreads:
+            inertia = KMeans(k, n_init=STARTS, random_state=k).fit(self._places[data]).inertia_
+            self._spreads[data, k] = float(np.log(max(inertia, 1e-12)))
+        return self._spreads[data, k]
+
+    def _with_errors(self, values: Sequence[float]) -> Metric:
+        mean, error = float(np.mean(values)), float(np.std(values, ddof=1) * np.sqrt(1 + 1 / len(values)))
+        return Metric(mean, mean - ERRORS * error, mean + ERRORS * error, len(self._scaled))
 
 
 def stability(places: Places, k: int, seed: int, pairs: int = PAIRS, disjoint: bool = False) -> Metric:

@@ -16,6 +16,7 @@ MAX_SEGMENTS = 12  # of categories
 SEGMENT_SHARES = (0.03, 0.25)  # least and greatest share of all customers in a segment
 MIN_SEGMENT = 50
 CATEGORY_LEVELS = 2
+COUPONS = "coupon redeemers"
 
 
 def category_names(paths: Sequence[str | None]) -> list[str]:
@@ -67,7 +68,7 @@ def segments_of(
     if "events" in states and states["events"].rows:
         events = views["events"].filter(views["events"].event_type == "coupon_redeem")
         recent = events.filter(events.ts >= start).select("one_id").distinct().to_pyarrow()
-        add("coupon redeemers", recent["one_id"].to_pylist())
+        add(COUPONS, recent["one_id"].to_pylist())
     if (
         "items" in states
         and "category" in states["items"].filled

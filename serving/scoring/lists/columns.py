@@ -40,6 +40,7 @@ DO_NOT_CONTACT = ChineseTag(
         "beyond_budget": "超出预算",
     },
 )
+CONTROL_GROUP = ChineseTag("分组", "触达，还是留作对照", {"contact": "触达组", "control": "对照组"})
 NUMERIC_KINDS = ("number", "money", "percent")
 
 
@@ -128,6 +129,7 @@ _COLUMNS = (
     ListColumn("one_id", "OneID", "OneID"),
     ListColumn("rank", "Rank", "排名"),
     ListColumn("score", "Similarity", "相似度", "number"),
+    ListColumn("group", "Group", "分组", "tag", CONTROL_GROUP),
     ListColumn("churn_probability", "Churn probability", "流失概率", "percent"),
     ListColumn("risk_band", "Risk", "流失风险", "band"),
     ListColumn("expected_value", "Expected value", "预期价值", "money"),

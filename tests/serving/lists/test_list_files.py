@@ -16,7 +16,7 @@ from serving import responses
 from serving.predictions import PREDICTIONS, demand, propensity
 from serving.scoring.lists.columns import COLUMNS, choose, column_of
 from serving.scoring.lists.files import PeopleList, write_list
-from serving.scoring.lists.tables import list_of_table
+from serving.scoring.lists.tables import CHINESE_COLUMN, list_of_table
 from serving.scoring.lists.words import PREDICTION_NAMES, no_score_words
 
 VALUES = {
@@ -154,7 +154,8 @@ def test_values_of_predictions_are_words(key, value, english, chinese):
 
 def test_every_prediction_has_headings_and_chinese_reasons():
     fields = {name for one in PREDICTIONS.values() for name in one.response.model_fields}
-    assert fields | {"no_score_reason", "no_score_reasons"} <= set(COLUMNS)
+    fields = {name.removesuffix(CHINESE_COLUMN) for name in fields}  # a list has the one of its language
+    assert fields | {"no_score_reason", "no_score_reasons"} <= {*COLUMNS, *CHINESE}
     assert set(PREDICTION_NAMES) == set(PREDICTIONS)
     for reason in (responses.UNKNOWN_CUSTOMER, responses.NEVER_BOUGHT, demand.NOTHING_SHOWN, propensity.NO_HISTORY):
         assert not no_score_words(reason, "zh").isascii()

@@ -156,3 +156,8 @@ def test_contributions_that_hardly_count_are_no_reason():
     own = {"days_since_last_order": 41.0, **CYCLE, "orders_56d": 1.0}
     assert len(reasons({"days_since_last_order": 1.0, "orders_56d": 0.001}, own, typical={"orders_56d": 9.0})) == 1
     assert reasons({"days_since_last_order": 0.0, "orders_56d": 0.0}, own) == []
+
+
+def test_every_number_has_words_in_both_languages():
+    numbers = [feature for feature in FEATURES if not feature.categorical]
+    assert [feature.name for feature in numbers if subject_of(feature).zh == feature.description] == []
