@@ -130,6 +130,8 @@ def other_kinds(champions: Champions, users: Sequence[str]) -> Iterator[Kind]:
         yield f"churn {n}", "/churn", {"user_ids": users[:n]}
         yield f"churn {n} explain", "/churn", {"user_ids": users[:n], "explain": True}
         yield f"predictions {n}", "/predictions", {"user_ids": users[:n]}
+        if "uplift" in champions.models:  # a workspace whose campaigns have a usable effect
+            yield f"uplift {n}", "/uplift", {"user_ids": users[:n], "budget_share": 0.2}
     for n in (60, 1_000):
         yield f"lookalike {n}", "/lookalike", {"seed_user_ids": users[:n], "size": 100, "with_evidence": False}
         yield f"lookalike {n} evidence", "/lookalike", {"seed_user_ids": users[:n], "size": 100}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.console import Output
-from cli.features import SUFFIXES, check_suffix, write_table
+from cli.features import SUFFIXES, check_suffix
 from cli.options import JsonOption, WorkspaceOption
+from cli.score_table import score_table
 from cli.train_table import CLASSIFY, NameOption
-from qianmian.errors import DataError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,47 +33,11 @@ def classify(
 ) -> None:
     """Write the probability of each row of a table, with a band and reasons, by the model of `train classify`."""
     check_suffix(out, SUFFIXES)
-    import pyarrow as pa
-
-    from features.data.locking import workspace_lock
-    from features.snapshot_table import read_snapshot_table
-    from models.bundle import ModelBundle
-    from serving.model_registry import bundle_folder, version_of
     from training.classify.run import job_name
 
-    output, located, begun = Output(as_json), Workspace.locate(workspace).require(), time.perf_counter()
-    job = job_name(name)
-    version = version_of(located, job)
-    if version is None:
-        raise DataError(
-            f"no model is registered as qianmian-{job}",
-            where=str(located.root),
-            hint=f"run `qianmian train {CLASSIFY} --data FILE --label COLUMN{f' --name {name}' if name else ''}`",
-        )
-    with output.working(), workspace_lock(located):
-        with bundle_folder(located, job, version) as folder:
-            bundle = ModelBundle.load(folder)
-        output.step(f"scoring {data}")
-        table = read_snapshot_table(data)
-        columns: dict[str, Any] = {}
-        id_column = str(bundle.facts["id_column"])
-        if id_column in table.column_names:
-            columns["user_id"] = table[id_column]  # the name that an erasure knows
-        scored = pa.table({**columns, **_scores(bundle, table), "model_version": [version] * table.num_rows})
-        write_table(located, scored, out)
-    seconds = round(time.perf_counter() - begun, 3)
-    output.result(
-        {
-            "workspace": located.root,
-            "out": out,
-            "rows": scored.num_rows,
-            "columns": scored.column_names,
-            "model": job,
-            "model_version": version,
-            "seconds": seconds,
-        }
-    )
-    output.say(f"{out}: {scored.num_rows:,} rows, {job} version {version}, {seconds:.1f} s")
+    hint = f"qianmian train {CLASSIFY} --data FILE --label COLUMN{f' --name {name}' if name else ''}"
+    located = Workspace.locate(workspace).require()
+    score_table(Output(as_json), located, job_name(name), data, out, hint, _scores)
 
 
 def _scores(bundle: ModelBundle, table: pa.Table) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""`qianmian score uplift`: what a contact changes for every customer, and whom to contact at a budget."""
+"""`qianmian score uplift`: what a contact changes for every customer, or each row of a table; whom to contact."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +13,17 @@ from cli.console import Output
 from cli.features import SUFFIXES, check_suffix
 from cli.list_options import BomOption, ColumnsOption, ListLangOption, PeopleListOptions, TopOption
 from cli.options import AsOfOption, JsonOption, WorkspaceOption
+from cli.score_table import score_table
 from cli.scoring import OutOption, builder_of, ensure_champion, ensure_profiles, report, require_customers
 from cli.times import parse_as_of
+from cli.train_table import NameOption
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from models.bundle import ModelBundle
     from serving.scoring.uplift import ScoredUplift
 
 
@@ -31,6 +38,16 @@ def uplift(
             show_default=False,
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="Score the rows of this table, by the model of `train uplift --data`, instead of the customers.",
+            show_default=False,
+        ),
+    ] = None,
+    name: NameOption = None,
     as_of: AsOfOption = None,
     lang: ListLangOption = None,
     columns: ColumnsOption = None,
@@ -39,12 +56,28 @@ def uplift(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the uplift of every customer, and whom to contact; train the model if it is missing."""
+    """Write the uplift of every customer, and whom to contact; train the model if it is missing.
+
+    With --data: of every row of a table, by the model of `train uplift --data`.
+    """
     moment, people = parse_as_of(as_of), PeopleListOptions(lang, columns, top, bom)
     check_suffix(out, SUFFIXES)
     people.check(out)
     if budget_share is not None and not 0 < budget_share <= 1:
         raise UsageError("no such budget", where="--budget-share", got=budget_share, allowed="above 0, at most 1")
+    if data is not None:
+        of_the_lake = {"--as-of": as_of, "--lang": lang, "--columns": columns, "--top": top, "--bom": bom}
+        if given := [option for option, value in of_the_lake.items() if value]:
+            raise UsageError(f"{given[0]} is no option of score uplift --data", hint=f"omit {given[0]}")
+        from training.uplift.table import job_name
+
+        named = f" --name {name}" if name else ""
+        hint = f"qianmian train uplift --data FILE --treatment COLUMN --outcome COLUMN{named}"
+        located = Workspace.locate(workspace).require()
+        score_table(Output(as_json), located, job_name(name), data, out, hint, partial(_of_table, budget_share))
+        return
+    if name is not None:
+        raise UsageError("--name is an option of score uplift with a table", hint="add --data FILE, or omit --name")
 
     from features.data.locking import workspace_lock
     from qianmian.config import load_settings
@@ -75,6 +108,17 @@ def uplift(
     }
     report(output, located, out, written, begun, f"{JOB} version {champion.version}", **facts)
     _say(output, scored)
+
+
+def _of_table(budget_share: float | None, bundle: ModelBundle, table: pa.Table) -> dict[str, Any]:
+    """Uplift of each row, and whether to contact it: of those with an uplift above 0, the highest within the budget."""
+    import numpy as np
+
+    uplift = bundle.model.predict(bundle.model.encode(table))
+    n = len(uplift) if budget_share is None else round(budget_share * len(uplift))
+    contact = np.zeros(len(uplift), dtype=bool)
+    contact[np.argsort(-uplift, kind="stable")[:n]] = True
+    return {"uplift": uplift, "contact": contact & (uplift > 0)}
 
 
 def _say(output: Output, scored: ScoredUplift) -> None:

@@ -130,7 +130,8 @@ def train(
     if job != PROPENSITY and (target or remove_target):
         raise UsageError("targets are those of the job propensity", where="--target", got=job, allowed=PROPENSITY)
     if job != UPLIFT and (campaign or outcome):
-        raise UsageError("campaigns are those of the job uplift", where="--campaign", got=job, allowed=UPLIFT)
+        where = "--campaign" if campaign else "--outcome"
+        raise UsageError("campaigns and outcomes are those of the job uplift", where=where, got=job, allowed=UPLIFT)
     from features.data.lake import Lake
     from qianmian.config import load_settings
     from training import JOBS

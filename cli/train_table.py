@@ -108,7 +108,8 @@ class TableOptions:
         given = [one.name for one in fields(self) if getattr(self, one.name)]
         if given:
             option = f"--{given[0].removesuffix('_column')}"
-            raise UsageError(f"{option} is an option of classify", got=job, hint=f"omit {option}")
+            jobs = "classify" if given[0] in ("label", "positive") else "classify and of uplift --data"
+            raise UsageError(f"{option} is an option of {jobs}", got=job, hint=f"omit {option}")
 
 
 def train_table(output: Output, workspace: Path | None, options: TableOptions) -> tuple[JobResult, dict[str, Any]]:

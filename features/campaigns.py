@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.builder import Builder
+from features.compute.views import timestamp
 from qianmian.errors import DataError, UsageError, did_you_mean
 
 # variants of touches that were not sent: customers who were drawn and left alone, for comparison
 CONTROL_VARIANTS = ("control", "control_group", "held_out", "holdout", "对照", "对照组")
 WAVE = timedelta(days=1)  # of the contacts of a campaign, those of the first so many hours belong together
 KIND = "kind="
-EVERY_ROW = datetime(9999, 1, 1)  # a cutoff after all rows: contacts may be later than the last order
+EVERY_ROW = datetime(9999, 1, 1)  # a cutoff after all rows, so that a campaign that begins later is one that there is
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Campaign:
     days : int or None
         Days from start to end; None where the table of campaigns does not say it.
     contacted, held_out : int
-        Customers with a contact, and with a control variant only.
+        Customers with a contact, and with a control variant only, before the cutoff.
     """
 
     campaign_id: str
@@ -92,8 +93,10 @@ class Arms:
     both: int
 
 
-def campaigns_of(builder: Builder) -> list[Campaign]:
-    """The campaigns with at least one contact, those with the most contacts first.
+def campaigns_of(builder: Builder, as_of: datetime) -> list[Campaign]:
+    """The campaigns of the lake, those with the most contacts first.
+
+    Of one that begins at or after the cutoff only the first touch is told, so that an error can say that it does.
 
     Raises
     ------
@@ -108,14 +111,16 @@ def campaigns_of(builder: Builder) -> list[Campaign]:
             hint="ingest `touches` and `campaigns`, see docs/data.md; for a table: `train uplift --data FILE`",
         )
     touches = builder.views(EVERY_ROW)["touches"]
-    is_control = _is_control(touches)
+    is_control, is_before = _is_control(touches), touches.ts < timestamp(as_of)
     customers = touches.group_by(["campaign_id", "one_id"]).aggregate(
-        first=touches.ts.min(), contacted=(~is_control).any()
+        first=touches.ts.min(),
+        contacted=(is_before & ~is_control).any(),
+        held_out=(is_before & is_control).any(),
     )
     found = customers.group_by("campaign_id").aggregate(
         first=customers["first"].min(),
         contacted=customers.contacted.sum(),
-        held_out=(~customers.contacted).sum(),
+        held_out=(customers.held_out & ~customers.contacted).sum(),
     )
     declared = builder.backend.table("campaigns").select("campaign_id", "kind", "channel", "start", "end")
     rows = found.left_join(declared, "campaign_id").to_pyarrow().to_pylist()
@@ -163,9 +168,9 @@ def find_campaigns(campaigns: Sequence[Campaign], names: Sequence[str]) -> list[
     return sorted(found.values(), key=lambda one: (one.first_contact, one.campaign_id))
 
 
-def arms_of(builder: Builder, campaign: Campaign) -> Arms:
-    """Who was contacted in the first wave of a campaign, and who was held out."""
-    touches = builder.views(EVERY_ROW)["touches"]
+def arms_of(builder: Builder, campaign: Campaign, as_of: datetime) -> Arms:
+    """Who was contacted in the first wave of a campaign, and who was held out, by the touches before the cutoff."""
+    touches = builder.views(as_of)["touches"]
     own = touches.filter(touches.campaign_id == campaign.campaign_id)
     is_control = _is_control(own)
     customers = (

@@ -18,7 +18,16 @@ from serving.predictions.base import ToldConsents
 from serving.requests import MAX_IDS, UsersRequest
 from serving.responses import Response, ResponseBody, UserScore, profile_metadata
 from serving.scoring.fresh import any_fresh, score_users
-from serving.scoring.uplift import JOB, about, allocate, budget_of, policy_of, reason_counts, score_rows
+from serving.scoring.uplift import (
+    JOB,
+    about,
+    allocate,
+    budget_of,
+    contacted_deciles,
+    policy_of,
+    reason_counts,
+    score_rows,
+)
 from serving.users import resolve_users
 
 
@@ -56,8 +65,8 @@ class Policy(BaseModel):
     budget_share: float = Field(description="share of the customers with a score who are contacted")
     contacted: int
     expected_gain: float = Field(
-        description="further outcome per customer (of all with a score) if this share is contacted, by the customers "
-        "of the campaign; multiply it by their number"
+        description="further outcome per customer (of all with a score) if these are contacted, by what their tenths "
+        "of the customers by uplift did in the campaign; multiply it by their number"
     )
     expected_gain_low: float = Field(description="lower end of its 95 % interval")
     expected_gain_high: float = Field(description="upper end of its 95 % interval")
@@ -96,13 +105,13 @@ def handle(champions: Champions, request: UpliftRequest, now: datetime) -> Respo
     users = list(resolve_users(champions, request.user_ids, request.user_source))
     told = champions.live.consents if champions.live is not None else None
     scores = score_users(champions, users, now, partial(_score, told))
+    one_ids = [row["one_id"] for row in scores]
     scored = len({row["one_id"] for row in scores if row["no_score_reason"] is None})
-    allocate(scores, budget_of(scored, request.budget_share, request.budget))
-    contacted = len({row["one_id"] for row in scores if row["contact"]})
+    allocate(scores, one_ids, budget_of(scored, request.budget_share, request.budget))
     facts = champions.require(JOB).bundle.facts
     return {
         "scores": scores,
-        "policy": policy_of(facts, contacted, scored),
+        "policy": policy_of(facts, contacted_deciles(scores, one_ids), scored),
         "do_not_contact": reason_counts(scores),
         **about(facts),
         **profile_metadata(JOB)(champions, now),

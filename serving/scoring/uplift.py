@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.definitions.recency import NEVER
+from models.uplift.uplift_model import decile_of
 from qianmian.schema import CONSENT_CHANNELS
 from serving.champions import Champions
 from serving.predictions.base import PredictedCustomers, ToldConsents
@@ -118,41 +119,26 @@ def _refused(customers: PredictedCustomers, channel: str | None) -> list[bool]:
     return [False in values and True not in values for values in zip(*told, strict=True)]
 
 
-def decile_of(uplift: NDArray[np.float64], edges: Sequence[float]) -> NDArray[np.int64]:
-    """Tenth of the customers by uplift, 1 for the highest, (n,).
-
-    Parameters
-    ----------
-    edges : sequence of 9 floats
-        Ascending bounds of the tenths.
-
-    Examples
-    --------
-    >>> decile_of(np.array([0.95, 0.05, -1.0]), [0.1 * n for n in range(1, 10)]).tolist()
-    [1, 10, 10]
-    """
-    return np.asarray(10 - np.searchsorted(np.asarray(edges, dtype=np.float64), uplift, side="right"))
-
-
-def allocate(scores: Sequence[ResponseBody], budget: int | None) -> None:
+def allocate(scores: Sequence[ResponseBody], one_ids: Sequence[str | None], budget: int | None) -> None:
     """Set `contact` of each row: of those who may be contacted, the `budget` with the highest uplift.
 
     Parameters
     ----------
     scores : sequence of dict
-        Of `score_rows`; changed in place. Rows of the same customer count once, and have the same answer.
+        Of `score_rows`; changed in place.
+    one_ids : sequence of str or None
+        Customer of each row, None if unknown. Rows of the same customer count once, and have the same answer; of equal
+        uplifts those with the first ids are contacted, in a file as in an answer.
     budget : int, optional
         Number of customers; default: everybody who may be contacted.
     """
-    allowed: dict[str | None, float] = {}
-    for place, row in enumerate(scores):
-        if row["do_not_contact_reason"] is None:
-            allowed[row.get("one_id") or str(place)] = row["uplift"]
-    ranked = sorted(allowed, key=lambda name: (-allowed[name], str(name)))
+    pairs = list(zip(scores, one_ids, strict=True))
+    allowed = {one_id: row["uplift"] for row, one_id in pairs if row["do_not_contact_reason"] is None}
+    ranked = sorted(allowed, key=lambda one_id: (-allowed[one_id], str(one_id)))
     chosen = set(ranked if budget is None else ranked[:budget])
-    for place, row in enumerate(scores):
+    for row, one_id in pairs:
         may = row["do_not_contact_reason"] is None
-        row["contact"] = may and (row.get("one_id") or str(place)) in chosen
+        row["contact"] = may and one_id in chosen
         if may and not row["contact"]:
             row["do_not_contact_reason"] = BEYOND_BUDGET
 
@@ -168,28 +154,40 @@ def reason_counts(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {reason: found[reason] for reason in DO_NOT_CONTACT if found[reason]}
 
 
-def policy_of(facts: Mapping[str, Any], contacted: int, n: int) -> ResponseBody:
-    """What contacting a share of the customers is worth, by the evaluation of the model.
+def contacted_deciles(scores: Sequence[Mapping[str, Any]], one_ids: Sequence[str | None]) -> list[int]:
+    """The decile of each contacted customer; rows of the same customer count once."""
+    found = {one_id: row["uplift_decile"] for row, one_id in zip(scores, one_ids, strict=True) if row["contact"]}
+    return list(found.values())
+
+
+def policy_of(facts: Mapping[str, Any], deciles: Sequence[int], n: int) -> ResponseBody:
+    """What contacting these customers is worth, by the evaluation of the model.
+
+    The evaluation tells what each tenth of the customers adds if it is contacted. Consents, and which customers a
+    request names, decide who is contacted of each tenth, so that the gain is not that of the best ones of as many.
 
     Parameters
     ----------
     facts : mapping
-        Of the bundle: `policy` has the expected gain at budgets from 10 % to 100 %.
-    contacted, n : int
-        Customers contacted, and all customers.
+        Of the bundle: `policy` has the expected gain at budgets of 10, 20 … 100 %.
+    deciles : sequence of int
+        Decile of each contacted customer (`contacted_deciles`).
+    n : int
+        Customers with a score.
     """
-    share = contacted / n if n else 0.0
-    points = [{"budget_share": 0.0, "gain": 0.0, "low": 0.0, "high": 0.0}, *facts["policy"]]
-    shares = [point["budget_share"] for point in points]
-    gains = {
-        name: float(np.interp(share, shares, [point[name] for point in points])) for name in ("gain", "low", "high")
-    }
+    contacted = len(deciles)
+    gains = np.array([0.0, *(point["gain"] for point in facts["policy"])])
+    widths = np.array([0.0, *((point["high"] - point["low"]) / 2.0 for point in facts["policy"])])
+    # customers are independent: squared widths add up over the tenths
+    of_tenth, squared_width = np.diff(gains), np.maximum(np.diff(widths**2), 0.0)
+    reached = np.bincount(deciles, minlength=11)[1:] * (10.0 / n) if contacted else np.zeros(10)
+    gain, width = float(reached @ of_tenth), float(np.sqrt(reached**2 @ squared_width))
     return {
-        "budget_share": rounded(share, 4),
+        "budget_share": rounded(contacted / n if n else 0.0, 4),
         "contacted": contacted,
-        "expected_gain": rounded(gains["gain"]),
-        "expected_gain_low": rounded(gains["low"]),
-        "expected_gain_high": rounded(gains["high"]),
+        "expected_gain": rounded(gain),
+        "expected_gain_low": rounded(gain - width),
+        "expected_gain_high": rounded(gain + width),
     }
 
 
@@ -224,9 +222,12 @@ class ScoredUplift:
     @property
     def policy(self) -> ResponseBody:
         """What contacting them is worth."""
-        contacted = sum(row["contact"] for row in self.scores)
         scored = sum(row["no_score_reason"] is None for row in self.scores)
-        return policy_of(self.champions.require(JOB).bundle.facts, contacted, scored)
+        return policy_of(
+            self.champions.require(JOB).bundle.facts,
+            contacted_deciles(self.scores, self.champions.customers.one_ids),
+            scored,
+        )
 
     def blocks(self) -> BlockScores:
         """The columns of `UPLIFT`, by blocks of customers."""
@@ -276,7 +277,7 @@ def score_uplift(
         As `score_churn`.
     """
     champions_at = at_moment(champions, champions.require(JOB), as_of, builder)
-    n = len(champions_at.customers.one_ids)
-    scores = score_rows(champions_at, np.arange(n, dtype=np.int64))
-    allocate(scores, budget_of(sum(row["no_score_reason"] is None for row in scores), budget_share, None))
+    one_ids = champions_at.customers.one_ids
+    scores = score_rows(champions_at, np.arange(len(one_ids), dtype=np.int64))
+    allocate(scores, one_ids, budget_of(sum(row["no_score_reason"] is None for row in scores), budget_share, None))
     return ScoredUplift(champions_at, scores)

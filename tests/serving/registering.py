@@ -18,15 +18,19 @@ from features.definitions import FEATURES
 from features.profiles.building import ensure_snapshot
 from features.profiles.lifecycle import stages_of_build
 from features.profiles.purchase_process.fitting import process_of
+from features.profiles.snapshot import Snapshot
 from features.training_data import training_set
 from models.bundle import ModelBundle
 from models.classify.churn import ChurnClassifier
 from models.classify.churn_model import ChurnModel
+from models.classify.column_encoding import ColumnEncoding
 from models.classify.lifecycle import NextStageClassifier
 from models.lookalike import LookalikeExpander
 from models.recommend.affinity import AffinityRecommender
 from models.recommend.fallback import FallbackChain
 from models.recommend.scene_models import SceneModels
+from models.uplift.regressions import LinearRegressionModel
+from models.uplift.uplift_model import Term, UpliftModel
 from qianmian.schema import CHAMPION, PREVIOUS, REGISTERED_PREFIX
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
@@ -87,6 +91,31 @@ def fit_bundles(
             "lookalike", expander, as_of, now.spec, user_ids=now.one_ids, facts={**facts, "job": "lookalike"}
         ),
     }
+
+
+def uplift_bundle(profiles: Snapshot) -> ModelBundle:
+    """An uplift that falls with the orders of the last 28 days, for half of the customers below 0."""
+    spec = profiles.spec.select(["orders_28d", "days_since_last_order"])
+    X = profiles.features.values[:, [profiles.spec.names.index(name) for name in spec.names]]
+    rng = np.random.default_rng(0)
+    encoding = ColumnEncoding.of(X, (False, False))
+    wanted = -X[:, 0].astype(np.float64) + 0.01 * rng.normal(size=len(X))
+    regression = LinearRegressionModel.fit(encoding, X, wanted, is_binary=False, seed=0)
+    raw = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0).predict(X)
+    model = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0, middle=float(np.median(raw)))
+    facts = {
+        "campaign": ["c01"],
+        "channel": "push",
+        "outcome": "order",
+        "horizon_days": 7,
+        "effect": {"value": 0.1, "low": 0.05, "high": 0.15},
+        "randomised": True,
+        "placebo": {"passed": True},
+        "policy": [{"budget_share": n / 10, "gain": n, "low": n - 1, "high": n + 1} for n in range(1, 11)],
+        "decile_edges": np.quantile(model.predict(X), np.arange(1, 10) / 10).tolist(),
+        "shared_accounts": {str(profiles.one_ids[1]): "shared account: a till"},
+    }
+    return ModelBundle("uplift", model, profiles.as_of, spec, facts=facts)
 
 
 def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.DataFrame | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from cli import demo_loop
@@ -20,9 +22,11 @@ from features.event_log import open_log
 from features.event_log.location import ENVIRONMENT_VARIABLE
 from features.event_log.rows import decode
 from qianmian.schema import TAG_CATEGORIES
+from qianmian.workspace import Workspace
 from serving.champions import Champions
 from serving.endpoints import ENDPOINTS
 from serving.server import running
+from tests.shared import own_copy
 
 CALLS = re.compile(r"^```console\n((?:\$ curl [^\n]*\n(?:  [^\n]*\n)*)+)```\n(?:```json\n(.*?)^```\n)?", re.S | re.M)
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
@@ -39,9 +43,20 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(workspace, server_environment, store) -> Iterator[str]:
-    env = {**server_environment(workspace), ENVIRONMENT_VARIABLE: str(store)}
-    with running(workspace, env=env) as found:
+def with_uplift(workspace, champions, registering, tmp_path_factory) -> Iterator[Workspace]:
+    """The shop with an uplift model beside the others."""
+    made = own_copy(workspace, tmp_path_factory.mktemp("a shop with uplift") / "work space")
+    registering.register(made, "uplift", registering.uplift_bundle(champions.customers))
+    yield made
+    mlflow.set_tracking_uri(workspace.tracking_uri)
+    mlflow.set_registry_uri(workspace.tracking_uri)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(scope="module")
+def url(with_uplift, server_environment, store) -> Iterator[str]:
+    env = {**server_environment(with_uplift), ENVIRONMENT_VARIABLE: str(store)}
+    with running(with_uplift, env=env) as found:
         yield found
 
 

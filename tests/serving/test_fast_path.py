@@ -61,6 +61,7 @@ def requests_of(buyers, champions) -> list[tuple[str, bytes]]:
         "/predictions": [{"user_ids": buyers[:3]}],
         "/profile": [{"user_id": buyers[0]}, {"user_id": "ghost"}],
         "/lookalike": [{"seed_user_ids": buyers[:30], "size": 5}, {"seed_user_ids": ["ghost"], "size": 5}],
+        "/uplift": [{"user_ids": buyers[:3]}, {"user_ids": buyers[:3], "budget": -1}],
         "/events": [
             {"events": [EVENT, {**EVENT, "ts": "?"}]},
             {"events": []},

@@ -144,6 +144,7 @@ FULL: dict[str, dict[str, Any]] = {
         "exclude": ["a"],
     },
     "/churn": {"user_ids": ["a"], "user_source": "s"},
+    "/uplift": {"user_ids": ["a"], "user_source": "s", "budget": 1},
     "/predictions": {"user_ids": ["a"], "user_source": "s"},
     "/profile": {"user_id": "a", "user_source": "s"},
     "/lookalike": {

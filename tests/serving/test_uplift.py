@@ -9,45 +9,20 @@ import numpy as np
 import orjson
 import pytest
 
-from models.bundle import ModelBundle
-from models.classify.column_encoding import ColumnEncoding
-from models.uplift.regressions import LinearRegressionModel
-from models.uplift.uplift_model import Term, UpliftModel
+from models.uplift.uplift_model import decile_of
 from qianmian.errors import InvalidRequest
 from serving.champions import Champion, Champions
 from serving.endpoints.uplift import ENDPOINT
 from serving.requests import parse_request
-from serving.scoring.uplift import DO_NOT_CONTACT, allocate, decile_of, policy_of, score_uplift
+from serving.scoring.uplift import DO_NOT_CONTACT, allocate, policy_of, score_uplift
 
 NOW = datetime(2024, 8, 3)
-POLICY = [{"budget_share": share / 10, "gain": share, "low": share - 1, "high": share + 1} for share in range(1, 11)]
 
 
 @pytest.fixture(scope="module")
-def with_uplift(champions) -> Champions:
+def with_uplift(champions, registering) -> Champions:
     """The champions, and an uplift that falls with the orders of the last 28 days, for half of the customers below 0."""
-    profiles = champions.customers
-    spec = profiles.spec.select(["orders_28d", "days_since_last_order"])
-    X = profiles.features.values[:, [profiles.spec.names.index(name) for name in spec.names]]
-    rng = np.random.default_rng(0)
-    encoding = ColumnEncoding.of(X, (False, False))
-    wanted = -X[:, 0].astype(np.float64) + 0.01 * rng.normal(size=len(X))
-    regression = LinearRegressionModel.fit(encoding, X, wanted, is_binary=False, seed=0)
-    raw = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0).predict(X)
-    model = UpliftModel("linear", spec.names, (Term(1.0, regression),), slope=1.0, middle=float(np.median(raw)))
-    facts = {
-        "campaign": ["c01"],
-        "channel": "push",
-        "outcome": "order",
-        "horizon_days": 7,
-        "effect": {"value": 0.1, "low": 0.05, "high": 0.15},
-        "randomised": True,
-        "placebo": {"passed": True},
-        "policy": POLICY,
-        "decile_edges": np.quantile(model.predict(X), np.arange(1, 10) / 10).tolist(),
-        "shared_accounts": {str(profiles.one_ids[1]): "shared account: a till"},
-    }
-    bundle = ModelBundle("uplift", model, profiles.as_of, spec, facts=facts)
+    bundle = registering.uplift_bundle(champions.customers)
     champion = Champion("uplift", "3", bundle)
     return replace(champions, models={**champions.models, "uplift": champion})
 
@@ -137,18 +112,30 @@ def test_the_file_says_what_the_answer_says(with_uplift, ids):
     assert highest[1] == 1
 
 
-def test_deciles_policy_and_ties():
+def test_deciles_and_ties():
     assert decile_of(np.array([9.0, 8.5, -1.0]), list(range(1, 10))).tolist() == [1, 2, 10]
-    half = policy_of({"policy": POLICY}, 25, 100)
-    assert half == {
-        "budget_share": 0.25,
-        "contacted": 25,
-        "expected_gain": 2.5,
-        "expected_gain_low": 1.5,
-        "expected_gain_high": 3.5,
-    }
-    assert policy_of({"policy": POLICY}, 0, 0)["expected_gain"] == 0.0
-    rows = [{"one_id": name, "uplift": 1.0, "do_not_contact_reason": None} for name in "cab"]
-    allocate(rows, 2)  # of equals those with the first ids, whatever their order
+    rows = [{"uplift": 1.0, "do_not_contact_reason": None} for _ in "cab"]
+    allocate(rows, list("cab"), 2)  # of equals those with the first ids, whatever their order
     assert [row["contact"] for row in rows] == [False, True, True]
     assert rows[0]["do_not_contact_reason"] == "beyond_budget"
+
+
+def test_what_a_policy_is_worth_depends_on_who_is_contacted():
+    """The best tenth adds 2, the second 1, the others nothing; squared widths of the tenths add up."""
+    points = [(2.0, 3.0), (3.0, 5.0), *((3.0, 5.0),) * 8]
+    policy = [
+        {"budget_share": (place + 1) / 10, "gain": gain, "low": gain - width, "high": gain + width}
+        for place, (gain, width) in enumerate(points)
+    ]
+
+    def gain_of(deciles, n=100):
+        found = policy_of({"policy": policy}, deciles, n)
+        assert (found["contacted"], found["budget_share"]) == (len(deciles), len(deciles) / n)
+        return found["expected_gain"], found["expected_gain_high"] - found["expected_gain"]
+
+    assert gain_of([1] * 10) == (2.0, 3.0), "as the evaluation says for the best tenth"
+    assert gain_of([1] * 10 + [2] * 10) == (3.0, 5.0)
+    assert gain_of([1] * 5 + [2] * 5) == (1.5, 2.5), "half of both tenths, because the others refuse"
+    assert gain_of([10] * 50) == (0.0, 0.0)
+    assert gain_of([2], 1) == (10.0, 40.0), "all of a request are of the second tenth"
+    assert policy_of({"policy": policy}, [], 0)["expected_gain"] == 0.0

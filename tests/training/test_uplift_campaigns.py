@@ -111,6 +111,32 @@ def test_refusals(tmp_path, contacts, lines, settings, told):
         run(context_of(shop(tmp_path, contacts, lines), **settings))
 
 
+def test_of_a_kind_the_campaigns_that_are_not_over_are_left_out(tmp_path, monkeypatch):
+    """A campaign of this week does not stop the training on those before; one that is named by its id is refused."""
+    start, kind = datetime(2024, 1, 1), {"kind": "mail"}
+    names = ("c", "running", "later")
+    tables = {
+        "transactions": VARIED,
+        "campaigns": [{"campaign_id": name, "start": start, "end": start + timedelta(14), **kind} for name in names],
+        "touches": [
+            one
+            for days, name in zip((0, 30, 60), names, strict=True)
+            for arm, users in ((None, USERS[:60]), ("control", USERS[60:]))
+            for one in touches(users, CONTACT + timedelta(days=days), arm, name)
+        ],
+    }
+    workspace = write_lake(tmp_path / "workspace", tables).workspace
+    read = []
+    monkeypatch.setattr("training.jobs.uplift.campaign_rows", lambda context, arms, *rest: read.append(arms) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(context_of(workspace, campaigns=["kind=mail"]))
+    assert [one.campaign.campaign_id for one in read] == ["c"]
+    with pytest.raises(DataError, match="campaign running is not over"):
+        run(context_of(workspace, campaigns=["kind=mail", "running"]))
+    with pytest.raises(DataError, match="campaign c is not over"):
+        run(context_of(workspace, CONTACT + timedelta(days=3), campaigns=["kind=mail"]))
+
+
 def test_a_campaign_after_the_cutoff_and_one_that_there_is_not(tmp_path):
     workspace = shop(tmp_path, touches(USERS[:60]))
     with pytest.raises(DataError, match="begins after the cutoff"):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.campaigns import Arms, Campaign, arms_of, campaigns_of, find_campaigns
 from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
-from models.uplift.uplift_model import UpliftModel
+from models.uplift.uplift_model import UpliftModel, decile_of
 from qianmian.errors import DataError
 from training.attributes import left_out_notes
 from training.gate import GateRule
@@ -20,7 +20,7 @@ from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.propensity.rows import rows_with_history
 from training.uplift.campaign_figures import campaign_figures
 from training.uplift.campaign_report import ASSUMPTIONS, RULES, facts_of, report_of
-from training.uplift.campaign_rows import campaign_rows, require_over, stacked
+from training.uplift.campaign_rows import campaign_rows, is_over, require_over, stacked
 from training.uplift.campaign_trial import campaign_trial
 from training.uplift.choice import choose
 from training.uplift.outcomes import outcome_words, outcomes_between, require_outcome
@@ -35,16 +35,15 @@ SHOWN = 5  # campaigns that an error lists
 def run(context: TrainingContext) -> EvaluatedModel:
     """Learn from the declared campaigns what a contact changes, and test whether that can be trusted."""
     settings, builder, seed = context.settings.uplift, context.builder, context.settings.seed
-    known = campaigns_of(builder)
+    known = campaigns_of(builder, context.as_of)
     if not settings.campaigns:
         raise _none_declared(context, known)
     chosen = find_campaigns(known, settings.campaigns)
-    randomised = _all_randomised(chosen)
     outcome, horizon = settings.outcome, _horizon(context, chosen)
     require_outcome(builder, outcome)
-    arms = [arms_of(builder, one) for one in chosen]
-    for one in arms:
-        require_over(context, one, horizon)
+    arms, not_over = _arms_of_those_over(context, chosen, horizon)
+    chosen = [one.campaign for one in arms]
+    randomised = _all_randomised(chosen)
     context.progress(
         f"uplift: {'; '.join(map(str, chosen))}; {outcome_words(outcome)} within {horizon} days of the contact"
     )
@@ -62,6 +61,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     found = choose(trial, seed, context.progress)
     notes = (
         *_arms_notes(arms),
+        *([f"not over at the cutoff, and left out: {', '.join(not_over)}"] if not_over else []),
         f"without any correction, {outcome_words(outcome)}: {rows.outcome[rows.treated].mean():.4g} of those "
         f"contacted, {rows.outcome[~rows.treated].mean():.4g} of the others",
         *((ASSUMPTIONS, *made.overlap.notes()) if made.overlap is not None else ()),
@@ -71,7 +71,6 @@ def run(context: TrainingContext) -> EvaluatedModel:
     facts = facts_of(arms, found.evaluation, placebo, made.overlap, outcome, horizon)
     one_ids, uplift = _uplift_now(context, spec, found.model)
     edges = np.quantile(uplift, np.arange(1, 10) / 10.0) if len(uplift) else np.zeros(9)
-    deciles = 10 - np.searchsorted(edges, uplift, side="right")
     bundle = ModelBundle(
         "uplift",
         found.model,
@@ -96,7 +95,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         parameters,
         campaign_figures(found.evaluation, made.overlap, outcome_words(outcome)),
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
-        {"uplift_decile": (one_ids, deciles.astype(np.float64).tolist())},
+        {"uplift_decile": (one_ids, decile_of(uplift, edges.tolist()).astype(np.float64).tolist())},
     )
 
 
@@ -115,17 +114,38 @@ def _none_declared(context: TrainingContext, known: Sequence[Campaign]) -> DataE
 
 def _outcome_words(context: TrainingContext, campaign: Campaign, outcome: str) -> str:
     """What those contacted did afterwards, for the list of campaigns; empty where it is not known yet."""
-    horizon, arms = _horizon(context, [campaign]), arms_of(context.builder, campaign)
-    try:
-        require_over(context, arms, horizon)
-        require_outcome(context.builder, outcome)
-    except DataError:
+    horizon, arms = _horizon(context, [campaign]), arms_of(context.builder, campaign, context.as_of)
+    if not is_over(context, arms, horizon):
         return ", not over"
+    try:
+        require_outcome(context.builder, outcome)
+    except DataError:  # the lake cannot tell it; the error that this is a part of is another one
+        return ""
     end = arms.outcome_from + timedelta(days=horizon)
     values = outcomes_between(context.builder, outcome, arms.contacted, arms.outcome_from, end)
     if not len(values):
         return ""
     return f", {outcome} {values.mean():.3g} a contacted customer in {horizon} days"
+
+
+def _arms_of_those_over(
+    context: TrainingContext, campaigns: Sequence[Campaign], horizon: int
+) -> tuple[list[Arms], list[str]]:
+    """The arms of the campaigns whose outcomes are known, and the ids of the others.
+
+    Of a kind, there may always be one that is not over: it is left out. One that is named by its id must be over.
+
+    Raises
+    ------
+    DataError
+        A campaign that is named is not over, or none of the kind is.
+    """
+    arms = [arms_of(context.builder, one, context.as_of) for one in campaigns]
+    over, others = ([one for one in arms if is_over(context, one, horizon) == wanted] for wanted in (True, False))
+    for one in others:
+        if not over or one.campaign.campaign_id in context.settings.uplift.campaigns:
+            require_over(context, one, horizon)
+    return over, [one.campaign.campaign_id for one in others]
 
 
 def _all_randomised(campaigns: Sequence[Campaign]) -> bool:

@@ -80,7 +80,7 @@ def _sizes_note(evaluation: UpliftEvaluation) -> str:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(evaluation.chosen_in_splits.items()))
     return (
         f"average effect of the contact {effect.value:+.4g} [{effect.low:+.4g}, {effect.high:+.4g}] over {effect.n:,} "
-        f"rows; {evaluation.chosen} ships (chosen in {evaluation.splits} splits: {counts})"
+        f"customers; {evaluation.chosen} ships (chosen in {evaluation.splits} splits: {counts})"
     )
 
 

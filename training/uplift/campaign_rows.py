@@ -120,6 +120,11 @@ def _rows(
     )
 
 
+def is_over(context: TrainingContext, arms: Arms, horizon: int) -> bool:
+    """Whether the outcomes of a campaign are known at the cutoff of the training."""
+    return arms.outcome_from + timedelta(days=horizon) <= context.as_of
+
+
 def require_over(context: TrainingContext, arms: Arms, horizon: int) -> None:
     """Check that the outcomes of a campaign are known at the cutoff of the training.
 
@@ -128,9 +133,9 @@ def require_over(context: TrainingContext, arms: Arms, horizon: int) -> None:
     DataError
         The campaign begins after the cutoff, or its horizon ends after it.
     """
-    end = arms.outcome_from + timedelta(days=horizon)
-    if end <= context.as_of:
+    if is_over(context, arms, horizon):
         return
+    end = arms.outcome_from + timedelta(days=horizon)
     begun = arms.as_of < context.as_of
     longest = (context.as_of - arms.outcome_from).days
     raise DataError(

@@ -104,6 +104,7 @@ class UpliftEvaluation:
     harmed_share : float
         Share of the customers with a negative predicted uplift.
     splits, n : int
+        Number of splits, and of customers.
     """
 
     learners: Mapping[str, Mapping[str, Metric]]
@@ -173,7 +174,9 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
     effect = average_effect(trial, seed)
     learners = {
         name: {
-            metric: resampled_metric(np.array([one[name][metric] for one in by_split]), TEST_SHARE, len(trial))
+            metric: resampled_metric(
+                np.array([one[name][metric] for one in by_split]), TEST_SHARE, trial.customer_count
+            )
             for metric in by_split[0][name]
         }
         | {
@@ -193,19 +196,19 @@ def choose(trial: Trial, seed: int, progress: Progress = lambda line: None, spli
         chosen=final.chosen,
         chosen_in_splits=dict(Counter(chosen)),
         best_baseline=best_baseline,
-        gain_over_response=resampled_metric(own - response, TEST_SHARE, len(trial)),
+        gain_over_response=resampled_metric(own - response, TEST_SHARE, trial.customer_count),
         gain_over_baseline=resampled_metric(
-            own - response if best_baseline == RESPONSE else own, TEST_SHARE, len(trial)
+            own - response if best_baseline == RESPONSE else own, TEST_SHARE, trial.customer_count
         ),
         effect=effect,
         usable=usable,
         reason="" if usable else _reason(effect, learners[SHIPS][GAIN]),
         policy=tuple(one for one in curve if one.budget_share in BUDGETS),
         curve=curve,
-        deciles=_mean_deciles(np.array(deciles), len(trial)),
+        deciles=_mean_deciles(np.array(deciles), trial.customer_count),
         harmed_share=float((model.predict(trial.X) < 0).mean()),
         splits=splits,
-        n=len(trial),
+        n=trial.customer_count,
     )
     return ChosenUplift(model, evaluation)
 
@@ -267,7 +270,7 @@ def policy_values(moments: Sequence[Floats], shares: Sequence[float], trial: Tri
     whom is held out about equally often.
     """
     mean, deviation = np.mean(moments, axis=0)
-    n = len(trial) if trial.customers is None else len(np.unique(trial.customers))
+    n = trial.customer_count
     widths = NOISE * deviation / np.sqrt(n)
 
     def metric(kind: int, place: int) -> Metric:

@@ -57,6 +57,8 @@ class Placebo:
         if self.effect is None:
             return f"placebo test: not possible, {self.reason}"
         words = "passed" if self.passed else "failed: the estimate cannot be trusted"
+        if self.passed and not self.effect.low <= 0.0 <= self.effect.high:
+            words += ", within chance at 99.9 %"  # of a randomised campaign
         effect = f"{self.effect.value:+.4g} [{self.effect.low:+.4g}, {self.effect.high:+.4g}]"
         return f"placebo test {words}; the effect on the same time before the first contact is {effect}"
 

@@ -60,23 +60,28 @@ class UpliftTask:
 
     @property
     def job(self) -> str:
-        """``uplift-table``, or ``uplift-NAME``: the name of the registered model without its prefix.
+        """``uplift-table``, or ``uplift-NAME`` (`job_name`)."""
+        return job_name(self.name)
 
-        Raises
-        ------
-        UsageError
-            The name has other characters than small letters, digits and single hyphens.
-        """
-        if self.name is None:
-            return JOB
-        if not NAME.fullmatch(self.name):
-            raise UsageError(
-                "the name of the model is not valid",
-                where="--name",
-                got=self.name,
-                allowed="small letters, digits and hyphens, such as spring-mail",
-            )
-        return f"uplift-{self.name}"
+
+def job_name(name: str | None) -> str:
+    """``uplift-table``, or ``uplift-NAME``: the name of the registered model without its prefix.
+
+    Raises
+    ------
+    UsageError
+        The name has other characters than small letters, digits and single hyphens.
+    """
+    if name is None:
+        return JOB
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            "the name of the model is not valid",
+            where="--name",
+            got=name,
+            allowed="small letters, digits and hyphens, such as spring-mail",
+        )
+    return f"uplift-{name}"
 
 
 def train_uplift_table(

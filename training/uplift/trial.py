@@ -79,6 +79,11 @@ class Trial:
         has_outcome = self.outcome != 0 if self.is_binary or (self.outcome == 0).any() else np.zeros(len(self), bool)
         return np.asarray(self.treated * 2 + has_outcome, dtype=np.int64)
 
+    @property
+    def customer_count(self) -> int:
+        """Number of customers, each of whom has one row or several."""
+        return len(self) if self.customers is None else len(np.unique(self.customers))
+
     def by_customer(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of the rows as one value a customer, with the same mean: for standard errors, (customers,).
 
