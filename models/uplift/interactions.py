@@ -163,7 +163,8 @@ def _step(
     information = (D * weights[:, None]).T @ D - cross.T @ solved
     gradient = D.T @ (weights * target) - solved.T @ (weighted.T @ target)
     interactions = posterior_mean(information, gradient, groups, seed)
-    return np.linalg.solve(inner, weighted.T @ (target - D @ interactions)), interactions
+    main = np.asarray(np.linalg.solve(inner, weighted.T @ (target - D @ interactions)), dtype=np.float64)
+    return main, interactions
 
 
 def posterior_mean(information: Floats, gradient: Floats, groups: Sequence[slice], seed: int) -> Floats:
@@ -189,17 +190,17 @@ def posterior_mean(information: Floats, gradient: Floats, groups: Sequence[slice
         parts.append((group, vectors, VARIANCES[:, None] / spread, np.log(spread).sum(axis=1)))
     sweeps = max(LEAST_SWEEPS, DRAWS // max(len(groups), 1))
     first = int(BURN_IN * sweeps)
-    drawn, total = np.zeros(len(gradient)), np.zeros(len(gradient))
+    sample, total = np.zeros(len(gradient)), np.zeros(len(gradient))
     for sweep in range(sweeps):
         for group, vectors, shrunk, log_spread in parts:
-            own = gradient[group] - information[group] @ drawn + information[group, group] @ drawn[group]
+            own = gradient[group] - information[group] @ sample + information[group, group] @ sample[group]
             q = vectors.T @ own
             evidence = 0.5 * (shrunk @ q**2 - log_spread)
             likely = np.exp(evidence - evidence.max())
             likely /= likely.sum()
             place = min(int(np.searchsorted(np.cumsum(likely), rng.random())), len(likely) - 1)
             s = shrunk[place]
-            drawn[group] = vectors @ (s * q + np.sqrt(s) * rng.standard_normal(len(q)))
+            sample[group] = vectors @ (s * q + np.sqrt(s) * rng.standard_normal(len(q)))
             if sweep >= first:
                 total[group] += vectors @ (likely @ shrunk * q)
     return np.asarray(total / (sweeps - first))
