@@ -9,7 +9,7 @@ is left out, and that is said. Complete Journey comes with the package `complete
 - `lookalike`: half-hidden segments of Complete Journey, seeds of 25 to 400 customers, 20 draws, beside random, RFM,
   centroid and logistic regression (`audiences_lookalike.py`).
 - `million`: a million customers with 150 features scored for one seed, beside a matrix product of that size.
-- `hillstrom`: Qini of the learners in 12 stratified 70/30 splits, beside the two-model logistic regression
+- `hillstrom`: Qini of the learners in repeated stratified 70/30 splits, beside the two-model logistic regression
   (`audiences_uplift.py`).
 - `nsw`, `simulations`: how often the interval of the average effect covers the known effect, and how often an effect is
   claimed where there is none.

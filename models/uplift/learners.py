@@ -77,8 +77,10 @@ def linear_dr_learner(rows: LearnerRows) -> tuple[Term, ...]:
 
 
 def linear_s_learner(rows: LearnerRows) -> tuple[Term, ...]:
-    """One regression with the products of treatment and columns, which are shrunk as far as the data say."""
-    found = InteractionRegression.fit(rows.encoding, rows.X, rows.treated, rows.outcome, is_binary=rows.is_binary)
+    """One regression with the products of treatment and columns, those of each column shrunk as far as the data say."""
+    found = InteractionRegression.fit(
+        rows.encoding, rows.X, rows.treated, rows.outcome, is_binary=rows.is_binary, seed=rows.seed
+    )
     return Term(1.0, found, 1.0), Term(-1.0, found, 0.0)
 
 

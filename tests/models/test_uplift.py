@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from models.classify.column_encoding import ColumnEncoding
-from models.uplift.interactions import InteractionRegression
+from models.uplift.interactions import VARIANCES, InteractionRegression, posterior_mean
 from models.uplift.learners import LEARNERS, LearnerRows, fit_arms, winsorised
 from models.uplift.regressions import ridge
 from models.uplift.uplift_model import UpliftModel
@@ -64,6 +64,45 @@ def test_interactions_are_shrunk_to_nothing_without_any_and_kept_where_they_are(
         found = InteractionRegression.fit(encoding, X, treated, outcome, is_binary=True)
         spread.append(float(np.abs(found.interactions).max()))
     assert spread[0] < 0.1 < spread[1]
+
+
+def test_a_column_that_matters_is_kept_among_many_that_do_not():
+    rng = np.random.default_rng(0)
+    X = (rng.random((4_000, 30)) < 0.5).astype(np.float32)
+    treated = rng.random(4_000) < 0.5
+    outcome = (rng.random(4_000) < expit(-0.5 + treated * (X[:, 7] - 0.5))).astype(np.float64)
+    found = InteractionRegression.fit(ColumnEncoding.of(X, (False,) * 30), X, treated, outcome, is_binary=True)
+    size = np.abs(found.interactions)  # of standardised columns: 0.5 is true for the eighth
+    assert size[7] > 0.4
+    assert np.delete(size, 7).mean() < 0.03
+
+
+def test_interactions_are_the_mean_over_all_variances_of_the_columns():
+    """Two correlated groups: every pair of variances has its evidence and its mean in closed form."""
+    rng = np.random.default_rng(1)
+    D = rng.normal(size=(200, 3)) + 0.5 * rng.normal(size=(200, 1))
+    information, gradient = D.T @ D, D.T @ (D @ [0.0, 0.1, 0.2] + rng.normal(size=200))
+    evidence, means = [], []
+    for first in VARIANCES:
+        for second in VARIANCES:
+            prior = np.diag([first, second, second])
+            within = np.eye(3) + information @ prior
+            means.append(prior @ np.linalg.solve(within, gradient))
+            evidence.append(-0.5 * np.linalg.slogdet(within)[1] + 0.5 * float(gradient @ means[-1]))
+    weights = np.exp(np.array(evidence) - max(evidence))
+    exact = weights @ np.array(means) / weights.sum()
+    found = [posterior_mean(information, gradient, [slice(0, 1), slice(1, 3)], seed) for seed in range(4)]
+    assert np.allclose(np.mean(found, axis=0), exact, atol=0.004)
+    assert np.allclose(found, exact, atol=0.012)
+
+
+def test_uplift_of_money_is_the_same_in_any_currency():
+    rows = rows_of(is_binary=False)
+    one, other = (
+        InteractionRegression.fit(rows.encoding, rows.X, rows.treated, rows.outcome * rate, is_binary=False)
+        for rate in (1.0, 100.0)
+    )
+    assert np.allclose(other.predict(rows.X, 1.0), 100.0 * one.predict(rows.X, 1.0))
 
 
 def test_ridge_finds_a_line_and_shrinks_noise():
