@@ -26,6 +26,7 @@ from training.jobs.base import EvaluatedModel, TrainingContext
 
 CUSTOMERS, DAYS, SEED = 1500, 105, 1
 CAMPAIGNS = ("8", "13", "18")  # the largest of Complete Journey
+TIMEZONE = "America/New_York"  # of its days and hours, as in `qianmian demo`
 MUSTS = {
     "synthetic: the known effect is inside its interval": Must("metric", least=1.0),
     "synthetic: true lift of the best three tenths minus that of the last three, lower bound": Must(
@@ -82,7 +83,7 @@ def synthetic(folder: Path) -> tuple[dict[str, Any], dict[str, float]]:
 
 def observational(workspace: Path, campaign: str) -> dict[str, Any]:
     """The effect of one campaign on the money of its weeks, its placebo test, and whether the gate accepts it."""
-    found = evaluated(Workspace(workspace), {"campaigns": [campaign], "outcome": "amount"})
+    found = evaluated(Workspace(workspace), {"campaigns": [campaign], "outcome": "amount"}, timezone=TIMEZONE)
     facts = found.bundle.facts
     effect, placebo = facts["effect"], facts["placebo"]
     return {
@@ -92,7 +93,9 @@ def observational(workspace: Path, campaign: str) -> dict[str, Any]:
     }
 
 
-def evaluated(workspace: Workspace, settings: dict[str, Any]) -> EvaluatedModel:
+def evaluated(workspace: Workspace, settings: dict[str, Any], **more: str) -> EvaluatedModel:
     """The evaluated model of declared campaigns, without the gate and MLflow."""
     moment = Lake(workspace).default_as_of
-    return job.run(TrainingContext(workspace, moment, Settings.model_validate({"uplift": settings}), lambda line: None))
+    return job.run(
+        TrainingContext(workspace, moment, Settings.model_validate({"uplift": settings, **more}), lambda line: None)
+    )
