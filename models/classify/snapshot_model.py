@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,11 @@ class SnapshotColumn:
     kind: Literal["number", "category", "date"]
     values: tuple[str, ...] = ()
     decimal: str = "."
+
+    @classmethod
+    def from_dict(cls, column: dict[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` gave, after JSON."""
+        return cls(**{**column, "values": tuple(column["values"])})
 
     def encode(self, texts: pa.ChunkedArray) -> NDArray[np.float32]:
         """Return numbers (NaN if it is none) or codes (−1 for any other value), float32, (n,)."""
@@ -152,12 +157,6 @@ class SnapshotModel:
         DataError
             Columns are missing.
         """
-        if missing := [column.name for column in self.columns if column.name not in table.column_names]:
-            raise DataError(
-                "the table lacks columns that the model reads",
-                got=", ".join(missing),
-                hint="name the columns as in the table that the model was trained on",
-            )
         return encoded(table, self.columns)
 
     def predict_proba(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -178,12 +177,24 @@ class SnapshotModel:
     def load(cls, folder: Path) -> Self:
         """Read a model that `save` wrote."""
         found = load_json(folder / "table.json")
-        columns = tuple(SnapshotColumn(**{**column, "values": tuple(column["values"])}) for column in found["columns"])
+        columns = tuple(map(SnapshotColumn.from_dict, found["columns"]))
         return cls(columns, CalibratedClassifier.load(folder / "classifier"), found["label"], found["positive"])
 
 
 def encoded(table: pa.Table, columns: tuple[SnapshotColumn, ...]) -> NDArray[np.float32]:
-    """Return the columns of a table of texts (`features.snapshot_table`) as numbers and codes, float32, (n, f)."""
+    """Return the columns of a table of texts (`features.snapshot_table`) as numbers and codes, float32, (n, f).
+
+    Raises
+    ------
+    DataError
+        Columns are missing.
+    """
+    if missing := [column.name for column in columns if column.name not in table.column_names]:
+        raise DataError(
+            "the table lacks columns that the model reads",
+            got=", ".join(missing),
+            hint="name the columns as in the table that the model was trained on",
+        )
     parts = []
     for column in columns:
         were_numbers = table.schema.field(column.name).metadata == AS_NUMBERS

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from models.classify.snapshot_model import SnapshotColumn, encoded
 from models.persist import UserArrays, load_json
 from models.uplift.uplift_model import UpliftModel
-from qianmian.errors import DataError
 from qianmian.workspace import write_json
 
 
@@ -44,12 +43,6 @@ class UpliftTableModel:
         DataError
             Columns are missing.
         """
-        if missing := [column.name for column in self.columns if column.name not in table.column_names]:
-            raise DataError(
-                "the table lacks columns that the model reads",
-                got=", ".join(missing),
-                hint="name the columns as in the table that the model was trained on",
-            )
         return encoded(table, self.columns)
 
     def predict(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -66,5 +59,5 @@ class UpliftTableModel:
     def load(cls, folder: Path) -> Self:
         """Read a model that `save` wrote."""
         found = load_json(folder / "table.json")
-        columns = tuple(SnapshotColumn(**{**column, "values": tuple(column["values"])}) for column in found["columns"])
+        columns = tuple(map(SnapshotColumn.from_dict, found["columns"]))
         return cls(columns, UpliftModel.load(folder / "uplift"), found["treatment"], found["outcome"])

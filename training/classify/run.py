@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import time
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,14 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.data.locking import workspace_lock
 from features.snapshot_table import read_snapshot_table, require_column
 from models.bundle import ModelBundle
 from models.classify.risk_bands import FACT, RiskBands
 from models.classify.snapshot_model import SnapshotColumn, SnapshotModel, encoded
-from models.parallel import one_blas_thread
-from qianmian import model_store
-from qianmian.errors import DataError, UsageError
+from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training import plots
@@ -41,10 +36,10 @@ from training.classify.evaluation import (
 )
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Progress
-from training.run import Clock, JobResult, gate_and_register
+from training.run import Clock, JobResult
+from training.table_training import table_job_name, train_table_job
 
 KIND = "classify"
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LEAKAGE_AUC = 0.98  # of a single column: no honest column of a customer says so much
 
 
@@ -89,16 +84,7 @@ def job_name(name: str | None) -> str:
     UsageError
         The name has other characters than small letters, digits and single hyphens.
     """
-    if name is None:
-        return KIND
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            "the name of the model is not valid",
-            where="--name",
-            got=name,
-            allowed="small letters, digits and hyphens, such as bank-deposit",
-        )
-    return f"{KIND}-{name}"
+    return table_job_name(KIND, name, unnamed=KIND, example="bank-deposit")
 
 
 def train_classify(
@@ -133,17 +119,14 @@ def train_classify(
     UsageError
         A column that is named is not there.
     """
-    started, job = time.perf_counter(), task.job
-    workspace.create()
-    model_store.adopt(workspace, required=True)
-    with workspace_lock(workspace), one_blas_thread():
-        progress(f"{job}: reading {task.data}")
-        evaluated = evaluate(task, settings.seed, clock(), progress, shuffle_labels)
-        digest = str(evaluated.bundle.facts["data_digest"])
-        result = gate_and_register(workspace, job, evaluated, clock, progress, digest)
-    result = replace(result, seconds=round(time.perf_counter() - started, 2))
-    progress(f"{job}: {result.status} in {result.seconds:.1f} s")
-    return result
+    return train_table_job(
+        workspace,
+        task.job,
+        task.data,
+        lambda now: evaluate(task, settings.seed, now, progress, shuffle_labels),
+        clock,
+        progress,
+    )
 
 
 def evaluate(

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from features.data.locking import workspace_lock
 from features.snapshot_table import read_snapshot_table, require_column
 from models.bundle import ModelBundle
-from models.parallel import one_blas_thread
 from models.uplift.table_model import UpliftTableModel
-from qianmian import model_store
-from qianmian.errors import UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.classify.run import NAME, require_one_row_a_customer
+from training.classify.run import require_one_row_a_customer
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Progress
 from training.report import EvalReport, Metric
-from training.run import Clock, JobResult, gate_and_register
+from training.run import Clock, JobResult
+from training.table_training import table_job_name, train_table_job
 from training.uplift.choice import AT_RANDOM, GAIN, RESPONSE, SHIPS, UpliftEvaluation, choose
 from training.uplift.figures import figures
 from training.uplift.table_trial import read_trial
@@ -72,16 +68,7 @@ def job_name(name: str | None) -> str:
     UsageError
         The name has other characters than small letters, digits and single hyphens.
     """
-    if name is None:
-        return JOB
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            "the name of the model is not valid",
-            where="--name",
-            got=name,
-            allowed="small letters, digits and hyphens, such as spring-mail",
-        )
-    return f"uplift-{name}"
+    return table_job_name("uplift", name, unnamed=JOB, example="spring-mail")
 
 
 def train_uplift_table(
@@ -113,17 +100,9 @@ def train_uplift_table(
     UsageError
         A column that is named is not there.
     """
-    started, job = time.perf_counter(), task.job
-    workspace.create()
-    model_store.adopt(workspace, required=True)
-    with workspace_lock(workspace), one_blas_thread():
-        progress(f"{job}: reading {task.data}")
-        evaluated = evaluate(task, settings.seed, clock(), progress)
-        digest = str(evaluated.bundle.facts["data_digest"])
-        result = gate_and_register(workspace, job, evaluated, clock, progress, digest)
-    result = replace(result, seconds=round(time.perf_counter() - started, 2))
-    progress(f"{job}: {result.status} in {result.seconds:.1f} s")
-    return result
+    return train_table_job(
+        workspace, task.job, task.data, lambda now: evaluate(task, settings.seed, now, progress), clock, progress
+    )
 
 
 def evaluate(task: UpliftTask, seed: int, now: datetime, progress: Progress) -> EvaluatedModel:
