@@ -20,45 +20,36 @@ is left out, and that is said. Complete Journey comes with the package `complete
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import audiences_campaign
 import audiences_clusters
 import audiences_lookalike
 import audiences_uplift
 import common
-from common import Check, Must
-from predictions import show
-
-Measured = tuple[dict[str, Any], dict[str, float]]  # model → metric → value, and the values of the musts
-
-
-class Part(NamedTuple):
-    """A part of the benchmark: what it measures from the data and a temporary folder, its musts, and its file."""
-
-    measure: Callable[[Path, Path], Measured]
-    musts: dict[str, Must]
-    file: str = ""
-
+from common import Part
 
 PARTS = {
-    "lookalike": Part(lambda _data, folder: audiences_lookalike.lookalike(folder), audiences_lookalike.MUSTS),
-    "million": Part(lambda _data, _folder: audiences_lookalike.million(), audiences_lookalike.MILLION_MUSTS),
+    "lookalike": Part(
+        "lookalike", lambda _data, folder: audiences_lookalike.lookalike(folder), audiences_lookalike.MUSTS
+    ),
+    "million": Part(
+        "lookalike", lambda _data, _folder: audiences_lookalike.million(), audiences_lookalike.MILLION_MUSTS
+    ),
     "hillstrom": Part(
+        "hillstrom",
         lambda data, _folder: audiences_uplift.hillstrom(data),
         audiences_uplift.HILLSTROM_MUSTS,
         "hillstrom/hillstrom.parquet",
     ),
-    "nsw": Part(lambda _data, folder: audiences_uplift.nsw(folder), audiences_uplift.NSW_MUSTS),
-    "simulations": Part(lambda _data, _folder: audiences_uplift.simulations(), audiences_uplift.SIMULATION_MUSTS),
-    "campaigns": Part(lambda _data, folder: audiences_campaign.campaigns(folder), audiences_campaign.MUSTS),
-    "clusters": Part(lambda _data, folder: audiences_clusters.clusters(folder), audiences_clusters.MUSTS),
+    "nsw": Part("nsw", lambda _data, folder: audiences_uplift.nsw(folder), audiences_uplift.NSW_MUSTS),
+    "simulations": Part(
+        "simulations", lambda _data, _folder: audiences_uplift.simulations(), audiences_uplift.SIMULATION_MUSTS
+    ),
+    "campaigns": Part(
+        "campaigns", lambda _data, folder: audiences_campaign.campaigns(folder), audiences_campaign.MUSTS
+    ),
+    "clusters": Part("clusters", lambda _data, folder: audiences_clusters.clusters(folder), audiences_clusters.MUSTS),
 }
-MUSTS = {f"{name}: {what}": must for name, part in PARTS.items() for what, must in part.musts.items()}
+MUSTS = common.musts_of(PARTS)
 NOT_QUICK = ("campaigns",)
 
 
@@ -67,25 +58,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(PARTS), help="run this part; may be repeated")
     arguments = parser.parse_args()
     wanted = arguments.only or [name for name in PARTS if not (arguments.quick and name in NOT_QUICK)]
-    data = arguments.data or Path()
-    print(common.machine())
-    results: dict[str, dict[str, dict[str, Any]]] = {}
-    checks: list[Check] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in wanted:
-            part = PARTS[name]
-            if part.file and not (arguments.data and (data / part.file).exists()):
-                print(f"left out: {name}; name the folder of {part.file} with --data")
-                continue
-            found, values = part.measure(data, Path(folder))
-            print(name)
-            show(found)
-            for model, metrics in found.items():
-                results.setdefault("lookalike" if name == "million" else name, {}).setdefault(model, {}).update(metrics)
-            checks += common.check(MUSTS, {f"{name}: {what}": value for what, value in values.items()})
-    if not results:
-        sys.exit("nothing was measured")
-    common.finish(results, checks, arguments.json)
+    common.run_parts(PARTS, wanted, arguments.data, arguments.json)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 # in front of this folder, so that `import features` means the package and not features.py here
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -174,6 +175,56 @@ def finish(
     for line in failed_before:
         print(f"MUST FAILED: {line}")
     sys.exit(1 if report(checks) or failed_before else 0)
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+Measured = tuple[dict[str, Any], dict[str, float]]  # model → metric → value, and the values of the musts
+
+
+class Part(NamedTuple):
+    """A part of a benchmark: its data in the JSON file, what it measures from the data and a temporary folder, its
+    musts, and the file that it needs.
+    """
+
+    data: str
+    measure: Callable[[Path, Path], Measured]
+    musts: dict[str, Must]
+    file: str = ""
+
+
+def musts_of(parts: Mapping[str, Part]) -> dict[str, Must]:
+    """The musts of all parts, each named after its part."""
+    return {f"{name}: {what}": must for name, part in parts.items() for what, must in part.musts.items()}
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print each metric of each model."""
+    for model, metrics in found.items():
+        for name, one in metrics.items():
+            print(f"  {model:24s} {name:48s} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]")
+
+
+def run_parts(parts: Mapping[str, Part], wanted: Iterable[str], data: Path | None, json_file: Path | None) -> None:
+    """Measure the wanted parts, leave out those without their file, and `finish`."""
+    print(machine())
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    checks: list[Check] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in wanted:
+            part = parts[name]
+            if part.file and not (data and (data / part.file).exists()):
+                print(f"left out: {name}; name the folder of {part.file} with --data")
+                continue
+            found, values = part.measure(data or Path(), Path(folder))
+            print(name)
+            show(found)
+            for model, metrics in found.items():
+                results.setdefault(part.data, {}).setdefault(model, {}).update(metrics)
+            checks += check(musts_of(parts), {f"{name}: {what}": value for what, value in values.items()})
+    if not results:
+        sys.exit("nothing was measured")
+    finish(results, checks, json_file)
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--timed"]:

@@ -26,12 +26,9 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import common
 import predictions_churn
@@ -39,7 +36,7 @@ import predictions_lifecycle
 import predictions_telco
 import predictions_value
 from churn import cli
-from common import Check, Must
+from common import Measured, Must, Part
 
 from qianmian.config import load_settings
 from qianmian.workspace import Workspace
@@ -57,16 +54,6 @@ CHURN_MUSTS = {
     "auc_middle_minus_logistic": Must("metric", least=0.0),
 }
 CPU_MS = "cpu_ms_predictions_1000"
-Measured = tuple[dict[str, Any], dict[str, float]]  # model → metric → value, and the values of the musts
-
-
-class Part(NamedTuple):
-    """A part of the benchmark: its data in the JSON file, what it measures, and the file that it needs."""
-
-    data: str
-    measure: Callable[[Path, Path], Measured]
-    musts: dict[str, Must]
-    file: str = ""
 
 
 def churn(_data: Path, folder: Path) -> Measured:
@@ -141,15 +128,8 @@ PARTS = {
         "completejourney", agreement, {**predictions_lifecycle.MUSTS, CPU_MS: Must("metric", most=100.0)}
     ),
 }
-MUSTS = {f"{name}: {what}": must for name, part in PARTS.items() for what, must in part.musts.items()}
+MUSTS = common.musts_of(PARTS)
 NOT_QUICK = ("propensity", "agreement")
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print each metric of each model."""
-    for model, metrics in found.items():
-        for name, one in metrics.items():
-            print(f"  {model:24s} {name:48s} {one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]")
 
 
 def main() -> None:
@@ -161,24 +141,7 @@ def main() -> None:
         print(cpu_milliseconds(arguments.milliseconds))
         return
     wanted = arguments.only or [name for name in PARTS if not (arguments.quick and name in NOT_QUICK)]
-    data = arguments.data or Path()
-    print(common.machine())
-    results: dict[str, dict[str, dict[str, Any]]] = {}
-    checks: list[Check] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in wanted:
-            part = PARTS[name]
-            if part.file and not (arguments.data and (data / part.file).exists()):
-                print(f"left out: {name}; name the folder of {part.file} with --data")
-                continue
-            found, values = part.measure(data, Path(folder))
-            show(found)
-            for model, metrics in found.items():
-                results.setdefault(part.data, {}).setdefault(model, {}).update(metrics)
-            checks += common.check(MUSTS, {f"{name}: {what}": value for what, value in values.items()})
-    if not results:
-        sys.exit("nothing was measured")
-    common.finish(results, checks, arguments.json)
+    common.run_parts(PARTS, wanted, arguments.data, arguments.json)
 
 
 if __name__ == "__main__":
