@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from training.report import EvalReport, TaskSummary
 
 ALL_JOBS = "all"
-STATUSES = ("registered", "refused", "skipped")
+STATUSES = ("registered", "challenger", "refused", "skipped")
 
 
 def train(
@@ -89,6 +89,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    promote: Annotated[
+        bool | None,
+        typer.Option(
+            "--promote/--no-promote",
+            help="Make the model that the gate accepts the champion, or leave it as challenger. Default: promote it, "
+            "unless its data end before those of the champion or its horizon is another one.",
+            show_default=False,
+        ),
+    ] = None,
     target: TargetOption = None,
     remove_target: RemoveTargetOption = None,
     campaign: CampaignOption = None,
@@ -104,8 +113,9 @@ def train(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a job, compare it with baselines and register it in MLflow as champion if the gate accepts it.
+    """Train a job, compare it with baselines and the champion, and register it in MLflow.
 
+    It becomes the champion if the gate accepts it, unless its data end earlier or its horizon is another one.
     `all` trains every job that the data supports. `classify` and `uplift --data` read a table with one row a customer
     instead of the lake.
     """
@@ -117,13 +127,13 @@ def train(
     test = UpliftTableOptions(data, treatment, outcome, control, id_column, exclude, name)
     if test.is_wanted(job):
         test.check({**others, "--label": label, "--positive": positive})
-        of_test, about = train_uplift_of_table(output, workspace, test)
+        of_test, about = train_uplift_of_table(output, workspace, test, promote)
         show_result(output, of_test)
         conclude(output, job, [of_test], about)
         return
     table.check(job, {**others, "--outcome": outcome})
     if job == CLASSIFY:
-        of_table, about = train_table(output, workspace, table)
+        of_table, about = train_table(output, workspace, table, promote)
         show_result(output, of_table)
         conclude(output, job, [of_table], about)
         return
@@ -162,6 +172,7 @@ def train(
             active_days=active_days,
             settings=settings,
             tune=tune,
+            promote=promote,
             progress=lambda line: report_progress(output, line, list(JOBS)),
         )
     for result in results:
@@ -214,7 +225,8 @@ def show_result(output: Output, result: JobResult) -> None:
     """Print the result of one job, after its evaluation report if there is one."""
     labels = {
         "registered": f"registered as version {result.version}",
-        "refused": "refused by the gate",
+        "challenger": f"version {result.version} is the challenger, and the champion stays",
+        "refused": f"version {result.version} is refused by the gate",
         "skipped": "skipped",
     }
     reason = f": {result.reason}" if result.reason else ""
@@ -223,6 +235,11 @@ def show_result(output: Output, result: JobResult) -> None:
         for note in result.report.notes:
             output.say(f"{result.job}: {note}")
     output.say(f"{result.job}: {labels.get(result.status, result.status)}{reason} ({result.seconds:.1f} s)")
+    if result.status == "challenger":
+        output.say(
+            f"{result.job}: compare the two with `qianmian models compare {result.job}`, and promote it with "
+            f"`qianmian models promote {result.job} {result.version}`, or train with --promote"
+        )
 
 
 def show_report(output: Output, title: str, report: EvalReport) -> None:

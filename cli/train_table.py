@@ -112,7 +112,9 @@ class TableOptions:
             raise UsageError(f"{option} is an option of {jobs}", got=job, hint=f"omit {option}")
 
 
-def train_table(output: Output, workspace: Path | None, options: TableOptions) -> tuple[JobResult, dict[str, Any]]:
+def train_table(
+    output: Output, workspace: Path | None, options: TableOptions, promote: bool | None
+) -> tuple[JobResult, dict[str, Any]]:
     """Train the classifier of a table; its workspace is made if it is missing.
 
     Returns
@@ -132,6 +134,11 @@ def train_table(output: Output, workspace: Path | None, options: TableOptions) -
     )
     with output.working():
         result = train_classify(
-            located, task, settings=load_settings(located.config_file), clock=utc_now, progress=output.step
+            located,
+            task,
+            settings=load_settings(located.config_file),
+            clock=utc_now,
+            progress=output.step,
+            promote=promote,
         )
     return result, {"workspace": located.root, "data": options.data, "results": [result.as_dict()]}

@@ -104,7 +104,7 @@ class UpliftTableOptions:
 
 
 def train_uplift_of_table(
-    output: Output, workspace: Path | None, options: UpliftTableOptions
+    output: Output, workspace: Path | None, options: UpliftTableOptions, promote: bool | None
 ) -> tuple[JobResult, dict[str, Any]]:
     """Train the uplift model of a table; its workspace is made if it is missing.
 
@@ -132,6 +132,11 @@ def train_uplift_of_table(
     )
     with output.working():
         result = train_uplift_table(
-            located, task, settings=load_settings(located.config_file), clock=utc_now, progress=output.step
+            located,
+            task,
+            settings=load_settings(located.config_file),
+            clock=utc_now,
+            progress=output.step,
+            promote=promote,
         )
     return result, {"workspace": located.root, "data": options.data, "results": [result.as_dict()]}

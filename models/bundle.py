@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from features.compute.spec import FeatureSpec
 from features.id_map import CustomerMap, IdMap
 from models.kinds import MODELS, model_class
-from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
+from models.persist import RETRAIN, Savable, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
 FORMAT_VERSION = 2
+EVALUATED = "evaluated"  # folder of the evaluated model
 MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
 LIBRARIES = (
     "numpy",
@@ -60,6 +61,10 @@ class ModelBundle:
         Settings and parameters of the fit.
     facts : dict
         Data digest, seed, horizon and other descriptions of the fit, written into the manifest.
+    evaluated : Savable or None
+        The model of the same kind whose evaluation let `model` be registered: fitted without the test period, with
+        which a later model is compared where `model` has seen the days of the comparison (`load_evaluated`). It may
+        hold nothing of single users. `load` leaves it in its file, because nothing is predicted with it.
     """
 
     kind: str
@@ -71,6 +76,7 @@ class ModelBundle:
     item_attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    evaluated: Savable | None = None
 
     @cached_property
     def user_map(self) -> IdMap:
@@ -83,9 +89,19 @@ class ModelBundle:
         return IdMap(self.item_ids)
 
     def save(self, folder: Path) -> None:
-        """Write the bundle; `manifest.json` is written last and lists the checksum of every other file."""
+        """Write the bundle; `manifest.json` is written last and lists the checksum of every other file.
+
+        Raises
+        ------
+        ValueError
+            The evaluated model declares arrays with users, whose axis an erasure would not know.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder / "model")
+        if self.evaluated is not None:
+            if self.evaluated.user_arrays:
+                raise ValueError(f"the evaluated model of {self.kind} holds arrays with users")
+            self.evaluated.save(folder / EVALUATED)
         save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
         # catalogue columns may have any name, so the archive numbers them and the manifest lists their names
         columns = {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
@@ -103,6 +119,7 @@ class ModelBundle:
                 "facts": self.facts,
                 "item_attributes": list(self.item_attributes),
                 "spec_hash": self.spec.hash if self.spec is not None else None,
+                "evaluated": self.evaluated is not None,
                 "libraries": library_versions(),
                 "files": files,
             },
@@ -147,6 +164,18 @@ class ModelBundle:
             manifest["config"],
             manifest["facts"],
         )
+
+
+def load_evaluated(folder: Path) -> Savable | None:
+    """Load the evaluated model of a bundle; None if it has none, as those of earlier versions.
+
+    Raises
+    ------
+    ArtifactError
+        As `ModelBundle.load`.
+    """
+    manifest = verify(folder)
+    return model_class(manifest["kind"]).load(folder / EVALUATED) if manifest.get("evaluated") else None
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class ArtifactError(QianmianError):
 
 
 class GateRefused(QianmianError):
-    """A trained model did not beat its baseline and was not registered."""
+    """The gate refused a model: it does not beat its baseline, is behind the champion, or is out of bounds."""
 
     code, http_status, exit_code = "gate_refused", 409, 4
 

@@ -210,8 +210,11 @@ TABLES: dict[str, Table] = {
 # Names in the MLflow registry: training writes them, serving reads them.
 EVALUATION = "evaluation"  # fact of a bundle: `training.report.EvalReport.summary` of its model
 REGISTERED_PREFIX = "qianmian-"
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 EVENT_TAG = "qianmian.event."  # + ISO time: tag of a registered model, one per promotion or rollback
+INTENT_TAG = "qianmian.intent"  # tag of a registered model while its champion is being changed
+# tags of a version: the verdict of the gate (`passed` or `refused`), and what was decided, each with its reasons
+GATE_TAG, DECISION_TAG = "gate", "decision"
 
 
 def registered_name(job: str) -> str:

@@ -11,6 +11,7 @@ from qianmian.model_settings import (
     ClustersSettings,
     ContactSettings,
     DemandSettings,
+    GateSettings,
     LeftSettings,
     LifecycleSettings,
     ListsSettings,
@@ -240,6 +241,7 @@ class Settings(Section):
     contact: ContactSettings = Field(default_factory=ContactSettings)
     demand: DemandSettings = Field(default_factory=DemandSettings)
     clusters: ClustersSettings = Field(default_factory=ClustersSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)

@@ -15,15 +15,17 @@ from features.data.sources.event_log import lake_position
 from features.definitions.building import make_builder
 from features.profiles import snapshot
 from features.profiles.building import ensure_snapshot
-from features.profiles.tags.published import publish
+from features.profiles.tags.published import keep_version
 from models.parallel import one_blas_thread, return_freed_memory
 from qianmian import model_store
 from qianmian.errors import DataError, UsageError
-from qianmian.schema import CHAMPION, registered_name
+from qianmian.model_settings import GateSettings
+from qianmian.schema import CHALLENGER, CHAMPION, DECISION_TAG, GATE_TAG, registered_name
 from qianmian.settings import Settings
 from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
-from training.gate import apply_gate
+from training.comparison import HORIZONS
+from training.decision import NAMED, TrainingCall, champion_of, judged, reasons_to_wait
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
@@ -42,9 +44,10 @@ class JobResult:
     job : str
         Name in `JOBS`.
     status : str
-        `registered`, `refused` (by the gate) or `skipped` (the data do not support the job).
+        `registered` (as the champion), `challenger` (registered, and the champion stays), `refused` (by the gate;
+        registered, and the champion stays) or `skipped` (the data do not support the job).
     reason : str
-        The reasons of the gate, or why the job was skipped, in one line.
+        The reasons of the gate, why the model waits, or why the job was skipped, in one line.
     version : int or None
         Version in the MLflow registry.
     run_id : str or None
@@ -79,8 +82,12 @@ def train(
     progress: Progress = lambda line: None,
     shuffle_labels: bool = False,
     tune: bool = False,
+    promote: bool | None = None,
 ) -> list[JobResult]:
-    """Train the named jobs on the data before `as_of`, register the models that pass the gate, and publish profiles.
+    """Train the named jobs on the data before `as_of`, register the models, and publish profiles.
+
+    A model that passes the gate becomes the champion, unless its data end before those of the champion or its horizon
+    is another one; then it is the challenger.
 
     Parameters
     ----------
@@ -102,6 +109,8 @@ def train(
         Train on permuted labels, which the gate must refuse. For tests.
     tune : bool
         Search parameters before training (`training.tuning`); jobs without tuning ignore it.
+    promote : bool, optional
+        True: also promote a model that passes the gate with earlier data or another horizon. False: promote none.
 
     Returns
     -------
@@ -146,14 +155,16 @@ def train(
             _builder=make_builder(lake, settings),
         )
         with one_blas_thread():
-            results = [_run_job(context, job, clock, may_skip=every) for job in chosen]
+            results = [_run_job(context, job, clock, promote, may_skip=every) for job in chosen]
             del context  # publishing needs the memory of its profiles
             return_freed_memory()
             _publish_profiles(workspace, cutoff, settings, progress)
     return results
 
 
-def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool) -> JobResult:
+def _run_job(
+    context: TrainingContext, job: Job, clock: Clock, promote: bool | None, *, may_skip: bool
+) -> JobResult:
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
@@ -163,8 +174,22 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool
             raise
         result = JobResult(job.name, "skipped", str(error))
     else:
+        features, unsupported = context.builder.supported(as_of=context.as_of)
+        call = TrainingCall(
+            promote,
+            horizon_named=context.horizon_days is not None,
+            fits_horizon=job.fits_horizon,
+            computed={*(feature.name for feature in features), *unsupported},
+        )
         result = gate_and_register(
-            context.workspace, job.name, evaluated_model, clock, context.progress, context.lake.digest
+            context.workspace,
+            job.name,
+            evaluated_model,
+            clock,
+            context.progress,
+            context.lake.digest,
+            settings=context.settings.gate,
+            call=call,
         )
     result = replace(result, seconds=round(time.perf_counter() - started, 2))
     context.progress(f"{job.name}: {result.status} in {result.seconds:.1f} s")
@@ -204,39 +229,62 @@ def gate_and_register(
     clock: Clock,
     progress: Progress,
     data_digest: str,
+    *,
+    settings: GateSettings,
+    call: TrainingCall,
 ) -> JobResult:
-    """Apply the gate, log the run to MLflow, and register the model and publish its tags if it passes."""
-    as_of = evaluated_model.bundle.as_of
-    report = apply_gate(evaluated_model.report, evaluated_model.rules)
+    """Apply the gate, log the run to MLflow, register the version, and make it the champion if nothing forbids it.
+
+    The order: rules and bounds, comparison with the champion, MLflow run, version, alias `challenger`, promotion. A
+    kill in between leaves the champion that was there, or, from the promotion on, what `promotion.mend` finishes.
+    """
     # imported here because importing MLflow is slow and `train` may fail before this point
     from training import promotion, tracking
 
+    promotion.mend(workspace)
+    with champion_of(workspace, name) as champion:
+        report = judged(evaluated_model, champion, settings, call)
+        waits = reasons_to_wait(evaluated_model, champion, call) if report.passed else ()
+    gate = "passed" if report.passed else promotion.REFUSED
+    decision = "refused" if not report.passed else f"challenger: {'; '.join(waits)}" if waits else "promoted"
     progress(f"{name}: writing to MLflow")
     with tracking.run(workspace, name) as active:
         logged = tracking.log(evaluated_model, report)
         import mlflow
 
-        mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
+        mlflow.set_tag("qianmian.gate", gate)
         mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
+        mlflow.set_tag("qianmian.decision", decision[:4900])
         mlflow.set_tag("qianmian.notes", " | ".join(report.notes)[:4900])
         run_id = active.info.run_id
+    facts = evaluated_model.bundle.facts
+    tags = {
+        "as_of": f"{evaluated_model.bundle.as_of:%Y-%m-%d}",
+        "data_digest": data_digest,
+        **{fact: str(facts[fact]) for fact in HORIZONS if facts.get(fact) is not None},
+        NAMED: "true" if call.horizon_named else "false",
+        GATE_TAG: gate,
+        "gate_reasons": " | ".join(report.reasons),
+        DECISION_TAG: decision,
+    }
+    version = promotion.register(workspace, name, run_id, logged.model_uri, tags)
     reason = "; ".join(report.reasons)
+    keep_version(
+        workspace,
+        evaluated_model.tags,
+        as_of=evaluated_model.bundle.as_of,
+        model_name=registered_name(name),
+        model_version=str(version),
+    )
+    promotion.challenge(workspace, name, version)
     if not report.passed:
-        logger.warning("gate_refused job=%s", name)
-        return JobResult(name, "refused", reason, None, run_id, report)
+        logger.warning("gate_refused job=%s version=%s", name, version)
+        return JobResult(name, "refused", reason, version, run_id, report)
+    if waits:
+        logger.info("registered job=%s version=%s alias=%s", name, version, CHALLENGER)
+        return JobResult(name, "challenger", "; ".join(waits), version, run_id, report)
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
-    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest}
-    event = promotion.register(workspace, name, run_id, logged.model_uri, stamp, tags)
-    logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
-    for tag, (one_ids, values) in evaluated_model.tags.items():
-        publish(
-            workspace,
-            tag,
-            one_ids,
-            values,
-            as_of=as_of,
-            model_name=registered_name(name),
-            model_version=str(event["version"]),
-        )
-    return JobResult(name, "registered", reason, event["version"], run_id, report)
+    promotion.promote(workspace, name, version, stamp, action="register", reason=reason)
+    logger.info("registered job=%s version=%s alias=%s", name, version, CHAMPION)
+    return JobResult(name, "registered", reason, version, run_id, report)

@@ -13,7 +13,9 @@ from features.data.locking import workspace_lock
 from models.parallel import one_blas_thread
 from qianmian import model_store
 from qianmian.errors import UsageError
+from qianmian.model_settings import GateSettings
 from qianmian.workspace import Workspace
+from training.decision import TrainingCall
 from training.jobs.base import EvaluatedModel, Progress
 from training.run import Clock, JobResult, gate_and_register
 
@@ -47,6 +49,8 @@ def train_table_job(
     evaluate: Callable[[datetime], EvaluatedModel],
     clock: Clock,
     progress: Progress,
+    settings: GateSettings,
+    promote: bool | None,
 ) -> JobResult:
     """Evaluate a model of a table, apply the gate and register it; the workspace is made if it is missing.
 
@@ -64,6 +68,9 @@ def train_table_job(
         Returns the current time.
     progress : callable
         Called with a line of text at each step.
+    settings : GateSettings
+    promote : bool or None
+        As of `training.run.train`.
     """
     started = time.perf_counter()
     workspace.create()
@@ -72,7 +79,16 @@ def train_table_job(
         progress(f"{job}: reading {data}")
         evaluated = evaluate(clock())
         digest = str(evaluated.bundle.facts["data_digest"])
-        result = gate_and_register(workspace, job, evaluated, clock, progress, digest)
+        result = gate_and_register(
+            workspace,
+            job,
+            evaluated,
+            clock,
+            progress,
+            digest,
+            settings=settings,
+            call=TrainingCall(promote),
+        )
     result = replace(result, seconds=round(time.perf_counter() - started, 2))
     progress(f"{job}: {result.status} in {result.seconds:.1f} s")
     return result

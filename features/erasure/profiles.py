@@ -66,9 +66,9 @@ def erase_snapshot(folder: Path, customer: ErasedCustomer) -> int:
 
 
 def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> Erased:
-    """Remove the values of the customer from the tags that models have published."""
+    """Remove the values of the customer from the tags that models have published, and from those kept of versions."""
     removed, erased_ids = 0, pa.array(customer.one_ids, pa.string())
-    for file in sorted((workspace.online / MODEL_TAGS).glob("*.parquet")):
+    for file in sorted((workspace.online / MODEL_TAGS).rglob("*.parquet")):
         found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=erased_ids)).as_py()
         if found:
             with atomic_path(file) as temporary:

@@ -95,6 +95,7 @@ def train_classify(
     clock: Clock,
     progress: Progress = lambda line: None,
     shuffle_labels: bool = False,
+    promote: bool | None = None,
 ) -> JobResult:
     """Train, evaluate and register a classifier of a snapshot table; the workspace is made if it is missing.
 
@@ -104,13 +105,15 @@ def train_classify(
         For its model registry; its lake is not read.
     task : SnapshotTask
     settings : Settings
-        For the seed.
+        For the seed and the gate.
     clock : callable
         Returns the current time.
     progress : callable, optional
         Called with a line of text at each step.
     shuffle_labels : bool
         Learn from permuted labels, which the gate must refuse. For tests.
+    promote : bool, optional
+        As of `training.run.train`.
 
     Raises
     ------
@@ -126,6 +129,8 @@ def train_classify(
         lambda now: evaluate(task, settings.seed, now, progress, shuffle_labels),
         clock,
         progress,
+        settings.gate,
+        promote,
     )
 
 
@@ -189,6 +194,7 @@ def evaluate(
             ),
         },
         rows.select(names).slice(0, 5),
+        comparison="a table has no later rows than those that it has learnt from",
     )
 
 

@@ -30,6 +30,7 @@ from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.attributes import unknown_attributes
+from training.comparison import Comparison
 from training.gate import GateRule
 from training.report import EvalReport
 
@@ -59,7 +60,9 @@ class EvaluatedModel:
     example : pyarrow.Table
         A few input rows of the registered model.
     tags : mapping of str to (sequence, sequence)
-        Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
+        Tag → one_ids and their values, published once the model is the champion (`features.profiles.tags.published`).
+    comparison : Comparison or str
+        How the model is compared with the champion; or why two models of its job cannot be compared on rows.
     """
 
     bundle: ModelBundle
@@ -69,6 +72,7 @@ class EvaluatedModel:
     figures: Mapping[str, Figure]
     example: pa.Table
     tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
+    comparison: Comparison | str = "the models of this job are not compared on rows"
 
 
 @dataclass
@@ -311,12 +315,15 @@ class Job:
         `train all` then skips it with that reason.
     can_tune : bool
         Whether the job uses `TrainingContext.tune`.
+    fits_horizon : bool
+        Whether the job shortens its horizon to the history, so that another horizon that nobody named is no surprise.
     """
 
     name: str
     description: str
     run: Callable[[TrainingContext], EvaluatedModel]
     can_tune: bool = False
+    fits_horizon: bool = False
 
 
 def snapshot_dates(first: datetime, last: datetime, step_days: int, max_count: int) -> list[datetime]:

@@ -27,7 +27,7 @@ from training.churn.choice import MAX_ORIGINS, backtests, choose_recipe, chosen_
 from training.churn.fitting import Fitting, season_note
 from training.churn.gains import gains_curves, top_shares
 from training.churn.levels import SEASONAL, Rates
-from training.churn.middle import WEEKS, in_middle, middle_slice
+from training.churn.middle import MIDDLE, WEEKS, in_middle, middle_slice
 from training.churn.recipes import LOGISTIC, usable_recipes
 from training.churn.records import read_records
 from training.churn.report import (
@@ -42,6 +42,7 @@ from training.churn.report import (
     returns_note,
 )
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
+from training.comparison import Comparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
@@ -238,7 +239,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         level=level,
         **{FACT: [bands.medium_from, bands.high_from]},
     )
-    bundle = ModelBundle("churn", model, context.as_of, bundle_spec, config={"model": model.get_params()}, facts=facts)
+    config = {"model": model.get_params()}
+    bundle = ModelBundle("churn", model, context.as_of, bundle_spec, config=config, facts=facts, evaluated=test_model)
     rules = [
         GateRule("brier:base rate", higher_is_better=False),
         GateRule("auc:orders in the last 28 days", require_improvement=False),
@@ -261,6 +263,26 @@ def run(context: TrainingContext) -> EvaluatedModel:
         figures,
         _example(context, bundle_spec),
         {"churn_risk": (now.owners.tolist(), bands.of(risks) if len(now.y) else [])},
+        _comparison(context, test, test_rows, p, hard),
+    )
+
+
+def _comparison(
+    context: TrainingContext, test: datetime, rows: ChurnRows, p: NDArray[np.float64], hard: NDArray[np.int64]
+) -> Comparison:
+    """The Brier score of each customer of the test date, and of those who are hard to tell apart from the others."""
+
+    def losses(bundle: ModelBundle) -> NDArray[np.float64]:
+        assert bundle.spec is not None
+        columns_for(bundle, bundle.spec.names, context.profile(test).spec.names)
+        profile = context.profile(test, bundle.spec)
+        X = profile.values[profile.rows_of(rows.owners)]
+        read = columns_for(bundle, bundle.model.design.features, bundle.spec.names)
+        return np.asarray((bundle.model.predict_proba(X[:, read], test)[:, 1] - rows.y) ** 2)
+
+    in_the_middle = np.isin(np.arange(len(rows.y)), hard)
+    return Comparison(
+        "brier", test, (p - rows.y) ** 2, losses, {MIDDLE: in_the_middle, "the other customers": ~in_the_middle}
     )
 
 

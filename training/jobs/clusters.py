@@ -89,6 +89,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         {"clusters.png": figure_of(model.space, traits, clusters)},
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         {TAG: (now.one_ids.tolist(), published)},
+        "clusters have no outcome that could tell which of two groupings is right",
     )
 
 

@@ -32,6 +32,8 @@ MAX_GROUPS = 20  # of a profile attribute that makes segments
 ACTIVITY_GROUPS = 3
 MIN_HORIZON_DAYS = 7  # every time of the week once
 PARTS = {TIMES: "the time of the week", CHANNELS: "the channel"}
+# said where the champion would be compared
+NOT_COMPARED = "it has the responses of each customer before its own cutoff, fewer than the new model"
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -82,7 +84,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         **{f"{part}_level": level for part, level in levels.items()},
     }
     example = pa.table({"one_id": one_ids[:5].tolist()})
-    return EvaluatedModel(bundle, report, rules, parameters, _figures(model), example, _tags(context, model, one_ids))
+    tags = _tags(context, model, one_ids)
+    return EvaluatedModel(bundle, report, rules, parameters, _figures(model), example, tags, NOT_COMPARED)
 
 
 def _usable(found: list[ContactEvidence]) -> tuple[dict[str, ContactEvidence], dict[str, str]]:
@@ -243,4 +246,4 @@ def _tags(
     return tags
 
 
-JOB = Job("contact", "at which time and through which channel each customer responds best", run)
+JOB = Job("contact", "at which time and through which channel each customer responds best", run, fits_horizon=True)

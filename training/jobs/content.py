@@ -49,6 +49,8 @@ OURS, MOST_CLICKED, MOST_RECENT, NEW_FIRST, BY_TOPIC = (
 NEW = "of contents nobody had met"  # contents without events before the cutoff; part of a metric name in MLflow
 RECENT_DAYS = 28.0
 ItemLists = NDArray[np.int32]
+# said where the champion would be compared
+NOT_COMPARED = "its lists are those of the readers at its own cutoff, older than those of the new model"
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -106,7 +108,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     rules = [GateRule(f"ndcg@{K}:{name}") for name in (MOST_CLICKED, BY_TOPIC)]
     rules += [GateRule(f"ndcg@{K}:{name}", require_improvement=False) for name in (MOST_RECENT, NEW_FIRST)]
     parameters = {"horizon_days": horizon, **final.get_params()}
-    return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
+    example = pa.table({"one_id": full.user_ids[:5].tolist()})
+    return EvaluatedModel(bundle, report, rules, parameters, figures, example, comparison=NOT_COMPARED)
 
 
 def _contents(context: TrainingContext, as_of: datetime, evaluated_at: datetime | None = None) -> ContentSet:
@@ -236,4 +239,5 @@ JOB = Job(
     "content",
     "which articles, banners and messages to show: by topics, purchases and readers, with exposure for new contents",
     run,
+    fits_horizon=True,
 )

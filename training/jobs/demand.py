@@ -34,6 +34,8 @@ HELD_OUT_DATES = 2  # moments of the validation, and of the test
 MIN_NEWCOMERS = 50  # of the training, of the validation and of the test
 REGULARIZATIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MIN_PROBABILITY = 1e-6
+# said where the champion would be compared
+NOT_COMPARED = "the newcomers of the test are those of several dates, some of which it has learnt from"
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -124,7 +126,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     parameters = {"horizon_days": horizon, "moments": len(dates), "method": model.method, "newcomers": len(known.types)}
     example = context.builder.build(context.as_of, features).table.select(["one_id", *columns]).slice(0, 5)
     tags = {"expected_demand_type": (now.one_ids[rows].tolist(), kinds.tolist())}
-    return EvaluatedModel(bundle, report, rules, parameters, {}, example, tags)
+    return EvaluatedModel(bundle, report, rules, parameters, {}, example, tags, NOT_COMPARED)
 
 
 def _required_features(context: TrainingContext) -> tuple[Feature, ...]:
@@ -225,4 +227,4 @@ def _losses(probabilities: NDArray[np.float64], types: NDArray[np.str_]) -> NDAr
     return np.asarray(-np.log(probabilities[np.arange(len(places)), places].clip(MIN_PROBABILITY)))
 
 
-JOB = Job("demand", "what will move newcomers, price, quality or content, by their first sessions", run)
+JOB = Job("demand", "what will move newcomers, price, quality or content, by their first sessions", run, fits_horizon=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,11 @@ from qianmian.errors import DataError
 from training import plots
 from training.churn.choice import choose_recipe
 from training.churn.gains import gains_curves, top_shares
-from training.churn.middle import WEEKS, in_middle, middle_slice
+from training.churn.middle import MIDDLE, WEEKS, in_middle, middle_slice
 from training.churn.recipes import TrainingRows, can_fit, fit_recipe
 from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
 from training.churn.snapshots import Snapshots
+from training.comparison import Comparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.left.choice import SHORT, training_rows, usable_recipes, validate
@@ -121,7 +123,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         model=recipe.name,
         **{FACT: [bands.medium_from, bands.high_from]},
     )
-    bundle = ModelBundle("left", model, context.as_of, spec, config={"model": model.get_params()}, facts=facts)
+    config = {"model": model.get_params()}
+    bundle = ModelBundle("left", model, context.as_of, spec, config=config, facts=facts, evaluated=test_model)
     parameters = {
         "horizon_days": min_days,
         "multiple": settings.multiple,
@@ -159,8 +162,29 @@ def run(context: TrainingContext) -> EvaluatedModel:
     example = context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
     tags = {"left_risk": (now_X.one_ids[in_scope].tolist(), bands.of(risks))}
     return EvaluatedModel(
-        bundle, replace(report, slices=slices, notes=notes), rules, parameters, figures, example, tags
+        bundle,
+        replace(report, slices=slices, notes=notes),
+        rules,
+        parameters,
+        figures,
+        example,
+        tags,
+        _comparison(test.known_at, spec.names, test_rows, p, hard),
     )
+
+
+def _comparison(
+    start: datetime, computed: Sequence[str], rows: WindowRows, p: NDArray[np.float64], hard: NDArray[np.int64]
+) -> Comparison:
+    """The Brier score of each customer of the test date, and of those who are hard to tell apart from the others."""
+    X, y = rows.rows.X, rows.rows.y
+
+    def losses(bundle: ModelBundle) -> NDArray[np.float64]:
+        read = columns_for(bundle, bundle.model.design.features, computed)
+        return np.asarray((bundle.model.predict_proba(X[:, read], start)[:, 1] - y) ** 2)
+
+    middle = np.isin(np.arange(len(y)), hard)
+    return Comparison("brier", start, (p - y) ** 2, losses, {MIDDLE: middle, "the other customers": ~middle})
 
 
 def _before(test: Windows, min_days: int) -> Windows | None:

@@ -19,6 +19,7 @@ from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
+from training.comparison import Comparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import EvalReport, Metric
@@ -144,6 +145,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         spec,
         config={"model": model.get_params()},
         facts=context.facts("lifecycle", horizon_days=horizon),
+        evaluated=test_model,
     )
     figures = {
         "transitions.png": plots.transition_matrix(
@@ -164,7 +166,26 @@ def run(context: TrainingContext) -> EvaluatedModel:
         .append_column("lifecycle_stage", pa.array(today.tolist()))
         .slice(0, 5)
     )
-    return EvaluatedModel(bundle, report, rules, parameters, figures, example)
+    comparison = _comparison(context, test, test_before, test_after, loss)
+    return EvaluatedModel(bundle, report, rules, parameters, figures, example, comparison=comparison)
+
+
+def _comparison(
+    context: TrainingContext,
+    test: datetime,
+    before: NDArray[np.str_],
+    after: NDArray[np.str_],
+    own: NDArray[np.float64],
+) -> Comparison:
+    """The log loss of the stage of each customer, and of those of each stage at the test date."""
+
+    def losses(bundle: ModelBundle) -> NDArray[np.float64]:
+        assert bundle.spec is not None
+        columns_for(bundle, bundle.spec.names, context.profile(test).spec.names)
+        X = context.profile(test, bundle.spec).values[context.lifecycle_stages(test) != "prospect"]
+        return _losses(bundle.model.predict_proba(X, before), _places(bundle.model.classes_, after))
+
+    return Comparison("log_loss", test, own, losses, {stage: before == stage for stage in LIFECYCLE_STAGES})
 
 
 def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:

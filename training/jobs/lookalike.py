@@ -47,6 +47,8 @@ from training.lookalike.segments import MIN_SEGMENT, SEGMENT_SHARES, segments_of
 
 HORIZON_DAYS = 28  # or a quarter of a shorter history
 MIN_SEGMENTS = 8  # a mean over fewer says little about another segment
+# said where the champion would be compared
+NOT_COMPARED = "it compares the customers of its own cutoff, and no others"
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -120,7 +122,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         GateRule(f"average_precision:{name}", require_improvement=False) for name in (CENTROID, LOGISTIC)
     ]
     parameters = {"horizon_days": horizon, "segments": len(segments), **final.get_params()}
-    return EvaluatedModel(bundle, report, rules, parameters, figures, pa.table({"one_id": now.one_ids[:25].tolist()}))
+    example = pa.table({"one_id": now.one_ids[:25].tolist()})
+    return EvaluatedModel(bundle, report, rules, parameters, figures, example, comparison=NOT_COMPARED)
 
 
 def _precision_gain(context: TrainingContext, start: datetime, spec: FeatureSpec) -> Gain | None:
@@ -192,4 +195,5 @@ JOB = Job(
     "lookalike",
     "which customers resemble a seed audience: a positive-unlabelled classifier over profiles and interactions",
     run,
+    fits_horizon=True,
 )

@@ -20,6 +20,7 @@ from qianmian.propensity_targets import PropensityTarget
 from training import plots
 from training.classify.choice import CANDIDATES, fit_best
 from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
+from training.comparison import Comparison, columns_for
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.propensity.rows import (
@@ -37,6 +38,7 @@ PROFILE_DATES = 4
 MIN_CUSTOMERS = 100
 MIN_TEST_OUTCOMES = 10
 LAST_HORIZON, DECAYED = "did it in the last 28 days", "decayed count"
+SMALLEST_PROBABILITY = 1e-6
 MAX_REPEATS = 3  # of purchases in the last 28 days, as a baseline
 
 
@@ -59,8 +61,8 @@ class EvaluatedTarget:
         Probabilities of the test rows.
     baseline : ndarray of float64, (n,)
         Those of the decayed count.
-    final : CalibratedClassifier
-        Fitted on all dates.
+    evaluated, final : CalibratedClassifier
+        Fitted on the dates before the test date, and on all dates.
     base_rate : float
         Share of the test rows that bought or did it.
     """
@@ -73,6 +75,7 @@ class EvaluatedTarget:
     test: TargetRows
     p: NDArray[np.float64]
     baseline: NDArray[np.float64]
+    evaluated: CalibratedClassifier
     final: CalibratedClassifier
 
     @property
@@ -213,7 +216,7 @@ def _evaluate(
     y = context.shuffled(everything.y)
     evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
     final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated)[1]
-    return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
+    return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], model, final)
 
 
 def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
@@ -271,7 +274,14 @@ def _evaluated_model(
         figures[f"calibration_{slug}.png"] = plots.calibration_curve(one.test.y, one.p, f"{title}: calibration")
         figures[f"gains_{slug}.png"] = gains(one.test.y, {"model": one.p, DECAYED: one.baseline}, f"{title}: gains")
     return EvaluatedModel(
-        ModelBundle("propensity", model, context.as_of, spec, facts=facts),
+        ModelBundle(
+            "propensity",
+            model,
+            context.as_of,
+            spec,
+            facts=facts,
+            evaluated=replace(model, classifiers=tuple(one.evaluated for one in shipped)),
+        ),
         replace(
             _joined([one.report for one in shipped]),
             notes=(
@@ -284,7 +294,28 @@ def _evaluated_model(
         figures,
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         {tag_name(one.target): (one_ids, p[:, place].tolist()) for place, one in enumerate(shipped)},
+        _comparison(context, shipped, context.as_of - timedelta(days=horizon)),
     )
+
+
+def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], test: datetime) -> Comparison:
+    """The log loss of each customer of the test date, mean of the targets."""
+    targets = [str(one.target) for one in shipped]
+    labels = np.column_stack([one.test.y for one in shipped])
+
+    def log_loss(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        kept = np.where(labels == 1, p, 1 - p).clip(SMALLEST_PROBABILITY)
+        return np.asarray(-np.log(kept).mean(axis=1))
+
+    def losses(bundle: ModelBundle) -> NDArray[np.float64]:
+        if set(targets) - set(bundle.model.targets):
+            return np.full(len(labels), np.nan)  # a target is new
+        assert bundle.spec is not None
+        columns_for(bundle, bundle.spec.names, context.profile(test).spec.names)
+        p = bundle.model.predict_proba(context.profile(test, bundle.spec).values[rows_with_history(context, test)])
+        return log_loss(p[:, [bundle.model.targets.index(target) for target in targets]])
+
+    return Comparison("log_loss", test, log_loss(np.column_stack([one.p for one in shipped])), losses)
 
 
 def _joined(reports: Sequence[EvalReport]) -> EvalReport:

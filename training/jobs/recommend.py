@@ -36,6 +36,8 @@ from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task, check_models, with_parameters
 from training.tuning import load_tuned_parameters, tune
 
+# said where the champion would be compared
+NOT_COMPARED = "its lists are those of the histories at its own cutoff, older than those of the new model"
 SEARCH_SHARE = 0.1  # of the budget, for the short search of the parameters of one model
 
 
@@ -114,7 +116,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     rules = [GateRule(f"ndcg@{K}:popular"), GateRule(f"ndcg@{K}:own purchase counts", require_improvement=False)]
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
     logged = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
-    return EvaluatedModel(bundle, report, rules, logged, figures, pa.table({"one_id": full.user_ids[:5].tolist()}))
+    example = pa.table({"one_id": full.user_ids[:5].tolist()})
+    return EvaluatedModel(bundle, report, rules, logged, figures, example, comparison=NOT_COMPARED)
 
 
 def _select_parameters(
@@ -236,4 +239,5 @@ JOB = Job(
     "what to recommend to each customer in each scene: the best of a two-stage ranker and simpler models",
     run,
     can_tune=True,
+    fits_horizon=True,
 )

@@ -97,6 +97,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         campaign_figures(found.evaluation, made.overlap, outcome_words(outcome)),
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         {"uplift_decile": (one_ids, decile_of(uplift, edges.tolist()).astype(np.float64).tolist())},
+        "it may have learnt from the customers of the same campaign",
     )
 
 
@@ -251,4 +252,4 @@ def _arms_notes(arms: Sequence[Arms]) -> list[str]:
     return found
 
 
-JOB = Job("uplift", "who does more because of a campaign, and whom not to contact", run)
+JOB = Job("uplift", "who does more because of a campaign, and whom not to contact", run, fits_horizon=True)

@@ -27,7 +27,15 @@ from training.value.fitting import (
     with_choice,
     with_intervals,
 )
-from training.value.report import EVERYBODY, LAST_AGAIN, PURCHASE, evaluate, in_words, next_order_coverage
+from training.value.report import (
+    EVERYBODY,
+    LAST_AGAIN,
+    PURCHASE,
+    comparison_of,
+    evaluate,
+    in_words,
+    next_order_coverage,
+)
 from training.value.rows import PastMoments, ValueRows
 
 if TYPE_CHECKING:
@@ -103,13 +111,22 @@ def run(context: TrainingContext) -> EvaluatedModel:
     parameters = {"horizon_days": horizon, "learned_days": learned, "rows": len(past.before(context.as_of))}
     parameters |= model.get_params()
     return EvaluatedModel(
-        ModelBundle("value", model, context.as_of, spec, config={"model": model.get_params()}, facts=facts),
+        ModelBundle(
+            "value",
+            model,
+            context.as_of,
+            spec,
+            config={"model": model.get_params()},
+            facts=facts,
+            evaluated=test_model,
+        ),
         replace(report, notes=notes),
         gate_rules(whats),
         parameters,
         figures(test_model, tested),
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         published(context, model),
+        comparison_of(test_model, tested, past.last_totals(test), past.features, test),
     )
 
 
@@ -236,4 +253,4 @@ def published(context: TrainingContext, model: ValueModel) -> dict[str, tuple[li
     return tags
 
 
-JOB = Job("value", "orders and money of each customer within the horizon, with intervals", run)
+JOB = Job("value", "orders and money of each customer within the horizon, with intervals", run, fits_horizon=True)

@@ -78,6 +78,7 @@ def train_uplift_table(
     settings: Settings,
     clock: Clock,
     progress: Progress = lambda line: None,
+    promote: bool | None = None,
 ) -> JobResult:
     """Train, evaluate and register an uplift model of a table; the workspace is made if it is missing.
 
@@ -87,11 +88,13 @@ def train_uplift_table(
         For its model registry; its lake is not read.
     task : UpliftTask
     settings : Settings
-        For the seed.
+        For the seed and the gate.
     clock : callable
         Returns the current time.
     progress : callable, optional
         Called with a line of text at each step.
+    promote : bool, optional
+        As of `training.run.train`.
 
     Raises
     ------
@@ -101,7 +104,14 @@ def train_uplift_table(
         A column that is named is not there.
     """
     return train_table_job(
-        workspace, task.job, task.data, lambda now: evaluate(task, settings.seed, now, progress), clock, progress
+        workspace,
+        task.job,
+        task.data,
+        lambda now: evaluate(task, settings.seed, now, progress),
+        clock,
+        progress,
+        settings.gate,
+        promote,
     )
 
 
@@ -143,6 +153,7 @@ def evaluate(task: UpliftTask, seed: int, now: datetime, progress: Progress) -> 
         {name: facts[name] for name in ("treatment", "control", "outcome", "model", "rows")},
         figures(chosen.evaluation, task.outcome),
         table.select(trial.names).slice(0, 5),
+        comparison="a table has no later rows than those that it has learnt from",
     )
 
 

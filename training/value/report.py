@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from features.profiles.purchase_process.process import PurchaseProcess
 from features.profiles.tags.lifecycle import EARLIEST, LATEST
+from models.bundle import ModelBundle
 from models.value.columns import by_name
 from models.value.intervals import coverage
 from models.value.value_model import BG_NBD, MONEY, ORDERS, TREES, PredictedValue, ValueModel
 from training.bootstrap import CLASSIFICATION, bootstrap_means, mean_metric, percentile_interval, statistic_metric
+from training.comparison import Comparison, columns_for
 from training.report import EvalReport, Metric
 from training.value.rows import ValueRows
 
@@ -88,6 +91,38 @@ def evaluate(
         for name, part in of_others.items()
     }
     return EvalReport(kept, shown, differences, deciles)
+
+
+def comparison_of(
+    model: ValueModel, rows: ValueRows, last: Mapping[str, Floats], features: Sequence[str], start: datetime
+) -> Comparison:
+    """The squared errors of each customer, orders and money each ÷ its mean for the last horizon again.
+
+    Parameters
+    ----------
+    model, rows, last
+        As of `evaluate`.
+    features : sequence of str
+        Columns of the rows.
+    start : datetime
+        The test date.
+    """
+    whats = tuple(model.totals)
+    scales = {what: max(float(np.mean((last[what] - rows.totals[what]) ** 2)), 1e-12) for what in whats}
+
+    def of(other: ValueModel, X: NDArray[np.float32]) -> Floats:
+        if set(whats) - set(other.totals):
+            return np.full(len(rows), np.nan)  # without money
+        errors = [(other.expected(X, what) - rows.totals[what]) ** 2 / scales[what] for what in whats]
+        return np.asarray(np.sum(errors, axis=0))
+
+    def losses(bundle: ModelBundle) -> Floats:
+        read = columns_for(bundle, bundle.model.features, features)
+        return of(bundle.model.within(model.horizon_days), rows.X[:, read])
+
+    once = rows.X[:, list(features).index("orders_total")] <= 1
+    slices = {"customers with one order": once, "customers with more orders": ~once}
+    return Comparison("squared_error", start, of(model, rows.X), losses, slices)
 
 
 def _errors(predicted: Mapping[str, Floats], rows: ValueRows) -> dict[str, Floats]:
