@@ -121,7 +121,8 @@ def demo(
     )
     steps = [
         "serve",
-        "train churn --horizon-days 14",
+        "train churn --horizon-days 14",  # a challenger: the champion answers another question, and stays
+        "models compare churn",
         "score churn --out churn.csv --lang en --top 100",
         "models list",
         "doctor",
@@ -217,7 +218,9 @@ def show_results(output: Output, results: list[JobResult]) -> None:
         if result.report is None:
             rows.append([result.job, result.status, "", "", result.reason])
             continue
-        verdict = f"{result.job} v{result.version}" if result.version is not None else f"{result.job} ({result.status})"
+        verdict = (
+            f"{result.job} v{result.version}" if result.status == "registered" else f"{result.job} ({result.status})"
+        )
         for name, metric in result.report.metrics.items():
             others = {
                 baseline: metrics[name] for baseline, metrics in result.report.baselines.items() if name in metrics

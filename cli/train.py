@@ -226,7 +226,7 @@ def show_result(output: Output, result: JobResult) -> None:
     labels = {
         "registered": f"registered as version {result.version}",
         "challenger": f"version {result.version} is the challenger, and the champion stays",
-        "refused": f"version {result.version} is refused by the gate",
+        "refused": f"refused by the gate (version {result.version})",
         "skipped": "skipped",
     }
     reason = f": {result.reason}" if result.reason else ""

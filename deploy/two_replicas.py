@@ -221,7 +221,7 @@ def check_redis(setup: Setup, users: list[str], events: list[dict[str, Any]]) ->
 
 
 def check_registry_changes(setup: Setup, users: list[str]) -> None:
-    setup.qianmian("train", "churn", "--horizon-days", "21")
+    setup.qianmian("train", "churn", "--horizon-days", "21", "--promote")
     served("2", setup, "a training is followed by both")
     setup.qianmian("models", "rollback", "churn")
     served("1", setup, "a rollback through PostgreSQL is followed by both")

@@ -19,7 +19,16 @@ from typing import Any
 from qianmian import model_store
 from qianmian.errors import ArtifactError, NotFound, WorkspaceError
 from qianmian.paths import local_path, sqlite_file
-from qianmian.schema import CHAMPION, EVENT_TAG, PREVIOUS, REGISTERED_PREFIX, registered_name
+from qianmian.schema import (
+    CHALLENGER,
+    CHAMPION,
+    DECISION_TAG,
+    EVENT_TAG,
+    GATE_TAG,
+    PREVIOUS,
+    REGISTERED_PREFIX,
+    registered_name,
+)
 from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -47,12 +56,19 @@ class ModelEvent:
         Champion after the change.
     previous : str or None
         Champion before the change.
+    reason : str
+        Why: what the gate found, or what a person wrote; empty for events of earlier versions.
+    as_of, data_digest : str
+        Cutoff and digest of the data of the champion after the change.
     """
 
     at: str
     action: str
     version: str
     previous: str | None
+    reason: str = ""
+    as_of: str = ""
+    data_digest: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a dict."""
@@ -60,7 +76,7 @@ class ModelEvent:
 
 
 def list_models(workspace: Workspace) -> list[dict[str, Any]]:
-    """List the registered models: name, number of versions, champion and previous champion."""
+    """List the registered models: name, number of versions, champion, challenger and previous champion."""
     client = _client(workspace)
     if client is None:
         return []
@@ -71,6 +87,7 @@ def list_models(workspace: Workspace) -> list[dict[str, Any]]:
                 "name": model.name,
                 "versions": len(client.search_model_versions(f"name='{model.name}'")),
                 CHAMPION: _alias(model, CHAMPION),
+                CHALLENGER: _alias(model, CHALLENGER),
                 PREVIOUS: _alias(model, PREVIOUS),
             }
             for model in sorted(models, key=lambda model: str(model.name))
@@ -78,7 +95,7 @@ def list_models(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def show(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Describe a registered model and its versions, newest first, with aliases, metrics and parameters.
+    """Describe a registered model and its versions, newest first: aliases, data, gate, metrics, slices, parameters.
 
     Raises
     ------
@@ -96,6 +113,40 @@ def show(workspace: Workspace, name: str) -> dict[str, Any]:
             "aliases": aliases,
             "versions": [_describe(client, version, aliases) for version in versions],
         }
+
+
+def compare(
+    workspace: Workspace, name: str, first: str | None = None, second: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe two versions of a registered model as `show` does.
+
+    Parameters
+    ----------
+    first, second : str, optional
+        Versions; by default the champion, and the challenger or else the previous champion.
+
+    Raises
+    ------
+    NotFound
+        If there is no such model or version, or the model has no second version to compare with.
+    """
+    found = show(workspace, name)
+    versions = {str(version["version"]): version for version in found["versions"]}
+    aliases = found["aliases"]
+    one = first or aliases.get(CHAMPION)
+    other = second or next(
+        (aliases[alias] for alias in (CHALLENGER, PREVIOUS, CHAMPION) if aliases.get(alias) not in (None, one)), None
+    )
+    for version, what in ((one, "champion"), (other, "challenger and no previous champion")):
+        if version is None:
+            raise NotFound(
+                f"{found['name']} has no {what} to compare",
+                allowed=", ".join(versions),
+                hint=f"name two versions: `qianmian models compare {name} 1 2`",
+            )
+        if version not in versions:
+            raise NotFound(f"{found['name']} has no such version", got=version, allowed=", ".join(versions))
+    return versions[str(one)], versions[str(other)]
 
 
 def history(workspace: Workspace, name: str) -> list[ModelEvent]:
@@ -118,6 +169,7 @@ def history(workspace: Workspace, name: str) -> list[ModelEvent]:
                     value["action"],
                     str(value["version"]),
                     None if previous is None else str(previous),
+                    *(str(value.get(name, "")) for name in ("reason", "as_of", "data_digest")),
                 )
             )
         except (ValueError, KeyError, TypeError):
@@ -269,9 +321,22 @@ def _describe(client: Any, version: Any, aliases: dict[str, str]) -> dict[str, A
         "aliases": sorted(alias for alias, number in aliases.items() if number == str(version.version)),
         "created_at": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         "run_id": version.run_id,
+        **_decided(dict(version.tags), parameters),
         "metrics": metrics,
         "parameters": parameters,
         "tags": dict(version.tags),
+    }
+
+
+def _decided(tags: dict[str, str], parameters: dict[str, str]) -> dict[str, Any]:
+    """What was trained on which data, and what was decided; None where an earlier version has not recorded it."""
+    return {
+        "as_of": tags.get("as_of"),
+        "horizon_days": tags.get("horizon_days") or parameters.get("horizon_days"),
+        "data_digest": tags.get("data_digest"),
+        "gate": tags.get(GATE_TAG),
+        "gate_reasons": tags.get("gate_reasons", "").split(" | ") if tags.get("gate_reasons") else [],
+        "decision": tags.get(DECISION_TAG),
     }
 
 

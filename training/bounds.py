@@ -1,4 +1,4 @@
-"""The bounds of the gate that need no other model: calibration, size, time of an answer, and features that are known."""
+"""The bounds of the gate that need no other model: calibration, size, time of an answer, features of the profiles."""
 
 from __future__ import annotations
 

@@ -181,4 +181,3 @@ def judge(comparison: Comparison, theirs: Floats, champion: str, which: str, see
     if len(kept) > 1 and not failed:
         passed.append(f"no slice is behind {champion} beyond noise: {', '.join(name for name in kept if name)}")
     return Verdict(tuple(passed), tuple(failed), found)
-

@@ -1,4 +1,4 @@
-"""What becomes of a model that was trained: the champion, a challenger that waits, or a version that the gate refused."""
+"""What becomes of a model that was trained: champion, challenger that waits, or version that the gate refused."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Changes to the MLflow registry: register a challenger, promote a version, roll back. Each is recorded as an event.
 
-A change of the champion takes several writes: two aliases, the tags that the version has published, the event. What will
-be written is therefore written first, as the tag `INTENT_TAG` of the registered model, and each write can be repeated. A
-process that is killed leaves the champion of before or that of after; `mend` finishes what it had begun.
+A change of the champion takes several writes: two aliases, the tags that the version has published, the event. What
+will be written is therefore written first, as the tag `INTENT_TAG` of the registered model, and each write can be
+repeated. A process that is killed leaves the champion of before or that of after; `mend` finishes what it had begun.
 """
 
 from __future__ import annotations

@@ -162,9 +162,7 @@ def train(
     return results
 
 
-def _run_job(
-    context: TrainingContext, job: Job, clock: Clock, promote: bool | None, *, may_skip: bool
-) -> JobResult:
+def _run_job(context: TrainingContext, job: Job, clock: Clock, promote: bool | None, *, may_skip: bool) -> JobResult:
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:

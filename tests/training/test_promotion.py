@@ -30,9 +30,9 @@ def test_a_model_stored_outside_the_workspace_is_refused(tmp_path):
             ((tmp_path / "mount" / "mlartifacts").as_uri(), outside.removeprefix("models:/")),
         )
     with pytest.raises(WorkspaceError, match="outside the workspace"):
-        promotion.register(workspace, "churn", run_id, outside, NOW, {})
+        promotion.register(workspace, "churn", run_id, outside, {})
     assert client.search_model_versions("name = 'qianmian-churn'") == []
-    assert promotion.register(workspace, "churn", run_id, inside, NOW, {})["version"] == 1
+    assert promotion.register(workspace, "churn", run_id, inside, {}) == 1
 
 
 def test_the_champion_of_a_moved_workspace_changes_in_its_own_store(tmp_path):
@@ -41,7 +41,8 @@ def test_the_champion_of_a_moved_workspace_changes_in_its_own_store(tmp_path):
         with tracking.run(workspace, "churn") as run:
             client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
             model = client.create_logged_model(run.info.experiment_id, source_run_id=run.info.run_id)
-        promotion.register(workspace, "churn", run.info.run_id, f"models:/{model.model_id}", NOW, {})
+        version = promotion.register(workspace, "churn", run.info.run_id, f"models:/{model.model_id}", {})
+        promotion.promote(workspace, "churn", version, NOW)
     before = workspace.mlflow_db.read_bytes()
     copy = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
     assert promotion.rollback(copy, "churn", NOW)["version"] == 1

@@ -246,13 +246,14 @@ def test_the_tracking_uri_is_reset_after_training(trained):
 def test_shuffled_labels_are_refused_by_every_gate(trained, client, settings):
     results = train(trained.workspace, ALL, clock=CLOCK, settings=settings, shuffle_labels=True)
     for result in results:
-        assert (result.status, result.version) == ("refused", None), result.job
+        assert result.status == "refused", result.job
         assert "does not beat the baseline" in result.reason
         assert not result.report.passed
         name = f"qianmian-{result.job}"
         versions = 2 if result.job == "content" else 1
         assert client.get_registered_model(name).aliases["champion"] == versions
-        assert len(client.search_model_versions(f"name = '{name}'")) == versions
+        assert client.get_registered_model(name).aliases["challenger"] == result.version == versions + 1
+        assert client.get_model_version(name, str(result.version)).tags["gate"] == "refused"
         assert client.get_run(result.run_id).data.tags["qianmian.gate"] == "refused"
         assert result.report.metrics.keys() == trained.results[result.job].report.metrics.keys()
 
@@ -270,12 +271,17 @@ def test_promotion_and_rollback(trained, client, store):
     with pytest.raises(UsageError, match="no model is registered") as caught:
         promotion.promote(workspace, "made-up", 1, NOW)
     assert "qianmian-churn" in str(caught.value)
-    promotion.register(workspace, "made-up", run_id, source, times[0], {"a": "tag"})
+    assert promotion.register(workspace, "made-up", run_id, source, {"a": "tag"}) == 1
+    assert state() == {}  # a registration changes nothing that is served
+    promotion.promote(workspace, "made-up", 1, times[0], action="register")
     with pytest.raises(UsageError, match="no previous version") as caught:
         promotion.rollback(workspace, "made-up", times[1])
     assert caught.value.hint
     assert state() == {"champion": 1}
-    promotion.register(workspace, "made-up", run_id, source, times[1], {})
+    promotion.register(workspace, "made-up", run_id, source, {})
+    promotion.challenge(workspace, "made-up", 2)
+    assert state() == {"champion": 1, "challenger": 2}
+    promotion.promote(workspace, "made-up", 2, times[1], action="register")
     assert state() == {"champion": 2, "previous": 1}
     with pytest.raises(UsageError, match="has no version 3") as caught:
         promotion.promote(workspace, "made-up", 3, times[2])

@@ -227,4 +227,6 @@ def _losses(probabilities: NDArray[np.float64], types: NDArray[np.str_]) -> NDAr
     return np.asarray(-np.log(probabilities[np.arange(len(places)), places].clip(MIN_PROBABILITY)))
 
 
-JOB = Job("demand", "what will move newcomers, price, quality or content, by their first sessions", run, fits_horizon=True)
+JOB = Job(
+    "demand", "what will move newcomers, price, quality or content, by their first sessions", run, fits_horizon=True
+)
