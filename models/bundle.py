@@ -21,7 +21,7 @@ from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
 FORMAT_VERSION = 2
-EVALUATED = "evaluated"  # folder of the evaluated model
+EVALUATED = "evaluated"  # folder of the evaluated twin
 MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
 LIBRARIES = (
     "numpy",
@@ -62,7 +62,7 @@ class ModelBundle:
     facts : dict
         Data digest, seed, horizon and other descriptions of the fit, written into the manifest.
     evaluated : Savable or None
-        The model of the same kind whose evaluation let `model` be registered: fitted without the test period, with
+        The evaluated twin: the model of the same kind whose evaluation let `model` be registered: fitted without the test period, with
         which a later model is compared where `model` has seen the days of the comparison (`load_evaluated`). It may
         hold nothing of single users. `load` leaves it in its file, because nothing is predicted with it.
     """
@@ -94,13 +94,13 @@ class ModelBundle:
         Raises
         ------
         ValueError
-            The evaluated model declares arrays with users, whose axis an erasure would not know.
+            The evaluated twin declares arrays with users, whose axis an erasure would not know.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save(folder / "model")
         if self.evaluated is not None:
             if self.evaluated.user_arrays:
-                raise ValueError(f"the evaluated model of {self.kind} holds arrays with users")
+                raise ValueError(f"the evaluated twin of {self.kind} holds arrays with users")
             self.evaluated.save(folder / EVALUATED)
         save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
         # catalogue columns may have any name, so the archive numbers them and the manifest lists their names
@@ -167,7 +167,7 @@ class ModelBundle:
 
 
 def load_evaluated(folder: Path) -> Savable | None:
-    """Load the evaluated model of a bundle; None if it has none, as those of earlier versions.
+    """Load the evaluated twin of a bundle; None if it has none, as those of earlier versions.
 
     Raises
     ------

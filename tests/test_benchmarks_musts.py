@@ -28,6 +28,7 @@ HELPERS = {
     "common",
     "features_online",
     "http_load",
+    "measurement_kills",
     "predictions_churn",
     "predictions_lifecycle",
     "predictions_telco",

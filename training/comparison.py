@@ -2,8 +2,8 @@
 
 The rows are those on which the new model was evaluated, so it has not learnt from them; and the champion must not have
 either. If its data end before the test period, the champion itself is compared, as it is in production. Otherwise it is
-the model that was evaluated when the champion was registered, fitted without the test period of then, which the bundle
-of the champion holds. Without such a model, or for a job whose models cannot be compared on rows, nothing is said.
+its evaluated twin: the model that was evaluated when the champion was registered, fitted without the test period of
+then, which the bundle of the champion holds. Without a twin, or for a job whose models cannot be compared on rows, nothing is said.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from training.report import Metric
 FEWEST_ROWS = 50  # of a slice that can hold a model back
 HORIZONS = ("horizon_days", "active_days", "min_days")  # facts that say what is predicted, and of whom
 ALPHA = 0.05
+TEST_START = "test_start"  # fact of a bundle: begin of the test period, of whose days its evaluated twin knows nothing
 Floats = NDArray[np.float64]
 
 
@@ -123,7 +124,12 @@ def _comparable(
     if twin is None:
         return (
             f"it has learnt from days after {comparison.start:%Y-%m-%d}, and was trained by a version that kept no "
-            "evaluated model"
+            "evaluated twin"
+        )
+    known_before = datetime.fromisoformat(champion.facts[TEST_START])
+    if comparison.start < known_before:
+        return (
+            f"its evaluated twin has learnt from days after {comparison.start:%Y-%m-%d}, up to {known_before:%Y-%m-%d}"
         )
     return replace(champion, model=twin), "as it was evaluated"
 

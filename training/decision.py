@@ -18,7 +18,7 @@ from qianmian.paths import local_path, sqlite_file
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.workspace import Workspace
 from training.bounds import broken_bounds
-from training.comparison import HORIZONS, Verdict, compare
+from training.comparison import HORIZONS, TEST_START, Verdict, compare
 from training.gate import apply_gate
 from training.jobs.base import EvaluatedModel
 from training.report import EvalReport
@@ -120,6 +120,15 @@ def _bundle_folder(workspace: Workspace, client: Any, name: str, version: str, s
     if len(found) != 1:
         raise ArtifactError("the version does not contain exactly one bundle", where=str(root), got=len(found))
     return found[0].parent
+
+
+def with_test_start(evaluated_model: EvaluatedModel) -> EvaluatedModel:
+    """The model with the begin of its test period among the facts of its bundle, for the comparison with a later one."""
+    comparison, bundle = evaluated_model.comparison, evaluated_model.bundle
+    if isinstance(comparison, str):
+        return evaluated_model
+    facts = {**bundle.facts, TEST_START: comparison.start.isoformat()}
+    return replace(evaluated_model, bundle=replace(bundle, facts=facts))
 
 
 def judged(

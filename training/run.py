@@ -25,7 +25,7 @@ from qianmian.settings import Settings
 from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
 from training.comparison import HORIZONS
-from training.decision import NAMED, TrainingCall, champion_of, judged, reasons_to_wait
+from training.decision import NAMED, TrainingCall, champion_of, judged, reasons_to_wait, with_test_start
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
@@ -240,6 +240,7 @@ def gate_and_register(
     from training import promotion, tracking
 
     promotion.mend(workspace)
+    evaluated_model = with_test_start(evaluated_model)
     with champion_of(workspace, name) as champion:
         report = judged(evaluated_model, champion, settings, call)
         waits = reasons_to_wait(evaluated_model, champion, call) if report.passed else ()

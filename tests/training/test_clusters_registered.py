@@ -56,7 +56,7 @@ def trained(tmp_path_factory) -> Workspace:
 def retrain(workspace, as_of=None) -> JobResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.clusters.report.RESAMPLES", 20)
-        (result,) = train(workspace, ["clusters"], settings=SETTINGS, clock=CLOCK, as_of=as_of)
+        (result,) = train(workspace, ["clusters"], settings=SETTINGS, clock=CLOCK, as_of=as_of, promote=True)
     assert result.status == "registered"
     return result
 

@@ -20,7 +20,7 @@ from serving.model_registry import history, show, version_of
 from training import promotion
 from training.bounds import broken_bounds
 from training.comparison import Comparison, Verdict, columns_for, compare, judge
-from training.decision import Champion, TrainingCall, champion_of, reasons_to_wait
+from training.decision import Champion, TrainingCall, champion_of, reasons_to_wait, with_test_start
 from training.report import Metric
 from training.run import gate_and_register
 
@@ -39,7 +39,8 @@ def made():
         def make(worse_by=0.0, as_of=START + timedelta(days=28), **facts):
             model = evaluated_model(NOW, worse_by)
             bundle = replace(model.bundle, as_of=as_of, facts={**model.bundle.facts, **facts})
-            return replace(model, bundle=bundle, comparison=replace(model.comparison, start=as_of - timedelta(days=28)))
+            comparison = replace(model.comparison, start=as_of - timedelta(days=28))
+            return with_test_start(replace(model, bundle=bundle, comparison=comparison))
 
         yield make
 
@@ -125,11 +126,17 @@ def test_without_common_days_the_champion_of_production_is_compared(made, tmp_pa
     assert "champion 1 (in production) is 0.0000" in text
 
 
-def test_with_common_days_the_evaluated_model_of_the_champion_is_compared(made, tmp_path):
+def test_with_common_days_the_evaluated_twin_of_the_champion_is_compared(made, tmp_path):
     folder = saved(made(), tmp_path / "champion")
     (text,) = against(made(), folder).passed
     assert "champion 1 (as it was evaluated) is 0.0000" in text
     assert against(made(worse_by=0.3), folder).failed
+
+
+def test_a_twin_that_has_learnt_from_the_test_period_is_not_compared(made, tmp_path):
+    folder = saved(made(), tmp_path / "champion")
+    (text,) = against(made(as_of=START + timedelta(days=27)), folder).passed
+    assert "its evaluated twin has learnt from days after 2024-12-31, up to 2025-01-01" in text
 
 
 def without_evaluated(model):
@@ -139,9 +146,11 @@ def without_evaluated(model):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (without_evaluated, "trained by a version that kept no evaluated model"),
+        (without_evaluated, "trained by a version that kept no evaluated twin"),
         (
-            lambda model: replace(model, bundle=replace(model.bundle, facts={"horizon_days": 14})),
+            lambda model: replace(
+                model, bundle=replace(model.bundle, facts={**model.bundle.facts, "horizon_days": 14})
+            ),
             "horizon_days 14, not 28",
         ),
     ],
@@ -179,7 +188,7 @@ def test_a_job_without_rows_says_why(made, tmp_path):
     assert found == Verdict.impossible("clusters have no outcome")
 
 
-def test_the_evaluated_model_is_kept_in_the_bundle_and_holds_no_customers(made, tmp_path):
+def test_the_evaluated_twin_is_kept_in_the_bundle_and_holds_no_customers(made, tmp_path):
     folder = saved(made(), tmp_path / "with")
     assert load_evaluated(folder) is not None
     assert ModelBundle.load(folder).evaluated is None

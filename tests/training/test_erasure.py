@@ -68,6 +68,13 @@ def planted(tmp_path_factory, exports) -> Path:
     published.publish(
         workspace, "churn_risk", one_ids, ["high"] * len(one_ids), as_of=AS_OF, model_name="churn", model_version="1"
     )
+    published.keep_version(
+        workspace,
+        {"churn_risk": (one_ids, ["high"] * len(one_ids))},
+        as_of=AS_OF,
+        model_name="qianmian-churn",
+        model_version="2",
+    )
     ensure_snapshot(workspace, AS_OF, Settings())
     current = workspace.online / str(current_snapshot_name(workspace))
     shutil.copytree(current, workspace.online / "20260501T000000-0000-0000")  # those of an earlier date
