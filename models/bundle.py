@@ -62,9 +62,9 @@ class ModelBundle:
     facts : dict
         Data digest, seed, horizon and other descriptions of the fit, written into the manifest.
     evaluated : Savable or None
-        The evaluated twin: the model of the same kind whose evaluation let `model` be registered: fitted without the test period, with
-        which a later model is compared where `model` has seen the days of the comparison (`load_evaluated`). It may
-        hold nothing of single users. `load` leaves it in its file, because nothing is predicted with it.
+        The evaluated twin: the model of the same kind whose evaluation stands for that of `model`, fitted without the
+        test period. A later model is compared with it where `model` has learnt from the days of the comparison
+        (`load_evaluated`). It may hold nothing of single users. `load` leaves it in its file.
     """
 
     kind: str

@@ -3,7 +3,8 @@
 The rows are those on which the new model was evaluated, so it has not learnt from them; and the champion must not have
 either. If its data end before the test period, the champion itself is compared, as it is in production. Otherwise it is
 its evaluated twin: the model that was evaluated when the champion was registered, fitted without the test period of
-then, which the bundle of the champion holds. Without a twin, or for a job whose models cannot be compared on rows, nothing is said.
+then, which the bundle of the champion holds. Without a twin, or for a job whose models cannot be compared on rows,
+nothing is said.
 """
 
 from __future__ import annotations

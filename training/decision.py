@@ -123,7 +123,7 @@ def _bundle_folder(workspace: Workspace, client: Any, name: str, version: str, s
 
 
 def with_test_start(evaluated_model: EvaluatedModel) -> EvaluatedModel:
-    """The model with the begin of its test period among the facts of its bundle, for the comparison with a later one."""
+    """The model with the begin of its test period among the facts of its bundle, for comparisons with later models."""
     comparison, bundle = evaluated_model.comparison, evaluated_model.bundle
     if isinstance(comparison, str):
         return evaluated_model

@@ -155,10 +155,19 @@ def publish_version(workspace: Workspace, model_name: str, model_version: str) -
 
 
 def published_files(workspace: Workspace, model_name: str, model_version: str | None = None) -> list[Path]:
-    """The published tags that a version of a model computed; by default any version."""
+    """The published tags that a version of a model computed; by default any version.
+
+    Raises
+    ------
+    ArtifactError
+        A file cannot be read.
+    """
     found = []
     for file in sorted((workspace.online / FOLDER).glob("*.parquet")):
-        first = next(pq.ParquetFile(file).iter_batches(1, columns=["model_name", "model_version"]), None)
+        try:
+            first = next(pq.ParquetFile(file).iter_batches(1, columns=["model_name", "model_version"]), None)
+        except (OSError, pa.ArrowException) as error:
+            raise _broken(file, str(error).splitlines()[0]) from error
         if first is None or not first.num_rows:
             continue
         name, version = (column[0].as_py() for column in first.columns)

@@ -226,6 +226,38 @@ def test_what_a_model_knew_later_is_not_there_yet(shop):
     assert "churn_risk" in build_snapshot(Builder(shop, FEATURES), as_of + timedelta(seconds=1), Settings()).tags
 
 
+def test_a_version_is_published_with_its_own_tags_alone(shop):
+    workspace, model = shop.workspace, "qianmian-churn"
+
+    def keep(version, *names):
+        tags = {name: (["a", "b"], ["low", "high"]) for name in names}
+        published.keep_version(workspace, tags, as_of=BEGIN, model_name=model, model_version=version)
+
+    def versions():
+        found = {name: published.read(workspace, name) for name in ("churn_risk", "left_risk")}
+        return {name: tag.model_version for name, tag in found.items() if tag is not None}
+
+    give(shop, {"a": "low"}, BEGIN, "1")  # by a version of this project that kept no tags
+    published.keep_published(workspace, model, "1")
+    assert not published.publish_version(workspace, model, "9")
+    assert versions() == {"churn_risk": "1"}
+    keep("2", "churn_risk", "left_risk")
+    assert versions() == {"churn_risk": "1"}  # what is kept is not published
+    assert published.publish_version(workspace, model, "2")
+    assert versions() == {"churn_risk": "2", "left_risk": "2"}
+    assert published.publish_version(workspace, model, "1")
+    assert versions() == {"churn_risk": "1"}
+    keep("3")
+    published.publish_version(workspace, model, "3")
+    assert versions() == {}
+    published.forget_versions(workspace, model, ["2"])
+    assert not published.publish_version(workspace, model, "1")
+    assert published.publish_version(workspace, model, "2")
+    published.tag_path(workspace, "churn_risk").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="published values"):
+        published.published_files(workspace, model)
+
+
 def test_publications_that_make_no_sense_are_refused(shop):
     with pytest.raises(DataError, match="exactly one value per customer"):
         published.publish(
