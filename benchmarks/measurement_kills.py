@@ -14,9 +14,11 @@ agree.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import tempfile
 import time
 import traceback
@@ -39,7 +41,6 @@ from models.bundle import ModelBundle, verify
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
 from models.classify.rhythm import Design
-from qianmian import model_store
 from qianmian.errors import ArtifactError
 from qianmian.model_settings import GateSettings
 from qianmian.schema import CHAMPION, EVENT_TAG, INTENT_TAG, PREVIOUS, registered_name
@@ -272,7 +273,9 @@ def _state(workspace: Workspace, begin: Callable[[], None]) -> dict[str, Any]:
 
 
 def _rows(workspace: Workspace, query: str, name: str) -> list[tuple[Any, ...]]:
-    return model_store.rows(workspace, query, {"name": name}) or []
+    """Rows of the store, as MLflow reads them: a transaction that was killed is undone by a reader who may write."""
+    with contextlib.closing(sqlite3.connect(workspace.mlflow_db)) as connection:
+        return connection.execute(query, {"name": name}).fetchall()
 
 
 def _train(workspace: Workspace, now: datetime) -> object:

@@ -150,9 +150,12 @@ def test_the_registry_has_a_champion(trained, client, job):
     version = client.get_model_version(name, "1")
     assert version.run_id == trained.results[job].run_id
     assert version.tags["data_digest"] == Lake(trained.workspace).digest
+    assert (version.tags["gate"], version.tags["decision"]) == ("passed", "promoted")
     events = [json.loads(value) for tag, value in sorted(model.tags.items()) if tag.startswith("qianmian.event.")]
-    assert events[0] == {"action": "register", "version": 1, "previous": None}
-    assert events[1:] == ([{"action": "register", "version": 2, "previous": 1}] if twice else [])
+    changes = [(event["action"], event["version"], event["previous"]) for event in events]
+    assert changes == [("register", 1, None), *([("register", 2, 1)] if twice else [])]
+    assert events[0]["reason"] == trained.results[job].reason
+    assert events[0]["data_digest"] == Lake(trained.workspace).digest
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained, client, store):
