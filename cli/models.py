@@ -289,7 +289,7 @@ def _opened(workspace: Path | None, as_json: bool) -> tuple[Output, Workspace]:
     return output, located
 
 
-def _print_change(output: Output, changed: dict[str, Any]) -> None:
+def _print_change(output: Output, changed: dict[str, Any] | None) -> None:
     if not changed:
         raise NotFound("nothing changed", hint="run `qianmian models list`")
     output.result(changed)

@@ -34,6 +34,7 @@ from qianmian.workspace import Workspace, explain_os_errors
 
 logger = logging.getLogger(__name__)
 
+ANY_CHAMPION = "any"
 REFUSED = "refused"  # value of `GATE_TAG`
 INTENTS_QUERY = "SELECT name, value FROM registered_model_tags WHERE key = :key"
 LOCK_SECONDS, LOCK_STEP = 20.0, 0.1  # how long to wait for another process that changes a champion
@@ -102,7 +103,8 @@ def promote(
     action: str = "promote",
     reason: str = "",
     despite_gate: bool = False,
-) -> Event:
+    compared_with: str | None = ANY_CHAMPION,
+) -> Event | None:
     """Make a version the champion; the champion so far becomes `previous`.
 
     Parameters
@@ -118,11 +120,14 @@ def promote(
         Why, for `models history`.
     despite_gate : bool
         Promote a version that the gate has refused, too.
+    compared_with : str, optional
+        The champion with which the version was compared, None if there was none; by default it does not matter.
 
     Returns
     -------
-    dict
-        Name of the registered model, action, version, previous version, reason, and the data of the version.
+    dict or None
+        Name of the registered model, action, version, previous version, reason, and the data of the version. None, and
+        nothing has changed, if another version than `compared_with` has become the champion meanwhile.
 
     Raises
     ------
@@ -148,6 +153,9 @@ def promote(
         reason = f"despite the gate: {reason or tags.get('gate_reasons', '')}"
     with _changing(workspace):
         mend_locked(workspace, client)
+        champion = client.get_registered_model(name).aliases.get(CHAMPION)
+        if compared_with != ANY_CHAMPION and compared_with != (None if champion is None else str(champion)):
+            return None
         return _set_champion(workspace, client, name, version, action, now, reason, tags)
 
 

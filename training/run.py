@@ -244,8 +244,9 @@ def gate_and_register(
     with champion_of(workspace, name) as champion:
         report = judged(evaluated_model, champion, settings, call)
         waits = reasons_to_wait(evaluated_model, champion, call) if report.passed else ()
+        compared_with = champion.version if champion is not None else None
     gate = "passed" if report.passed else promotion.REFUSED
-    decision = "refused" if not report.passed else f"challenger: {'; '.join(waits)}" if waits else "promoted"
+    decision = "refused" if not report.passed else f"challenger: {'; '.join(waits)}" if waits else "accepted"
     progress(f"{name}: writing to MLflow")
     with tracking.run(workspace, name) as active:
         logged = tracking.log(evaluated_model, report)
@@ -284,6 +285,11 @@ def gate_and_register(
         return JobResult(name, "challenger", "; ".join(waits), version, run_id, report)
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
-    promotion.promote(workspace, name, version, stamp, action="register", reason=reason)
+    event = promotion.promote(
+        workspace, name, version, stamp, action="register", reason=reason, compared_with=compared_with
+    )
+    if event is None:  # two trainings of a job at the same time
+        moved = f"another version than {compared_with} has become the champion since they were compared"
+        return JobResult(name, "challenger", moved, version, run_id, report)
     logger.info("registered job=%s version=%s alias=%s", name, version, CHAMPION)
     return JobResult(name, "registered", reason, version, run_id, report)

@@ -313,6 +313,10 @@ def test_the_way_of_versions_through_the_registry(made, tmp_path, qianmian_model
     assert "version 1 (champion)" in printed
     assert "horizon_days is 14" in printed
     assert "gate: refused" in qianmian_models("show", "churn", workspace=workspace)
+    assert (
+        promotion.promote(workspace, "churn", 3, next(times), compared_with="2") is None
+    )  # a training at the same time
+    assert version_of(workspace, "churn") == "1"
     qianmian_models("promote", "churn", "3", "--reason", "fortnights", workspace=workspace)
     assert (version_of(workspace, "churn"), tag_version()) == ("3", "3")
     qianmian_models("rollback", "churn", workspace=workspace)

@@ -150,7 +150,7 @@ def test_the_registry_has_a_champion(trained, client, job):
     version = client.get_model_version(name, "1")
     assert version.run_id == trained.results[job].run_id
     assert version.tags["data_digest"] == Lake(trained.workspace).digest
-    assert (version.tags["gate"], version.tags["decision"]) == ("passed", "promoted")
+    assert (version.tags["gate"], version.tags["decision"]) == ("passed", "accepted")
     events = [json.loads(value) for tag, value in sorted(model.tags.items()) if tag.startswith("qianmian.event.")]
     changes = [(event["action"], event["version"], event["previous"]) for event in events]
     assert changes == [("register", 1, None), *([("register", 2, 1)] if twice else [])]
