@@ -61,7 +61,7 @@ POINTS = [(WRITES[0], 1), (WRITES[1], 1), (WRITES[1], 2), (WRITES[0], 2), (WRITE
         pytest.param(
             action,
             *point,
-            marks=() if (action, point) in (("rollback", POINTS[1]), ("promote", POINTS[2])) else pytest.mark.slow,
+            marks=() if (action, point) == ("promote", POINTS[2]) else pytest.mark.slow,
         )
         for action in ("train", "promote", "rollback")
         for point in POINTS
