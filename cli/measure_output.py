@@ -1,0 +1,243 @@
+"""What `qianmian measure` prints: tables of differences with intervals, sentences, and rows of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cli.console import Output
+    from training.measurement.differences import Difference
+    from training.measurement.effects import EffectEstimate, Measurement, MetricEffect
+    from training.measurement.funnels import FunnelEffects
+
+
+def print_measurement(output: Output, found: Measurement, language: str) -> None:
+    """Print the sentences and the tables; figures of a sample-ratio mismatch are crossed out."""
+    from training.measurement.words import crossed_out, number, sentences
+
+    crossed = not found.is_valid
+    for line in sentences(found, "zh" if language == "zh" else "en"):
+        output.say(line)
+    for note in found.notes:
+        output.say(f"note: {note}")
+    at = "at any look" if found.daily else "at one look"
+    columns: tuple[str, ...] = (f"difference {at}", "relative", "p", "p (Holm)")
+    rows = [
+        [
+            *(effect.metric, effect.variant, name),
+            *(crossed_out(text, crossed) for text in _figures(effect, made, found.daily)),
+        ]
+        for effect in found.effects
+        for name, made in _estimates(effect)
+    ]
+    title = f"difference from {found.control}; {ratio_text(found.ratio)}"
+    output.table(title, ("metric", "variant", "estimate", *columns), rows, right=columns)
+    columns = (f"mean of {found.control}", "mean of variant", "relative at one look", "p (BH)", "chance to win")
+    more = [
+        [
+            effect.metric,
+            effect.variant,
+            number(effect.mean_control),
+            number(effect.mean_treatment),
+            crossed_out(format_difference(effect.decided_by.relative, percent=True), crossed),
+            crossed_out(number(effect.p_benjamini_hochberg), crossed),
+            crossed_out(f"{effect.chances.chance_to_win:.1%}", crossed),
+        ]
+        for effect in found.effects
+    ]
+    output.table("", ("metric", "variant", *columns), more, right=columns)
+    _print_balance(output, found)
+    _print_segments(output, found)
+    output.say("intervals: 95 %; CUPED, which the sentences tell, takes the noise of the period before out")
+
+
+def _estimates(effect: MetricEffect) -> list[tuple[str, EffectEstimate]]:
+    return [("raw", effect.raw)] + ([("CUPED", effect.cuped)] if effect.cuped else [])
+
+
+def _figures(effect: MetricEffect, made: EffectEstimate, daily: bool) -> list[str]:
+    from training.measurement.words import number
+
+    absolute, relative = made.at(daily)
+    corrected = number(effect.p_holm) if made is effect.decided_by else ""
+    shown = [format_difference(absolute), format_difference(relative, percent=True), number(absolute.p_value)]
+    return [*shown, corrected]
+
+
+def _print_balance(output: Output, found: Measurement) -> None:
+    from training.measurement.words import number
+
+    rows = [
+        [
+            effect.metric,
+            effect.variant,
+            format_difference(effect.balance),
+            number(effect.balance.p_value),
+            f"{effect.variance_removed:.0%}",
+        ]
+        for effect in found.effects
+        if effect.balance is not None and effect.variance_removed is not None
+    ]
+    columns = ("difference before", "p", "variance that CUPED removes")
+    if rows:
+        output.table("balance of the period before", ("metric", "variant", *columns), rows, right=columns)
+
+
+def _print_segments(output: Output, found: Measurement) -> None:
+    from training.measurement.words import crossed_out, number
+
+    crossed = not found.is_valid
+    rows = [
+        [
+            effect.metric,
+            effect.variant,
+            one.segment,
+            one.value,
+            one.n_control,
+            one.n_treatment,
+            crossed_out(format_difference(one.difference), crossed) or "too few customers",
+            "" if one.difference is None else crossed_out(number(one.p_holm), crossed),
+        ]
+        for effect in found.effects
+        for one in effect.segments
+    ]
+    columns = ("in control", "in variant", "difference", "p (Holm)")
+    if rows:
+        output.table("by segment", ("metric", "variant", "segment", "value", *columns), rows, right=columns)
+    for effect in found.effects:
+        for test in effect.interactions:
+            output.say(
+                f"{effect.metric}, {effect.variant}: do the segments of {test.segment} differ? "
+                f"Cochran's Q {number(test.statistic)}, p (Holm) {number(test.p_holm)} at one look"
+            )
+
+
+def print_funnel(output: Output, found: FunnelEffects, language: str) -> None:
+    """Print the steps of each variant; figures of a sample-ratio mismatch are crossed out."""
+    from training.measurement.words import crossed_out, mismatch_sentence, number
+
+    crossed = not found.is_valid
+    if crossed:
+        output.say(mismatch_sentence(found.ratio, "zh" if language == "zh" else "en"))
+    for note in found.notes:
+        output.say(f"note: {note}")
+    rows = [
+        [
+            one.step,
+            one.variant,
+            one.reached,
+            one.exposed,
+            f"{one.share:.2%}",
+            "" if one.of_previous is None else f"{one.of_previous:.1%}",
+            crossed_out(format_difference(one.difference, points=True), crossed),
+            "" if one.difference is None else crossed_out(number(one.p_holm), crossed),
+        ]
+        for one in found.effects
+    ]
+    at = "at any look" if found.daily else "at one look"
+    columns = ("reached", "exposed", "of exposed", "of previous step", f"points {at}", "p (Holm)")
+    title = f"{' → '.join(found.steps)}, difference from {found.control}; {ratio_text(found.ratio)}"
+    output.table(title, ("step", "variant", *columns), rows, right=columns)
+    output.say(
+        "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
+    )
+
+
+def ratio_text(ratio: Any) -> str:
+    """The sizes of the arms and the p value of the sample-ratio check."""
+    from training.measurement.words import number
+
+    counts = ", ".join(f"{name} {count:,}" for name, count in ratio.counts.items())
+    return f"{counts} (sample ratio p = {number(ratio.p_value)})"
+
+
+def format_difference(found: Difference | None, percent: bool = False, points: bool = False) -> str:
+    """A difference with its interval; empty without one.
+
+    Examples
+    --------
+    >>> from training.measurement.differences import Difference
+    >>> format_difference(Difference(0.031, 0.004, 0.058, 0.02, 0.01), percent=True)
+    '+3.1 % (+0.4 … +5.8)'
+    """
+    if found is None:
+        return ""
+    values = (found.value, found.low, found.high)
+    if percent or points:
+        value, low, high = (f"{100 * one:+.{2 if points else 1}f}".replace("-", "−") for one in values)
+        return f"{value}{' %' if percent else ''} ({low} … {high})"
+    value, low, high = (f"{one:+.3g}".replace("-", "−") for one in values)
+    return f"{value} ({low} … {high})"
+
+
+def effect_table(effects: Sequence[MetricEffect], daily: bool, valid: bool) -> pa.Table:
+    """One row a metric, variant and estimate: raw, CUPED, and each segment."""
+
+    rows: list[dict[str, Any]] = []
+    for effect in effects:
+        head = {"metric": effect.metric, "variant": effect.variant, "valid": valid}
+        for name, made in (("raw", effect.raw), ("cuped", effect.cuped)):
+            if made is None:
+                continue
+            absolute, relative = made.at(daily)
+            sizes = (effect.n_control, effect.n_treatment)
+            rows.append({**head, "estimate": name, "segment": None, "value": None, **_cells(sizes, absolute, relative)})
+            rows[-1] |= {
+                "p_holm": effect.p_holm if made is effect.decided_by else None,
+                "p_benjamini_hochberg": effect.p_benjamini_hochberg if made is effect.decided_by else None,
+            }
+        for one in effect.segments:
+            cells = _cells((one.n_control, one.n_treatment), one.difference, None)
+            name = "raw" if effect.cuped is None else "cuped"
+            rows.append({**head, "estimate": name, "segment": one.segment, "value": one.value, **cells})
+            rows[-1] |= {"p_holm": one.p_holm if one.difference else None, "p_benjamini_hochberg": None}
+    return _typed(rows)
+
+
+def funnel_table(found: FunnelEffects) -> pa.Table:
+    """One row a step and variant."""
+    rows = [
+        {
+            "step": one.step,
+            "variant": one.variant,
+            "valid": found.is_valid,
+            "reached": one.reached,
+            "exposed": one.exposed,
+            "share": one.share,
+            "of_previous": one.of_previous,
+            "difference": one.difference.value if one.difference else None,
+            "difference_low": one.difference.low if one.difference else None,
+            "difference_high": one.difference.high if one.difference else None,
+            "p_value": one.difference.p_value if one.difference else None,
+            "p_holm": one.p_holm if one.difference else None,
+        }
+        for one in found.effects
+    ]
+    return _typed(rows)
+
+
+def _cells(sizes: tuple[int, int], absolute: Difference | None, relative: Difference | None) -> dict[str, Any]:
+    return {
+        "n_control": sizes[0],
+        "n_variant": sizes[1],
+        "difference": absolute.value if absolute else None,
+        "difference_low": absolute.low if absolute else None,
+        "difference_high": absolute.high if absolute else None,
+        "relative": relative.value if relative else None,
+        "relative_low": relative.low if relative else None,
+        "relative_high": relative.high if relative else None,
+        "p_value": absolute.p_value if absolute else None,
+    }
+
+
+def _typed(rows: list[dict[str, Any]]) -> pa.Table:
+    """A table whose types do not depend on which cells are empty."""
+    import pyarrow as pa
+
+    texts = {"metric", "variant", "estimate", "segment", "value", "step"}
+    counts = {"n_control", "n_variant", "reached", "exposed"}
+    kinds = {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(counts, pa.int64()), "valid": pa.bool_()}
+    return pa.Table.from_pylist(rows, pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]]))

@@ -1,0 +1,1 @@
+"""Measurement of what campaigns cause: differences between the arms of a randomised experiment."""
