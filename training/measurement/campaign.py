@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from features.campaigns import Campaign, campaigns_of, find_campaigns
 from features.compute.builder import Builder
 from features.propensity import target_rows
-from qianmian.errors import DataError
+from qianmian.errors import DataError, UsageError
 from qianmian.model_settings import UPLIFT_OUTCOMES
 from qianmian.propensity_targets import PropensityTarget
 from training.measurement.experiment import Experiment, MetricSeries, Series, weights_of
@@ -80,9 +80,13 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
     DataError
         The touches name no variants, customers are in several, or no window is over.
     """
-    (campaign,) = find_campaigns(campaigns_of(builder, as_of), [campaign_id])
+    found = find_campaigns(campaigns_of(builder, as_of), [campaign_id])
+    if len(found) > 1:
+        names = ", ".join(campaign.campaign_id for campaign in found)
+        raise UsageError("one campaign is measured at a time", where="--campaign", got=campaign_id, allowed=names)
+    campaign = found[0]
     touches = builder.views(as_of)["touches"]
-    own = touches.filter(touches.campaign_id == campaign_id)
+    own = touches.filter(touches.campaign_id == campaign.campaign_id)
     rows = (
         own.group_by("one_id")
         .aggregate(
@@ -98,12 +102,12 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
     )
     columns = {name: np.asarray(rows[name].to_pylist()) for name in ("variants", "unnamed", "told")}
     if not rows.num_rows or columns["unnamed"].any():
-        raise _no_variants(campaign, int(columns["unnamed"].sum()), as_of)
+        raise _no_variants(campaign, int(columns["unnamed"].sum()), rows.num_rows, as_of)
     overlapping = columns["variants"] > 1
     if overlapping.sum() > MOST_OVERLAP * rows.num_rows:
         raise DataError(
             "the arms overlap: customers are in more than one variant",
-            where=f"campaign {campaign_id}",
+            where=f"campaign {campaign.campaign_id}",
             got=f"{int(overlapping.sum()):,} of {rows.num_rows:,} customers",
             allowed=f"at most {MOST_OVERLAP:.0%}, which are left out",
             hint="correct the touches; a customer with two accounts may have been drawn twice",
@@ -114,7 +118,7 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
         first = start.min().astype("datetime64[us]").item()
         raise DataError(
             "no customer's window is over yet, so there are no outcomes",
-            where=f"campaign {campaign_id}",
+            where=f"campaign {campaign.campaign_id}",
             got=f"touches from {first:%Y-%m-%d}, --as-of {as_of:%Y-%m-%d}, --window-days {window_days}",
             allowed=f"--as-of {first + timedelta(days=window_days):%Y-%m-%d} or later",
             hint="wait, or choose a shorter --window-days",
@@ -132,7 +136,7 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
     elif not ((propensity > 0) & (propensity <= 1)).all():
         raise DataError(
             "a propensity is a probability of the variant that was drawn",
-            where=f"touches of campaign {campaign_id}",
+            where=f"touches of campaign {campaign.campaign_id}",
             got=f"{propensity.min():g} to {propensity.max():g}",
             allowed="above 0, at most 1",
         )
@@ -218,17 +222,19 @@ def _sums(builder: Builder, outcome: str, exposures: Exposures, as_of: datetime)
     return both[:, 0].copy(), both[:, 1].copy()
 
 
-def _no_variants(campaign: Campaign, unnamed: int, as_of: datetime) -> DataError:
-    if not campaign.contacted and not campaign.held_out:
+def _no_variants(campaign: Campaign, unnamed: int, customers: int, as_of: datetime) -> DataError:
+    if not customers:
         return DataError(
             "the campaign begins after the cutoff",
             where=f"campaign {campaign.campaign_id}",
             got=f"first touch {campaign.first_contact:%Y-%m-%d}, --as-of {as_of:%Y-%m-%d}",
         )
     return DataError(
-        "an experiment with one arm: the touches name no variants, so nobody is known to be held out at random",
+        "an experiment with one arm: the touches name no variants, so nobody is known to be held out at random"
+        if unnamed == customers
+        else "some touches name no variant, so it is not known which arm their customers are in",
         where=f"campaign {campaign.campaign_id}",
-        got=f"{unnamed:,} customers with a touch without a variant",
+        got=f"{unnamed:,} of {customers:,} customers have a touch without a variant",
         allowed="a `variant` for every touch, those of the control group included",
         hint="hold a random tenth of the next campaign out and ingest its customers with variant `control`; "
         f"`qianmian train uplift --campaign {campaign.campaign_id}` estimates under assumptions that it names",

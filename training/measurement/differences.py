@@ -147,7 +147,7 @@ def confidence_sequence(
     --------
     >>> found = confidence_sequence(ArmMoments(100, 1.0, 1.0), ArmMoments(100, 1.5, 1.0))
     >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
-    (0.5, -0.33, 1.33)
+    (0.5, -0.22, 1.22)
     """
     value, variance = estimate(control, treatment, relative, shared)
     n = control.n + treatment.n

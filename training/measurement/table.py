@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.snapshot_table import read_snapshot_table, require_column
+from models.classify.snapshot_model import decimal_of, numbers
 from qianmian.errors import DataError, UsageError
 from training.measurement.experiment import Experiment, MetricSeries, Series, choose_control, weights_of
-from training.uplift.table_trial import read_outcome
 
 NO_VALUE = "(none)"
+YES_AND_NO = {"yes": "no", "y": "n", "true": "false", "t": "f", "是": "否"}
 MOST_EXAMPLES = 3
 
 
@@ -89,8 +90,7 @@ def read_experiment(path: Path, columns: ExperimentColumns) -> Experiment:
         _require_exposure_first(rows, columns.exposed_at, columns.outcome_at)
     metrics = []
     for place, name in enumerate(columns.metrics):
-        values, told = read_outcome(rows[name], name, "--metric")
-        notes += [line.replace("the outcome is", "counted is") for line in told]
+        values = read_numbers(rows[name], "--metric", name)
         denominator = _optional(rows, columns.denominators, place, "--denominator")
         if denominator is not None and (denominator < 0).any():
             raise DataError("a denominator is negative", where=f"--denominator {columns.denominators[place]}")
@@ -132,13 +132,46 @@ def require_weights(weights: Mapping[str, float] | None, variants: Collection[st
 
 
 def _optional(rows: pa.Table, names: Sequence[str], place: int, option: str) -> Series | None:
-    return read_outcome(rows[names[place]], names[place], option)[0] if names else None
+    return read_numbers(rows[names[place]], option, names[place]) if names else None
+
+
+def read_numbers(texts: pa.ChunkedArray, option: str, name: str) -> Series:
+    """A column as numbers, a yes or no as 1 and 0.
+
+    Raises
+    ------
+    DataError
+        A cell is neither, or empty: an outcome that is not known is not the same as none.
+
+    Examples
+    --------
+    >>> read_numbers(pa.chunked_array([["Yes", "no"]]), "--metric", "bought").tolist()
+    [1.0, 0.0]
+    """
+    values = pc.unique(texts).to_pylist()
+    lower = {str(value).lower() for value in values if value is not None}
+    if yes := next((one for one, other in YES_AND_NO.items() if lower <= {one, other} and lower), None):
+        parsed = pc.equal(pc.utf8_lower(texts), yes).cast(pa.float64())
+    else:
+        parsed = numbers(texts, decimal_of(texts) or ".")
+    if parsed.null_count:
+        example = next(
+            value for value, number in zip(texts.to_pylist(), parsed.to_pylist(), strict=True) if number is None
+        )
+        raise DataError(
+            f"{name} has cells that are no numbers",
+            where=option,
+            got=f"{parsed.null_count:,} of {len(texts):,} cells, such as {example or 'an empty one'}",
+            allowed="a number, or yes and no, for every customer",
+            hint="write 0 where nothing came of it, and remove the customers whose outcome is not known",
+        )
+    return np.asarray(parsed.to_numpy(), dtype=np.float64)
 
 
 def _propensity(rows: pa.Table, name: str | None) -> Series | None:
     if name is None:
         return None
-    values = read_outcome(rows[name], name, "--propensity")[0]
+    values = read_numbers(rows[name], "--propensity", name)
     if not ((values > 0) & (values <= 1)).all():
         raise DataError(
             "a propensity is a probability of the variant that was drawn",

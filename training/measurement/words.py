@@ -63,6 +63,9 @@ def mismatch_sentence(ratio: SampleRatio, language: Language = "en") -> str:
 def effect_sentence(effect: MetricEffect, found: Measurement, language: Language = "en") -> str:
     """What one variant did to one metric."""
     absolute, relative = effect.decided_by.at(found.daily)
+    # the test is that of the absolute difference; a quotient with a noisy control may say something else
+    if relative is not None and relative.excludes_zero != absolute.excludes_zero:
+        relative = None
     shown = relative or absolute
     noun = NOUNS[language].get(effect.metric, effect.metric)
     tests = len(found.effects)

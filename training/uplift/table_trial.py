@@ -71,7 +71,7 @@ def read_trial(table: pa.Table, treatment: str, outcome: str, control: str | Non
     lost = table.num_rows - rows.num_rows
     control = _control(Counter(rows[treatment].to_pylist()), treatment, control)
     treated = pc.not_equal(rows[treatment], control).to_numpy(zero_copy_only=False)
-    values, notes = read_outcome(rows[outcome], outcome)
+    values, notes = _outcome(rows[outcome], outcome)
     columns, column_notes = choose_columns(rows, {treatment, outcome, *excluded})
     X = encoded(rows, columns)
     names, categorical = [column.name for column in columns], tuple(column.kind == "category" for column in columns)
@@ -160,20 +160,14 @@ def _control(counts: Counter[str], treatment: str, control: str | None) -> str:
     return means_no[0]
 
 
-def read_outcome(texts: pa.ChunkedArray, name: str, option: str = "--outcome") -> tuple[NDArray[np.float64], list[str]]:
-    """The outcome of each row: the number, or 1 for yes and 0 for no; and notes.
-
-    Raises
-    ------
-    DataError
-        Some cells are no numbers, or the column is neither numbers nor a yes or no.
-    """
+def _outcome(texts: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64], list[str]]:
+    """The outcome of each row: the number, or 1 for yes and 0 for no; and notes."""
     parsed = numbers(texts, decimal_of(texts) or ".")
     if (len(parsed) - parsed.null_count) >= MOSTLY * len(texts):
         if parsed.null_count:
             raise DataError(
                 f"the outcome {name} has cells that are no numbers",
-                where=option,
+                where="--outcome",
                 got=f"{parsed.null_count:,} of {len(texts):,} cells",
                 hint="correct or remove these rows",
             )
