@@ -12,13 +12,16 @@ import typer
 from cli.console import Output
 from cli.features import SUFFIXES, check_suffix, write_table
 from cli.measure_campaign import DEFAULT_OUTCOMES, open_lake, outcomes_of, read_exposures, tags_before
+from cli.measure_policy import policy
 from cli.options import STRICT_EXIT, AsOfOption, JsonOption, Lang, LangOption, WorkspaceOption
 from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 measure = typer.Typer(
-    help="What a campaign caused: differences between randomised arms, with intervals.", no_args_is_help=True
+    help="What a campaign caused: differences between randomised arms, and the value of a policy that was only logged.",
+    no_args_is_help=True,
 )
+measure.command("policy")(policy)
 DEFAULT_WINDOW_DAYS = 28
 
 

@@ -1,1 +1,1 @@
-"""Measurement of what campaigns cause: differences between the arms of a randomised experiment."""
+"""What campaigns and policies cause: tests with two arms or more, and the value of a policy that was only logged."""
