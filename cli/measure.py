@@ -21,7 +21,6 @@ measure = typer.Typer(
     help="What a campaign caused: differences between randomised arms, and the value of a policy that was only logged.",
     no_args_is_help=True,
 )
-measure.command("policy")(policy)
 DEFAULT_WINDOW_DAYS = 28
 
 
@@ -132,8 +131,8 @@ def ab(
     propensity: Annotated[
         str | None, column_option("--propensity", "File: the probability of the row's variant.")
     ] = None,
-    id_column: Annotated[
-        str | None, column_option("--id-column", "File: the customer, to check that nobody is in two rows.")
+    customer: Annotated[
+        str | None, column_option("--customer", "File: the customer, to check that nobody is in two rows.")
     ] = None,
     exposed_at: Annotated[
         str | None, column_option("--exposed-at", "File: time of the exposure; with --outcome-at.")
@@ -160,7 +159,7 @@ def ab(
         "--pre": pre,
         "--denominator": denominator,
         "--propensity": propensity,
-        "--id-column": id_column,
+        "--customer": customer,
         "--exposed-at": exposed_at,
         "--outcome-at": outcome_at,
     }
@@ -187,7 +186,7 @@ def ab(
                 control,
                 weights,
                 propensity,
-                id_column,
+                customer,
                 exposed_at,
                 outcome_at,
             )
@@ -271,6 +270,9 @@ def funnel(
     output.result({"campaign": campaign, "as_of": moment, "window_days": window_days, **found.as_dict(), "out": out})
     print_funnel(output, found, lang.value)
     _finish(output, out, strict, found.is_valid)
+
+
+measure.command("policy")(policy)
 
 
 def parse_weights(text: str | None) -> dict[str, float] | None:

@@ -75,7 +75,7 @@ def read_experiment(path: Path, columns: ExperimentColumns) -> Experiment:
         "--denominator": columns.denominators,
         "--segment": columns.segments,
         "--propensity": [columns.propensity] if columns.propensity else [],
-        "--id-column": [columns.customer] if columns.customer else [],
+        "--customer": [columns.customer] if columns.customer else [],
         "--exposed-at": [columns.exposed_at] if columns.exposed_at else [],
         "--outcome-at": [columns.outcome_at] if columns.outcome_at else [],
     }.items():
@@ -195,7 +195,7 @@ def _require_one_row_a_customer(rows: pa.Table, customer: str, variant: str) -> 
     examples = ", ".join(sorted(map(str, repeated))[:MOST_EXAMPLES])
     raise DataError(
         "the arms overlap: customers are in more than one" if overlapping else "a customer has several rows",
-        where=f"--id-column {customer}",
+        where=f"--customer {customer}",
         got=f"{overlapping or len(repeated):,} customers, such as {examples}",
         allowed="one row a customer, in one variant",
         hint="leave out who saw both variants, and find out why" if overlapping else "sum the rows of a customer",
