@@ -62,9 +62,9 @@ def _figures(effect: MetricEffect, made: EffectEstimate, daily: bool) -> list[st
     from training.measurement.words import number
 
     absolute, relative = made.at(daily)
-    corrected = number(effect.p_holm) if made is effect.decided_by else ""
+    adjusted_p = number(effect.p_holm) if made is effect.decided_by else ""
     shown = [format_difference(absolute), format_difference(relative, percent=True), number(absolute.p_value)]
-    return [*shown, corrected]
+    return [*shown, adjusted_p]
 
 
 def _print_balance(output: Output, found: Measurement) -> None:

@@ -139,23 +139,39 @@ def test_files_are_refused(table, changes, columns, error, told):
 
 def order(user, at, number=0, amount=10.0):
     return {
-        "source": "shop", "order_id": f"{user}-{at:%m%d%H}-{number}", "line_no": 1, "source_user_id": user,
-        "item_id": "i", "ts": at, "quantity": 1.0, "amount": amount, "status": "paid",
-    }  # fmt: skip
+        "source": "shop",
+        "order_id": f"{user}-{at:%m%d%H}-{number}",
+        "line_no": 1,
+        "source_user_id": user,
+        "item_id": "i",
+        "ts": at,
+        "quantity": 1.0,
+        "amount": amount,
+        "status": "paid",
+    }
 
 
 def touch(user, variant, at=CONTACT, propensity=0.5, campaign="c", number=0):
     return {
-        "source": "shop", "touch_id": f"{campaign}-{user}-{number}", "campaign_id": campaign, "source_user_id": user,
-        "ts": at, "variant": variant, "propensity": propensity,
-    }  # fmt: skip
+        "source": "shop",
+        "touch_id": f"{campaign}-{user}-{number}",
+        "campaign_id": campaign,
+        "source_user_id": user,
+        "ts": at,
+        "variant": variant,
+        "propensity": propensity,
+    }
 
 
 def event(user, kind, at):
     return {
-        "event_id": f"{user}-{kind}-{at:%m%d%H}", "source": "shop", "source_user_id": user, "event_type": kind,
-        "ts": at, "item_id": "i",
-    }  # fmt: skip
+        "event_id": f"{user}-{kind}-{at:%m%d%H}",
+        "source": "shop",
+        "source_user_id": user,
+        "event_type": kind,
+        "ts": at,
+        "item_id": "i",
+    }
 
 
 MAIL, CONTROL = [f"m{n}" for n in range(40)], [f"c{n}" for n in range(40)]

@@ -191,11 +191,11 @@ def exposed_experiment(
     segments: dict[str, NDArray[np.str_]] | None = None,
 ) -> Experiment:
     """The experiment of these customers, drawn as their propensities say, or by the weights."""
-    propensity, drawn = exposures.propensity, None
-    if propensity is not None and (drawn := weights_of(exposures.variant, propensity)) is not None:
+    propensity, constant = exposures.propensity, None
+    if propensity is not None and (constant := weights_of(exposures.variant, propensity)) is not None:
         propensity = None
     return Experiment(
-        exposures.variant, control, metrics, weights or drawn, propensity, segments or {}, exposures.notes
+        exposures.variant, control, metrics, weights or constant, propensity, segments or {}, exposures.notes
     )
 
 

@@ -31,9 +31,9 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     raw = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(raw, kind="stable")
     stepped = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
-    corrected = np.empty_like(raw)
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
+    adjusted_p = np.empty_like(raw)
+    adjusted_p[order] = np.minimum(stepped, 1.0)
+    return adjusted_p
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -170,10 +170,10 @@ def measure(experiment: Experiment, daily: bool = True, planned: int = PLANNED) 
         for variant in experiment.treatments
     ]
     raw = [effect.p_value for effect in effects]
-    corrected = zip(bonferroni(raw), holm(raw), benjamini_hochberg(raw), strict=True)
+    adjusted_p = zip(bonferroni(raw), holm(raw), benjamini_hochberg(raw), strict=True)
     effects = [
         replace(effect, p_bonferroni=float(one), p_holm=float(two), p_benjamini_hochberg=float(three))
-        for effect, (one, two, three) in zip(effects, corrected, strict=True)
+        for effect, (one, two, three) in zip(effects, adjusted_p, strict=True)
     ]
     return Measurement(
         experiment.control, daily, check_sample_ratio(experiment), tuple(effects), tuple(dict.fromkeys(notes))
@@ -308,8 +308,8 @@ def _with_segments(
         if len(told) > 1:
             interactions.append(interaction(name, told))
     own = [one for one in segments if one.difference is not None]
-    corrected = iter(holm([one.difference.p_value for one in own if one.difference]))
-    segments = [replace(one, p_holm=float(next(corrected))) if one.difference else one for one in segments]
+    adjusted_p = iter(holm([one.difference.p_value for one in own if one.difference]))
+    segments = [replace(one, p_holm=float(next(adjusted_p))) if one.difference else one for one in segments]
     tests = holm([one.p_value for one in interactions])
     interactions = [replace(one, p_holm=float(p)) for one, p in zip(interactions, tests, strict=True)]
     return replace(effect, segments=tuple(segments), interactions=tuple(interactions))

@@ -133,8 +133,8 @@ def compare_funnels(
         for place in range(len(names))
         for variant in variants
     ]
-    corrected = iter(holm([one.difference.p_value for one in effects if one.difference]))
-    effects = [replace(one, p_holm=float(next(corrected))) if one.difference else one for one in effects]
+    adjusted_p = iter(holm([one.difference.p_value for one in effects if one.difference]))
+    effects = [replace(one, p_holm=float(next(adjusted_p))) if one.difference else one for one in effects]
     return FunnelEffects(names, control, daily, ratio, tuple(effects), exposures.notes)
 
 

@@ -99,8 +99,8 @@ def read_experiment(path: Path, columns: ExperimentColumns) -> Experiment:
     variant = np.asarray(rows[columns.variant].to_pylist(), dtype=np.str_)
     control = choose_control(Counter(variant.tolist()), columns.control)
     propensity, weights = _propensity(rows, columns.propensity), require_weights(columns.weights, variant.tolist())
-    if propensity is not None and (drawn := weights_of(variant, propensity)) is not None:
-        propensity, weights = None, weights or drawn
+    if propensity is not None and (constant := weights_of(variant, propensity)) is not None:
+        propensity, weights = None, weights or constant
     return Experiment(
         variant,
         control,
