@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,28 +14,71 @@ if TYPE_CHECKING:
     from training.measurement.funnels import FunnelEffects
 
 
+INTERVALS = "intervals: 95 %"
+CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the period before out"
+FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
+CHINESE = {
+    "metric": "指标",
+    "variant": "实验组",
+    "estimate": "估计",
+    "raw": "原始",
+    "at any look": "（随时有效）",
+    "at one look": "（一次查看）",
+    "difference": "差异",
+    "relative": "相对差异",
+    "p (Holm)": "p（Holm 校正）",
+    "p (BH)": "p（BH 校正）",
+    "difference from": "差异；对照组",
+    "mean of control": "对照组均值",
+    "mean of variant": "实验组均值",
+    "chance to win": "优于对照的概率",
+    "balance of the period before": "实验前平衡性",
+    "difference before": "实验前差异",
+    "variance that CUPED removes": "CUPED 消除的方差",
+    "by segment": "按细分群体",
+    "segment": "细分",
+    "value": "取值",
+    "in control": "对照组人数",
+    "in variant": "实验组人数",
+    "too few, or all alike": "人数过少或取值相同",
+    "do the segments differ (at one look)?": "各群体的差异是否不同（一次查看）？",
+    "step": "步骤",
+    "reached": "到达",
+    "exposed": "曝光",
+    "of exposed": "占曝光",
+    "of previous step": "占上一步",
+    "points": "百分点差异",
+    "sample ratio p": "样本比例 p",
+    "note": "说明",
+    INTERVALS: "区间均为 95%",
+    CUPED_NOTE: "有实验前数据时，上面的结论以 CUPED（消除实验前差异带来的噪声）为准",
+    FUNNEL_NOTE: "比较的是占全部曝光客户的比例：谁到达上一步，本身就受实验影响",
+}
+Translate = Callable[[str], str]
+
+
 def print_measurement(output: Output, found: Measurement, language: str) -> None:
     """Print the sentences and the tables; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, number, sentences
 
-    crossed = not found.is_valid
+    crossed, say = not found.is_valid, translator(language)
     for line in sentences(found, "zh" if language == "zh" else "en"):
         output.say(line)
     for note in found.notes:
-        output.say(f"note: {note}")
-    at = "at any look" if found.daily else "at one look"
-    columns: tuple[str, ...] = (f"difference {at}", "relative", "p", "p (Holm)")
+        output.say(f"{say('note')}: {note}")
+    heads = (say("metric"), say("variant"))
+    columns: tuple[str, ...] = (_at(say, "difference", found.daily), say("relative"), "p", say("p (Holm)"))
     rows = [
         [
-            *(effect.metric, effect.variant, name),
+            *(effect.metric, effect.variant, say(name)),
             *(crossed_out(text, crossed) for text in _figures(effect, made, found.daily)),
         ]
         for effect in found.effects
         for name, made in _estimates(effect)
     ]
-    title = f"difference from {found.control}; {ratio_text(found.ratio)}"
-    output.table(title, ("metric", "variant", "estimate", *columns), rows, right=columns)
-    columns = (f"mean of {found.control}", "mean of variant", "relative at one look", "p (BH)", "chance to win")
+    output.table(_title(say, found), (*heads, say("estimate"), *columns), rows, right=columns)
+    columns = (say("mean of control"), say("mean of variant"), _at(say, "relative", False))
+    columns = (*columns, say("p (BH)"), say("chance to win"))
     more = [
         [
             effect.metric,
@@ -48,10 +91,31 @@ def print_measurement(output: Output, found: Measurement, language: str) -> None
         ]
         for effect in found.effects
     ]
-    output.table("", ("metric", "variant", *columns), more, right=columns)
-    _print_balance(output, found)
-    _print_segments(output, found)
-    output.say("intervals: 95 %; CUPED, which the sentences tell, takes the noise of the period before out")
+    output.table("", (*heads, *columns), more, right=columns)
+    _print_balance(output, found, say)
+    _print_segments(output, found, say)
+    output.say(say(INTERVALS))
+    if any(effect.cuped for effect in found.effects):
+        output.say(say(CUPED_NOTE))
+
+
+def translator(language: str) -> Translate:
+    """A function from the English words of a table to those of a language."""
+    return (lambda text: CHINESE.get(text, text)) if language == "zh" else (lambda text: text)
+
+
+def _at(say: Translate, text: str, daily: bool) -> str:
+    look = "at any look" if daily else "at one look"
+    return f"{say(text)} {say(look)}" if say(look) == look else f"{say(text)}{say(look)}"
+
+
+def _title(say: Translate, found: Measurement | FunnelEffects) -> str:
+    """The control, the sizes of the arms and the p value of the sample-ratio check."""
+    from training.measurement.words import number
+
+    counts = ", ".join(f"{name} {count:,}" for name, count in found.ratio.counts.items())
+    ratio = f"{say('sample ratio p')} = {number(found.ratio.p_value)}"
+    return f"{say('difference from')} {found.control}; {counts} ({ratio})"
 
 
 def _estimates(effect: MetricEffect) -> list[tuple[str, EffectEstimate]]:
@@ -67,7 +131,7 @@ def _figures(effect: MetricEffect, made: EffectEstimate, daily: bool) -> list[st
     return [*shown, adjusted_p]
 
 
-def _print_balance(output: Output, found: Measurement) -> None:
+def _print_balance(output: Output, found: Measurement, say: Translate) -> None:
     from training.measurement.words import number
 
     rows = [
@@ -81,12 +145,13 @@ def _print_balance(output: Output, found: Measurement) -> None:
         for effect in found.effects
         if effect.balance is not None and effect.variance_removed is not None
     ]
-    columns = ("difference before", "p", "variance that CUPED removes")
+    columns = (say("difference before"), "p", say("variance that CUPED removes"))
     if rows:
-        output.table("balance of the period before", ("metric", "variant", *columns), rows, right=columns)
+        heads = (say("metric"), say("variant"))
+        output.table(say("balance of the period before"), (*heads, *columns), rows, right=columns)
 
 
-def _print_segments(output: Output, found: Measurement) -> None:
+def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
     from training.measurement.words import crossed_out, number
 
     crossed = not found.is_valid
@@ -98,32 +163,33 @@ def _print_segments(output: Output, found: Measurement) -> None:
             one.value,
             one.n_control,
             one.n_treatment,
-            crossed_out(format_difference(one.difference), crossed) or "too few customers",
+            crossed_out(format_difference(one.difference), crossed) or say("too few, or all alike"),
             "" if one.difference is None else crossed_out(number(one.p_holm), crossed),
         ]
         for effect in found.effects
         for one in effect.segments
     ]
-    columns = ("in control", "in variant", "difference", "p (Holm)")
-    if rows:
-        output.table("by segment", ("metric", "variant", "segment", "value", *columns), rows, right=columns)
+    if not rows:
+        return
+    heads = (say("metric"), say("variant"), say("segment"), say("value"))
+    columns = (say("in control"), say("in variant"), _at(say, "difference", found.daily), say("p (Holm)"))
+    output.table(say("by segment"), (*heads, *columns), rows, right=columns)
     for effect in found.effects:
         for test in effect.interactions:
-            output.say(
-                f"{effect.metric}, {effect.variant}: do the segments of {test.segment} differ? "
-                f"Cochran's Q {number(test.statistic)}, p (Holm) {number(test.p_holm)} at one look"
-            )
+            figures = f"Cochran's Q = {number(test.statistic)}, {say('p (Holm)')} = {number(test.p_holm)}"
+            differ = say("do the segments differ (at one look)?")
+            output.say(f"{effect.metric}, {effect.variant}, {test.segment}: {differ} {figures}")
 
 
 def print_funnel(output: Output, found: FunnelEffects, language: str) -> None:
     """Print the steps of each variant; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, mismatch_sentence, number
 
-    crossed = not found.is_valid
+    crossed, say = not found.is_valid, translator(language)
     if crossed:
         output.say(mismatch_sentence(found.ratio, "zh" if language == "zh" else "en"))
     for note in found.notes:
-        output.say(f"note: {note}")
+        output.say(f"{say('note')}: {note}")
     rows = [
         [
             one.step,
@@ -137,21 +203,11 @@ def print_funnel(output: Output, found: FunnelEffects, language: str) -> None:
         ]
         for one in found.effects
     ]
-    at = "at any look" if found.daily else "at one look"
-    columns = ("reached", "exposed", "of exposed", "of previous step", f"points {at}", "p (Holm)")
-    title = f"{' → '.join(found.steps)}, difference from {found.control}; {ratio_text(found.ratio)}"
-    output.table(title, ("step", "variant", *columns), rows, right=columns)
-    output.say(
-        "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
-    )
-
-
-def ratio_text(ratio: Any) -> str:
-    """The sizes of the arms and the p value of the sample-ratio check."""
-    from training.measurement.words import number
-
-    counts = ", ".join(f"{name} {count:,}" for name, count in ratio.counts.items())
-    return f"{counts} (sample ratio p = {number(ratio.p_value)})"
+    columns: tuple[str, ...] = (say("reached"), say("exposed"), say("of exposed"), say("of previous step"))
+    columns = (*columns, _at(say, "points", found.daily), say("p (Holm)"))
+    title = f"{' → '.join(found.steps)}; {_title(say, found)}"
+    output.table(title, (say("step"), say("variant"), *columns), rows, right=columns)
+    output.say(say(FUNNEL_NOTE))
 
 
 def format_difference(found: Difference | None, percent: bool = False, points: bool = False) -> str:

@@ -34,6 +34,9 @@ def test_a_file_is_measured_in_words_tables_json_and_rows(qianmian, test_file, t
     for text in ("difference at any look", "raw", "CUPED", "balance of the period before", "by segment", "Cochran's Q"):
         assert text in done.out
     assert "significan" not in done.out
+    chinese = qianmian(*of(test_file), *options, "--lang", "zh").out
+    for text in ("差异（随时有效）", "实验前平衡性", "按细分群体", "各群体的差异是否不同"):
+        assert text in chinese
     rows = pq.read_table(out).to_pylist()
     assert [(row["estimate"], row["value"]) for row in rows] == [
         *(("raw", None), ("cuped", None), ("cuped", "old"), ("cuped", "young"))
