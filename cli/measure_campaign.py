@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from training.measurement.experiment import Experiment
 
 DEFAULT_OUTCOMES = ("orders", "amount")
-NO_VALUE = "(none)"  # of a customer without the tag
 
 
 def open_lake(output: Output, workspace: Path | None, as_of: str | None) -> tuple[Builder, Settings, datetime]:
@@ -65,6 +64,7 @@ def tags_before(
     import numpy as np
 
     from features.profiles.analytics import tag_column
+    from features.profiles.analytics.tagged import UNTAGGED
     from features.profiles.building import snapshot_at
 
     moment = exposures.campaign.first_contact
@@ -74,7 +74,7 @@ def tags_before(
     for name in names:
         table = tag_column(name, snapshot.one_ids, snapshot.tags).to_pydict()
         values = dict(zip(table["one_id"], table["tag"], strict=True))
-        found[name] = np.array([values.get(one_id, NO_VALUE) for one_id in exposures.one_ids.tolist()], dtype=np.str_)
+        found[name] = np.array([values.get(one_id, UNTAGGED) for one_id in exposures.one_ids.tolist()], dtype=np.str_)
     return found
 
 

@@ -340,6 +340,9 @@ def test_sentences_tell_the_figure_and_its_interval():
     none = measure(experiment_of(effect=0.0))
     assert "cannot be told apart in orders: the difference is somewhere between −" in sentences(none)[0]
     assert "看不出差别" in sentences(none, "zh")[0]
+    (metric,) = experiment_of().metrics
+    target = measure(experiment_of(metrics=(replace(metric, name="brand=National"),)))
+    assert "more customers with brand=National than control" in sentences(target)[0]
     assert "significan" not in " ".join([*english, *fewer, *sentences(none)])
 
 

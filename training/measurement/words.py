@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from qianmian.propensity_targets import TARGET_COLUMNS
 from training.measurement.differences import Difference
 from training.measurement.effects import Measurement, MetricEffect
 from training.measurement.sample_ratio import SampleRatio
@@ -67,12 +68,19 @@ def effect_sentence(effect: MetricEffect, found: Measurement, language: Language
     if relative is not None and relative.excludes_zero != absolute.excludes_zero:
         relative = None
     shown = relative or absolute
-    noun = NOUNS[language].get(effect.metric, effect.metric)
+    noun = _noun(effect.metric, language)
     tests = len(found.effects)
     chance = tests > 1 and shown.excludes_zero and effect.p_holm >= 0.05
     if language == "zh":
         return _chinese(effect, found.control, shown, relative is not None, noun, tests if chance else 0)
     return _english(effect, found.control, shown, relative is not None, noun, tests if chance else 0)
+
+
+def _noun(metric: str, language: Language) -> str:
+    """What a metric counts; a target such as ``category=NAME`` counts customers."""
+    if metric.partition("=")[0] in TARGET_COLUMNS and "=" in metric:
+        return f"购买或发生 {metric} 的客户" if language == "zh" else f"customers with {metric}"
+    return NOUNS[language].get(metric, metric)
 
 
 def _english(effect: MetricEffect, control: str, shown: Difference, relative: bool, noun: str, tests: int) -> str:
