@@ -48,7 +48,7 @@ from qianmian.workspace import Workspace
 from serving.model_registry import bundle_folder
 from training import promotion
 from training.bootstrap import mean_metric
-from training.comparison import Comparison
+from training.comparison import LossComparison
 from training.decision import TrainingCall
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel
@@ -326,7 +326,7 @@ def evaluated_model(now: datetime, worse_by: float = 0.0) -> EvaluatedModel:
         {},
         pa.table({"one_id": one_ids[:5], **dict(zip(NAMES, X[:5].T.copy(), strict=True))}),
         {TAG: (one_ids, np.where(p > 0.5, "high", "low").tolist())},
-        Comparison("brier", START, loss, losses),
+        LossComparison("brier", START, loss, losses),
     )
 
 

@@ -78,9 +78,9 @@ def answer_seconds(evaluated_model: EvaluatedModel) -> float:
     from training import pyfunc
 
     bundle, frame = evaluated_model.bundle, evaluated_model.example.to_pandas()
-    taken = []
+    cpu_seconds = []
     for _ in range(REPEATS):
         started = time.process_time()
         pyfunc.predict_table(bundle, frame, pyfunc.PARAMETERS.get(bundle.kind))
-        taken.append(time.process_time() - started)
-    return min(taken)
+        cpu_seconds.append(time.process_time() - started)
+    return min(cpu_seconds)

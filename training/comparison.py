@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LossComparison:
     """What a job declares, so that its models can be compared.
 
     Attributes
@@ -72,12 +72,12 @@ class Verdict:
     differences: Mapping[str, Metric] = field(default_factory=dict)
 
     @classmethod
-    def impossible(cls, why: str) -> Verdict:
+    def not_compared(cls, why: str) -> Verdict:
         """Nothing can be said, so that the baselines decide."""
         return cls((f"no comparison with the champion, because {why}: the baselines decide",))
 
 
-def compare(comparison: Comparison | str, new: ModelBundle, champion: str, folder: Path, seed: int = 0) -> Verdict:
+def compare(comparison: LossComparison | str, new: ModelBundle, champion: str, folder: Path, seed: int = 0) -> Verdict:
     """Compare the evaluated model with the champion, over all rows and in each slice.
 
     A slice holds a model back if the new model is worse there beyond noise, with the level divided by the number of
@@ -85,7 +85,7 @@ def compare(comparison: Comparison | str, new: ModelBundle, champion: str, folde
 
     Parameters
     ----------
-    comparison : Comparison or str
+    comparison : LossComparison or str
         Of the new model; a text says why its job has none.
     new : ModelBundle
         The new model.
@@ -97,21 +97,21 @@ def compare(comparison: Comparison | str, new: ModelBundle, champion: str, folde
         Of the bootstrap.
     """
     if isinstance(comparison, str):
-        return Verdict.impossible(comparison)
+        return Verdict.not_compared(comparison)
     try:
         bundle = ModelBundle.load(folder)
         found = _comparable(comparison, new, bundle, folder)
         if isinstance(found, str):
-            return Verdict.impossible(found)
+            return Verdict.not_compared(found)
         other, which = found
         theirs = comparison.losses(other)
     except ArtifactError as error:  # of another format, damaged, or with a feature that has vanished
-        return Verdict.impossible(f"version {champion} cannot predict these rows ({error})")
+        return Verdict.not_compared(f"version {champion} cannot predict these rows ({error})")
     return judge(comparison, theirs, f"champion {champion}", which, seed)
 
 
 def _comparable(
-    comparison: Comparison, new: ModelBundle, champion: ModelBundle, folder: Path
+    comparison: LossComparison, new: ModelBundle, champion: ModelBundle, folder: Path
 ) -> tuple[ModelBundle, str] | str:
     """The bundle to compare with, and which of its models that is; or why there is none."""
     if champion.kind != new.kind:
@@ -153,13 +153,13 @@ def columns_for(bundle: ModelBundle, wanted: Sequence[str], computed: Sequence[s
     return [computed.index(name) for name in wanted]
 
 
-def judge(comparison: Comparison, theirs: Floats, champion: str, which: str, seed: int = 0) -> Verdict:
+def judge(comparison: LossComparison, theirs: Floats, champion: str, which: str, seed: int = 0) -> Verdict:
     """The verdict on two losses of each row, NaN where the champion says nothing.
 
     Examples
     --------
     >>> loss = np.linspace(0.0, 1.0, 100)
-    >>> comparison = Comparison("brier", datetime(2025, 1, 1), loss, lambda bundle: loss)
+    >>> comparison = LossComparison("brier", datetime(2025, 1, 1), loss, lambda bundle: loss)
     >>> judge(comparison, loss - 0.1, "champion 1", "in production").failed
     ('brier minus that of champion 1 (in production) is 0.1000 [0.1000, 0.1000]: the model is behind it',)
     """
@@ -168,7 +168,7 @@ def judge(comparison: Comparison, theirs: Floats, champion: str, which: str, see
     usable = np.isfinite(difference)
     kept = {name: rows for name, rows in columns.items() if (rows & usable).sum() >= (FEWEST_ROWS if name else 1)}
     if "" not in kept:
-        return Verdict.impossible("it says nothing about any of the customers of the test period")
+        return Verdict.not_compared("it says nothing about any of the customers of the test period")
     values = np.column_stack([np.where(rows, difference, np.nan) for rows in kept.values()])
     resampled = bootstrap_means(values, seed)
     passed, failed, found = [], [], {}

@@ -27,7 +27,7 @@ NAMED = "horizon_named"  # tag of a version whose horizon somebody named
 
 
 @dataclass(frozen=True)
-class Champion:
+class ProductionVersion:
     """The version in production.
 
     Attributes
@@ -79,7 +79,7 @@ class TrainingCall:
 
 
 @contextlib.contextmanager
-def champion_of(workspace: Workspace, job: str) -> Iterator[Champion | None]:
+def version_in_production(workspace: Workspace, job: str) -> Iterator[ProductionVersion | None]:
     """Context manager of the champion of a job, None if it has none; remote artifacts are downloaded meanwhile."""
     file = sqlite_file(workspace.tracking_uri)
     if file is not None and not file.exists():
@@ -103,7 +103,7 @@ def champion_of(workspace: Workspace, job: str) -> Iterator[Champion | None]:
             manifest = load_json(folder / "manifest.json")
         except (MlflowException, ArtifactError, OSError) as error:
             problem = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Champion(str(number), folder, tags, manifest, problem)
+        yield ProductionVersion(str(number), folder, tags, manifest, problem)
 
 
 def _bundle_folder(workspace: Workspace, client: Any, name: str, version: str, scratch: str) -> Path:
@@ -132,7 +132,7 @@ def with_test_start(evaluated_model: EvaluatedModel) -> EvaluatedModel:
 
 
 def judged(
-    evaluated_model: EvaluatedModel, champion: Champion | None, settings: GateSettings, call: TrainingCall
+    evaluated_model: EvaluatedModel, champion: ProductionVersion | None, settings: GateSettings, call: TrainingCall
 ) -> EvalReport:
     """The report with the verdict of the gate: the baselines, then the bounds, then the champion.
 
@@ -148,15 +148,17 @@ def judged(
     return report.with_verdict(not verdict.failed, reasons)
 
 
-def _against(evaluated_model: EvaluatedModel, champion: Champion | None) -> Verdict:
+def _against(evaluated_model: EvaluatedModel, champion: ProductionVersion | None) -> Verdict:
     if champion is None:
         return Verdict(("there is no champion: the baselines decide",))
     if champion.folder is None or champion.problem:
-        return Verdict.impossible(f"version {champion.version} cannot be read ({champion.problem})")
+        return Verdict.not_compared(f"version {champion.version} cannot be read ({champion.problem})")
     return compare(evaluated_model.comparison, evaluated_model.bundle, champion.version, champion.folder)
 
 
-def reasons_to_wait(evaluated_model: EvaluatedModel, champion: Champion | None, call: TrainingCall) -> tuple[str, ...]:
+def reasons_to_wait(
+    evaluated_model: EvaluatedModel, champion: ProductionVersion | None, call: TrainingCall
+) -> tuple[str, ...]:
     """Why a model that the gate accepts does not replace the champion by itself; empty if it does."""
     if call.promote is not None:
         return () if call.promote else ("--no-promote was given",)

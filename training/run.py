@@ -25,7 +25,7 @@ from qianmian.settings import Settings
 from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
 from training.comparison import HORIZONS
-from training.decision import NAMED, TrainingCall, champion_of, judged, reasons_to_wait, with_test_start
+from training.decision import NAMED, TrainingCall, judged, reasons_to_wait, version_in_production, with_test_start
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.report import EvalReport
@@ -241,7 +241,7 @@ def gate_and_register(
 
     promotion.mend(workspace)
     evaluated_model = with_test_start(evaluated_model)
-    with champion_of(workspace, name) as champion:
+    with version_in_production(workspace, name) as champion:
         report = judged(evaluated_model, champion, settings, call)
         waits = reasons_to_wait(evaluated_model, champion, call) if report.passed else ()
         compared_with = champion.version if champion is not None else None

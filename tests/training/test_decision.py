@@ -19,8 +19,8 @@ from serving.model_registry import compare as compare_versions
 from serving.model_registry import history, show, version_of
 from training import promotion
 from training.bounds import broken_bounds
-from training.comparison import Comparison, Verdict, columns_for, compare, judge
-from training.decision import Champion, TrainingCall, champion_of, reasons_to_wait, with_test_start
+from training.comparison import LossComparison, Verdict, columns_for, compare, judge
+from training.decision import ProductionVersion, TrainingCall, reasons_to_wait, version_in_production, with_test_start
 from training.report import Metric
 from training.run import gate_and_register
 
@@ -56,7 +56,9 @@ def losses(shift, n=400, seed=0):
 
 
 def verdict(own, theirs, **slices):
-    return judge(Comparison("brier", START, own, lambda bundle: theirs, slices), theirs, "champion 1", "in production")
+    return judge(
+        LossComparison("brier", START, own, lambda bundle: theirs, slices), theirs, "champion 1", "in production"
+    )
 
 
 def test_a_model_that_is_behind_beyond_noise_is_refused_and_told_by_how_much():
@@ -185,7 +187,7 @@ def test_a_feature_that_has_vanished_is_named(made, tmp_path):
 def test_a_job_without_rows_says_why(made, tmp_path):
     new = made()
     found = compare("clusters have no outcome", new.bundle, "1", saved(new, tmp_path / "champion"))
-    assert found == Verdict.impossible("clusters have no outcome")
+    assert found == Verdict.not_compared("clusters have no outcome")
 
 
 def test_the_evaluated_twin_is_kept_in_the_bundle_and_holds_no_customers(made, tmp_path):
@@ -236,7 +238,7 @@ def test_a_calibration_error_must_be_above_the_bound_beyond_noise(made, low, is_
 
 def champion(model, **tags):
     bundle = model.bundle
-    return Champion("3", None, tags, {"as_of": bundle.as_of.isoformat(), "facts": dict(bundle.facts)})
+    return ProductionVersion("3", None, tags, {"as_of": bundle.as_of.isoformat(), "facts": dict(bundle.facts)})
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def test_the_way_of_versions_through_the_registry(made, tmp_path, qianmian_model
     def tag_version():
         return published.read(workspace, "churn_risk").model_version
 
-    with champion_of(workspace, "churn") as none:
+    with version_in_production(workspace, "churn") as none:
         assert none is None
     assert not workspace.mlflow_db.exists()
     first = trained(made())

@@ -30,7 +30,7 @@ from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.attributes import unknown_attributes
-from training.comparison import Comparison
+from training.comparison import LossComparison
 from training.gate import GateRule
 from training.report import EvalReport
 
@@ -61,7 +61,7 @@ class EvaluatedModel:
         A few input rows of the registered model.
     tags : mapping of str to (sequence, sequence)
         Tag → one_ids and their values, published once the model is the champion (`features.profiles.tags.published`).
-    comparison : Comparison or str
+    comparison : LossComparison or str
         How the model is compared with the champion; or why two models of its job cannot be compared on rows.
     """
 
@@ -72,7 +72,7 @@ class EvaluatedModel:
     figures: Mapping[str, Figure]
     example: pa.Table
     tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
-    comparison: Comparison | str = "the models of this job are not compared on rows"
+    comparison: LossComparison | str = "the models of this job are not compared on rows"
 
 
 @dataclass

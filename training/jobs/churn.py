@@ -42,7 +42,7 @@ from training.churn.report import (
     returns_note,
 )
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
-from training.comparison import Comparison, columns_for
+from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
@@ -269,7 +269,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 def _comparison(
     context: TrainingContext, test: datetime, rows: ChurnRows, p: NDArray[np.float64], hard: NDArray[np.int64]
-) -> Comparison:
+) -> LossComparison:
     """The Brier score of each customer of the test date, and of those who are hard to tell apart from the others."""
 
     def losses(bundle: ModelBundle) -> NDArray[np.float64]:
@@ -281,7 +281,7 @@ def _comparison(
         return np.asarray((bundle.model.predict_proba(X[:, read], test)[:, 1] - rows.y) ** 2)
 
     in_the_middle = np.isin(np.arange(len(rows.y)), hard)
-    return Comparison(
+    return LossComparison(
         "brier", test, (p - rows.y) ** 2, losses, {MIDDLE: in_the_middle, "the other customers": ~in_the_middle}
     )
 

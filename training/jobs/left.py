@@ -23,7 +23,7 @@ from training.churn.middle import MIDDLE, WEEKS, in_middle, middle_slice
 from training.churn.recipes import TrainingRows, can_fit, fit_recipe
 from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
 from training.churn.snapshots import Snapshots
-from training.comparison import Comparison, columns_for
+from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.left.choice import SHORT, training_rows, usable_recipes, validate
@@ -175,7 +175,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 def _comparison(
     start: datetime, computed: Sequence[str], rows: WindowRows, p: NDArray[np.float64], hard: NDArray[np.int64]
-) -> Comparison:
+) -> LossComparison:
     """The Brier score of each customer of the test date, and of those who are hard to tell apart from the others."""
     X, y = rows.rows.X, rows.rows.y
 
@@ -184,7 +184,7 @@ def _comparison(
         return np.asarray((bundle.model.predict_proba(X[:, read], start)[:, 1] - y) ** 2)
 
     middle = np.isin(np.arange(len(y)), hard)
-    return Comparison("brier", start, (p - y) ** 2, losses, {MIDDLE: middle, "the other customers": ~middle})
+    return LossComparison("brier", start, (p - y) ** 2, losses, {MIDDLE: middle, "the other customers": ~middle})
 
 
 def _before(test: Windows, min_days: int) -> Windows | None:

@@ -19,7 +19,7 @@ from training import plots
 from training.attribute_choice import Gain, choose_attributes, gain_over_shuffled, without_neutral_values
 from training.attributes import coded_attributes, left_out_notes, sufficient_for_classes
 from training.bootstrap import mean_metric
-from training.comparison import Comparison, columns_for
+from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import EvalReport, Metric
@@ -176,7 +176,7 @@ def _comparison(
     before: NDArray[np.str_],
     after: NDArray[np.str_],
     own: NDArray[np.float64],
-) -> Comparison:
+) -> LossComparison:
     """The log loss of the stage of each customer, and of those of each stage at the test date."""
 
     def losses(bundle: ModelBundle) -> NDArray[np.float64]:
@@ -185,7 +185,7 @@ def _comparison(
         X = context.profile(test, bundle.spec).values[context.lifecycle_stages(test) != "prospect"]
         return _losses(bundle.model.predict_proba(X, before), _places(bundle.model.classes_, after))
 
-    return Comparison("log_loss", test, own, losses, {stage: before == stage for stage in LIFECYCLE_STAGES})
+    return LossComparison("log_loss", test, own, losses, {stage: before == stage for stage in LIFECYCLE_STAGES})
 
 
 def _log_loss_gain(context: TrainingContext, spec: FeatureSpec, parts: Sequence[LabelledRows]) -> Gain | None:

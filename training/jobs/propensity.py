@@ -20,7 +20,7 @@ from qianmian.propensity_targets import PropensityTarget
 from training import plots
 from training.classify.choice import CANDIDATES, fit_best
 from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
-from training.comparison import Comparison, columns_for
+from training.comparison import LossComparison, columns_for
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.propensity.rows import (
@@ -298,7 +298,7 @@ def _evaluated_model(
     )
 
 
-def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], test: datetime) -> Comparison:
+def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], test: datetime) -> LossComparison:
     """The log loss of each customer of the test date, mean of the targets."""
     targets = [str(one.target) for one in shipped]
     labels = np.column_stack([one.test.y for one in shipped])
@@ -315,7 +315,7 @@ def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], te
         p = bundle.model.predict_proba(context.profile(test, bundle.spec).values[rows_with_history(context, test)])
         return log_loss(p[:, [bundle.model.targets.index(target) for target in targets]])
 
-    return Comparison("log_loss", test, log_loss(np.column_stack([one.p for one in shipped])), losses)
+    return LossComparison("log_loss", test, log_loss(np.column_stack([one.p for one in shipped])), losses)
 
 
 def _joined(reports: Sequence[EvalReport]) -> EvalReport:

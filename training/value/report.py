@@ -16,7 +16,7 @@ from models.value.columns import by_name
 from models.value.intervals import coverage
 from models.value.value_model import BG_NBD, MONEY, ORDERS, TREES, PredictedValue, ValueModel
 from training.bootstrap import CLASSIFICATION, bootstrap_means, mean_metric, percentile_interval, statistic_metric
-from training.comparison import Comparison, columns_for
+from training.comparison import LossComparison, columns_for
 from training.report import EvalReport, Metric
 from training.value.rows import ValueRows
 
@@ -95,7 +95,7 @@ def evaluate(
 
 def comparison_of(
     model: ValueModel, rows: ValueRows, last: Mapping[str, Floats], features: Sequence[str], start: datetime
-) -> Comparison:
+) -> LossComparison:
     """The squared errors of each customer, orders and money each ÷ its mean for the last horizon again.
 
     Parameters
@@ -120,9 +120,9 @@ def comparison_of(
         read = columns_for(bundle, bundle.model.features, features)
         return of(bundle.model.within(model.horizon_days), rows.X[:, read])
 
-    once = rows.X[:, list(features).index("orders_total")] <= 1
-    slices = {"customers with one order": once, "customers with more orders": ~once}
-    return Comparison("squared_error", start, of(model, rows.X), losses, slices)
+    one_order = rows.X[:, list(features).index("orders_total")] <= 1
+    slices = {"customers with one order": one_order, "customers with more orders": ~one_order}
+    return LossComparison("squared_error", start, of(model, rows.X), losses, slices)
 
 
 def _errors(predicted: Mapping[str, Floats], rows: ValueRows) -> dict[str, Floats]:
