@@ -209,16 +209,17 @@ def gate_and_register(
     as_of = evaluated_model.bundle.as_of
     report = apply_gate(evaluated_model.report, evaluated_model.rules)
     # imported here because importing MLflow is slow and `train` may fail before this point
-    from training import promotion, tracking
+    from training import descriptions, promotion, tracking
 
     progress(f"{name}: writing to MLflow")
-    with tracking.run(workspace, name) as active:
+    with tracking.run(workspace, name, descriptions.run_name(evaluated_model)) as active:
         logged = tracking.log(evaluated_model, report)
         import mlflow
 
         mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
         mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
         mlflow.set_tag("qianmian.notes", " | ".join(report.notes)[:4900])
+        mlflow.set_tag("mlflow.note.content", descriptions.of_version(evaluated_model, report, {}))
         run_id = active.info.run_id
     reason = "; ".join(report.reasons)
     if not report.passed:
@@ -229,6 +230,9 @@ def gate_and_register(
     tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest}
     event = promotion.register(workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
+    tracking.describe(
+        workspace, evaluated_model, report, event["version"], JOBS[name].description if name in JOBS else ""
+    )
     for tag, (one_ids, values) in evaluated_model.tags.items():
         publish(
             workspace,

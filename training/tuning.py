@@ -71,7 +71,7 @@ def tune(
     found: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + settings.tune_seconds
     left = sum(TIME_WEIGHTS.get(name, 1.0) for name, _ in todo)
-    with tracking.run(workspace, "recommend tune") as parent:
+    with tracking.run(workspace, "recommend", "recommend tune") as parent:
         import mlflow
 
         for name, task in todo:
@@ -140,7 +140,7 @@ def _search(
 
     def objective(trial: optuna.Trial) -> float:
         given = {key: _suggest(trial, key, space) for key, space in mine.items()}
-        with tracking.run(workspace, f"{name} {trial.number}"):
+        with tracking.run(workspace, "recommend", f"{name} {trial.number}"):
             mlflow.log_params({"model": name, "task": task.name, **given})
             begun = time.perf_counter()
             try:

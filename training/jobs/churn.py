@@ -213,7 +213,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     bundle_spec = wide.select(model.design.features)
     risks = model.predict_proba(fitting.columns(model, now.X))[:, 1] if len(now.y) else p
     bands = _bands(context, risks)
-    importance = np.abs(test_model.explain(test_X)).mean(axis=0)
+    contributions = test_model.explain(test_X)
+    importance = np.abs(contributions).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(test_rows.y, p, "Churn: calibration"),
         "gains.png": plots.curves(
@@ -228,6 +229,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             "mean |contribution| (log-odds)",
             "Churn: feature importance",
         ),
+        "beeswarm.png": plots.beeswarm(contributions, test_X, bundle_spec.names, "Churn: contributions", seed),
     }
     facts = context.facts(
         "churn",

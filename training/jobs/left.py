@@ -136,7 +136,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         *in_words(slices, "left"),
         *_drops(learnt, test_rows, longest, len(now_windows) - len(in_scope)),
     )
-    importance = np.abs(test_model.explain(X)).mean(axis=0)
+    contributions = test_model.explain(X)
+    importance = np.abs(contributions).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(y, p, "Left: calibration"),
         "gains.png": plots.curves(
@@ -150,6 +151,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             "mean |contribution| (log-odds)",
             "Left: feature importance",
         ),
+        "beeswarm.png": plots.beeswarm(contributions, X, spec.names, "Left: contributions", seed),
     }
     rules = [
         GateRule(f"brier:{BASE_RATE}", higher_is_better=False),

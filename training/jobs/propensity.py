@@ -270,6 +270,10 @@ def _evaluated_model(
         slug, title = one.target.slug, str(one.target)
         figures[f"calibration_{slug}.png"] = plots.calibration_curve(one.test.y, one.p, f"{title}: calibration")
         figures[f"gains_{slug}.png"] = gains(one.test.y, {"model": one.p, DECAYED: one.baseline}, f"{title}: gains")
+        contributions = one.final.explain(one.test.X)  # of the model that ships
+        figures[f"beeswarm_{slug}.png"] = plots.beeswarm(
+            contributions, one.test.X, one.names, f"{title}: contributions", context.settings.seed
+        )
     return EvaluatedModel(
         ModelBundle("propensity", model, context.as_of, spec, facts=facts),
         replace(
