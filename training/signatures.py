@@ -46,7 +46,7 @@ def signature_of(bundle: ModelBundle, rows: pd.DataFrame) -> ModelSignature:
     """
     parameters = pyfunc.PARAMETERS.get(bundle.kind)
     output = pyfunc.predict_table(bundle, rows, parameters)
-    inferred = infer_signature(rows[[]], output, parameters)
+    inferred = infer_signature(None, output, parameters)
     return ModelSignature(_inputs(bundle), inferred.outputs, inferred.params)
 
 
@@ -85,6 +85,9 @@ def _typical(values: pd.Series[Any], kind: str) -> Any:
     known = values.dropna()
     if kind == "number":
         numbers = pd.to_numeric(known, errors="coerce").dropna().to_numpy(dtype=np.float64)
-        return float(f"{numbers.mean():.{DIGITS}g}") if len(numbers) else np.nan
+        if not len(numbers):
+            return np.nan
+        whole = bool((numbers == np.round(numbers)).all())
+        return float(np.round(numbers.mean()) if whole else f"{numbers.mean():.{DIGITS}g}")
     counts = known.astype(str).value_counts(sort=True)
     return str(counts.index[0]) if len(counts) and counts.iloc[0] >= SHARED_BY else None

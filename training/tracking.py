@@ -59,7 +59,7 @@ def run(workspace: Workspace, job: str, name: str | None = None) -> Iterator[Any
     import mlflow
 
     uri = workspace.tracking_uri
-    for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils"):
+    for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.requirements_utils", "mlflow.pyfunc"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     joined = os.environ.get("MLFLOW_RUN_ID")
