@@ -157,7 +157,7 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = job.run(context)
+        evaluated_model = replace(job.run(context), arguments=context.arguments(job.name))
     except DataError as error:
         if not may_skip:
             raise
@@ -209,11 +209,12 @@ def gate_and_register(
     as_of = evaluated_model.bundle.as_of
     report = apply_gate(evaluated_model.report, evaluated_model.rules)
     # imported here because importing MLflow is slow and `train` may fail before this point
-    from training import promotion, tracking
+    from training import promotion, provenance, tracking
 
     progress(f"{name}: writing to MLflow")
     with tracking.run(workspace, name) as active:
         logged = tracking.log(evaluated_model, report)
+        origin = provenance.record(workspace, evaluated_model)
         import mlflow
 
         mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
@@ -226,7 +227,7 @@ def gate_and_register(
         return JobResult(name, "refused", reason, None, run_id, report)
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
-    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest}
+    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest, **origin}
     event = promotion.register(workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
     for tag, (one_ids, values) in evaluated_model.tags.items():
