@@ -81,14 +81,14 @@ def recorded_arguments(workspace: Workspace, arguments: TrainingArguments) -> di
         "horizon_days": arguments.horizon_days,
         "active_days": arguments.active_days,
         "tune": arguments.tune,
-        "tuned": dict(arguments.tuned),
+        "inherited": dict(arguments.inherited),
         "settings": effective_settings(workspace, arguments.settings),
         "libraries": library_versions(),
     }
 
 
 def record(workspace: Workspace, evaluated_model: EvaluatedModel) -> dict[str, str]:
-    """Write the provenance into the active MLflow run, as tags and as `ARGUMENTS_FILE`; return the tags of a version."""
+    """Write the provenance into the active MLflow run: tags, and `ARGUMENTS_FILE`. Returns the tags of a version."""
     import mlflow
 
     found = provenance(workspace, evaluated_model)

@@ -55,8 +55,8 @@ class TrainingArguments:
         Those of the command line; None for those of the settings.
     tune : bool
         Whether parameters were searched.
-    tuned : mapping of str to any
-        Parameters found by a search, now or earlier, that were used.
+    inherited : mapping of str to any
+        What the job took from earlier trainings (`TrainingContext.inherited`).
     """
 
     job: str
@@ -65,7 +65,7 @@ class TrainingArguments:
     horizon_days: int | None
     active_days: int | None
     tune: bool
-    tuned: Mapping[str, Any]
+    inherited: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,9 @@ class TrainingContext:
         Permute the labels of the training data, never those of the test data. For tests of the gate.
     tune : bool
         Search parameters on the validation period first, if the job can be tuned.
-    tuned : dict of str to dict
-        By job, the parameters found by a search. What is in it is used instead of a search and of what the workspace
-        keeps (a reproduction gives those of the run); after a job it has what was used.
+    inherited : dict of str to dict
+        By job, what it takes from earlier trainings: parameters found by a search, the clusters in production. A job
+        that has no entry looks in the workspace and makes one; a reproduction gives that of the run.
     """
 
     workspace: Workspace
@@ -135,7 +135,7 @@ class TrainingContext:
     active_days: int | None = None
     shuffle_labels: bool = False
     tune: bool = False
-    tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inherited: dict[str, dict[str, Any]] = field(default_factory=dict)
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
     _stages: dict[datetime, NDArray[np.str_]] = field(default_factory=dict)
@@ -146,8 +146,15 @@ class TrainingContext:
 
     def arguments(self, job: str) -> TrainingArguments:
         """What a job was given, for the record of its run; complete when the job is over."""
-        tuned = self.tuned.get(job, {})
-        return TrainingArguments(job, self.as_of, self.settings, self.horizon_days, self.active_days, self.tune, tuned)
+        return TrainingArguments(
+            job,
+            self.as_of,
+            self.settings,
+            self.horizon_days,
+            self.active_days,
+            self.tune,
+            self.inherited.get(job, {}),
+        )
 
     @property
     def target(self) -> Target:
