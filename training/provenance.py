@@ -43,7 +43,6 @@ def provenance(workspace: Workspace, evaluated_model: EvaluatedModel) -> dict[st
         changes), and ``libraries``, the versions of Python and of what fits models.
     """
     bundle, arguments = evaluated_model.bundle, evaluated_model.arguments
-    libraries = {"python": platform.python_version(), **library_versions()}
     return {
         "data_digest": str(bundle.facts["data_digest"]),
         "spec_hash": bundle.spec.hash if bundle.spec else "",
@@ -52,7 +51,7 @@ def provenance(workspace: Workspace, evaluated_model: EvaluatedModel) -> dict[st
         "seed": str(bundle.facts["seed"]),
         "git_commit": git_commit(),
         "lock_digest": lock_digest(),
-        "libraries": ", ".join(f"{name} {version}" for name, version in libraries.items()),
+        "libraries": ", ".join(f"{name} {version}" for name, version in versions_of_libraries().items()),
     }
 
 
@@ -83,7 +82,7 @@ def recorded_arguments(workspace: Workspace, arguments: TrainingArguments) -> di
         "tune": arguments.tune,
         "inherited": dict(arguments.inherited),
         "settings": effective_settings(workspace, arguments.settings),
-        "libraries": library_versions(),
+        "libraries": versions_of_libraries(),
     }
 
 
@@ -96,6 +95,11 @@ def record(workspace: Workspace, evaluated_model: EvaluatedModel) -> dict[str, s
     if evaluated_model.arguments is not None:
         mlflow.log_dict(recorded_arguments(workspace, evaluated_model.arguments), ARGUMENTS_FILE)
     return {name: found[name] for name in VERSION_TAGS}
+
+
+def versions_of_libraries() -> dict[str, str]:
+    """Versions of Python and of the libraries that fit models."""
+    return {"python": platform.python_version(), **library_versions()}
 
 
 def digest(value: Mapping[str, Any]) -> str:
