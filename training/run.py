@@ -157,7 +157,7 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = job.run(context)
+        evaluated_model = replace(job.run(context), arguments=context.arguments(job.name))
     except DataError as error:
         if not may_skip:
             raise
@@ -209,17 +209,18 @@ def gate_and_register(
     as_of = evaluated_model.bundle.as_of
     report = apply_gate(evaluated_model.report, evaluated_model.rules)
     # imported here because importing MLflow is slow and `train` may fail before this point
-    from training import descriptions, promotion, tracking
+    from training import descriptions, promotion, provenance, tracking
 
     progress(f"{name}: writing to MLflow")
     with tracking.run(workspace, name, descriptions.run_name(evaluated_model)) as active:
         logged = tracking.log(evaluated_model, report)
+        origin = provenance.record(workspace, evaluated_model)
         import mlflow
 
         mlflow.set_tag("qianmian.gate", "passed" if report.passed else "refused")
         mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
         mlflow.set_tag("qianmian.notes", " | ".join(report.notes)[:4900])
-        mlflow.set_tag("mlflow.note.content", descriptions.of_version(evaluated_model, report, {}))
+        mlflow.set_tag("mlflow.note.content", descriptions.of_version(evaluated_model, report, origin))
         run_id = active.info.run_id
     reason = "; ".join(report.reasons)
     if not report.passed:
@@ -227,12 +228,11 @@ def gate_and_register(
         return JobResult(name, "refused", reason, None, run_id, report)
     now = clock()
     stamp = now.astimezone(UTC) if now.tzinfo else now
-    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest}
+    tags = {"as_of": f"{as_of:%Y-%m-%d}", "data_digest": data_digest, **origin}
     event = promotion.register(workspace, name, run_id, logged.model_uri, stamp, tags)
     logger.info("registered job=%s version=%s alias=%s", name, event["version"], CHAMPION)
-    tracking.describe(
-        workspace, evaluated_model, report, event["version"], JOBS[name].description if name in JOBS else ""
-    )
+    about = JOBS[name].description if name in JOBS else ""
+    tracking.describe(workspace, evaluated_model, report, origin, event["version"], about)
     for tag, (one_ids, values) in evaluated_model.tags.items():
         publish(
             workspace,

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from qianmian.schema import EVALUATION, registered_name
 from qianmian.workspace import Workspace, explain_os_errors
 from training import descriptions
 from training.jobs.base import EvaluatedModel
+from training.provenance import git_commit
 from training.report import EvalReport, Metric
 
 BUNDLE = "bundle"
@@ -46,9 +47,10 @@ def run(workspace: Workspace, job: str, name: str | None = None) -> Iterator[Any
     workspace : Workspace
         With the tracking store.
     job : str
-        Name of the job, for example ``churn``; its experiment is ``qianmian-churn``.
+        Name of the job, for example ``churn``; its experiment is ``qianmian-churn``. A nested run is in the experiment
+        of the active one, whatever the job.
     name : str, optional
-        Name of the run; default: the job.
+        Name of the run; default: `job`.
 
     Raises
     ------
@@ -74,7 +76,8 @@ def run(workspace: Workspace, job: str, name: str | None = None) -> Iterator[Any
             nested=parent is not None,
             experiment_id=parent.info.experiment_id if parent is not None else None,
         ) as active:
-            mlflow.set_tag("qianmian.job", job)
+            if parent is None:
+                mlflow.set_tag("qianmian.job", job)
             yield active
 
 
@@ -121,6 +124,8 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     _log_parameters({**facts, **evaluated_model.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
     mlflow.set_tag("qianmian.command", descriptions.command(evaluated_model))
+    if commit := git_commit().removesuffix("-dirty"):  # MLflow finds it only where the program is in the checkout
+        mlflow.set_tag("mlflow.source.git.commit", commit)
     _log_data(evaluated_model)
     figures = flatten_metrics(report)
     mlflow.log_metrics({name: value for name, value in figures.items() if "/" not in name})
@@ -154,7 +159,12 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
 
 
 def describe(
-    workspace: Workspace, evaluated_model: EvaluatedModel, report: EvalReport, version: int, description: str
+    workspace: Workspace,
+    evaluated_model: EvaluatedModel,
+    report: EvalReport,
+    origin: Mapping[str, str],
+    version: int,
+    description: str,
 ) -> None:
     """Write the descriptions of a registered model and of its version.
 
@@ -164,6 +174,8 @@ def describe(
     evaluated_model : EvaluatedModel
     report : EvalReport
         With the verdict of the gate.
+    origin : mapping of str to str
+        Where the model comes from (`training.provenance.record`).
     version : int
         Number of the version in the registry.
     description : str
@@ -174,7 +186,7 @@ def describe(
     client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
     name = registered_name(str(evaluated_model.bundle.facts["job"]))
     client.update_registered_model(name, descriptions.of_model(evaluated_model, description))
-    client.update_model_version(name, str(version), descriptions.of_version(evaluated_model, report, {}))
+    client.update_model_version(name, str(version), descriptions.of_version(evaluated_model, report, origin))
 
 
 def _log_data(evaluated_model: EvaluatedModel) -> None:

@@ -60,7 +60,7 @@ def test_tuned_parameters_are_used_and_reported(found):
     assert any("trials on home" in line for line in lines)
     said: list[str] = []
     before = END - timedelta(days=28)
-    kept = load_tuned_parameters(workspace, before, said.append)
+    kept = load_tuned_parameters(workspace, "recommend", before, said.append)
     assert kept["repeat"]["half_life_days"] > 0
     assert "delete the file" in said[0]
 
@@ -69,7 +69,7 @@ def test_tuned_parameters_are_used_and_reported(found):
 def test_tuned_parameters_are_not_used_on_their_own_period(found):
     workspace, _, _ = found
     said: list[str] = []
-    assert load_tuned_parameters(workspace, END - timedelta(days=29), said.append) == {}
+    assert load_tuned_parameters(workspace, "recommend", END - timedelta(days=29), said.append) == {}
     assert "the defaults are used" in said[0]
 
 

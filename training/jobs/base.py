@@ -41,6 +41,34 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class TrainingArguments:
+    """What a training was given: with the same lake, they give the same model (`training.provenance` records them).
+
+    Attributes
+    ----------
+    job : str
+        Name in `JOBS`.
+    as_of : datetime
+        Cutoff, naive UTC.
+    settings : Settings
+    horizon_days, active_days : int or None
+        Those of the command line; None for those of the settings.
+    tune : bool
+        Whether parameters were searched.
+    inherited : mapping of str to any
+        What the job took from earlier trainings (`TrainingContext.inherited`).
+    """
+
+    job: str
+    as_of: datetime
+    settings: Settings
+    horizon_days: int | None
+    active_days: int | None
+    tune: bool
+    inherited: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class EvaluatedModel:
     """A fitted model with its evaluation, before the gate has decided.
 
@@ -60,6 +88,8 @@ class EvaluatedModel:
         A few input rows of the registered model.
     tags : mapping of str to (sequence, sequence)
         Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
+    arguments : TrainingArguments or None
+        Those of a training on the lake; None for a table.
     """
 
     bundle: ModelBundle
@@ -69,6 +99,7 @@ class EvaluatedModel:
     figures: Mapping[str, Figure]
     example: pa.Table
     tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
+    arguments: TrainingArguments | None = None
 
 
 @dataclass
@@ -91,6 +122,9 @@ class TrainingContext:
         Permute the labels of the training data, never those of the test data. For tests of the gate.
     tune : bool
         Search parameters on the validation period first, if the job can be tuned.
+    inherited : dict of str to dict
+        By job, what it takes from earlier trainings: parameters found by a search, the clusters in production. A job
+        that has no entry looks in the workspace and makes one; a reproduction gives that of the run.
     """
 
     workspace: Workspace
@@ -101,6 +135,7 @@ class TrainingContext:
     active_days: int | None = None
     shuffle_labels: bool = False
     tune: bool = False
+    inherited: dict[str, dict[str, Any]] = field(default_factory=dict)
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
     _stages: dict[datetime, NDArray[np.str_]] = field(default_factory=dict)
@@ -108,6 +143,18 @@ class TrainingContext:
     _shared: list[SharedAccount] | None = None
     _target: Target | None = None
     _event_log: LogPosition | None = None
+
+    def arguments(self, job: str) -> TrainingArguments:
+        """What a job was given, for the record of its run; complete when the job is over."""
+        return TrainingArguments(
+            job,
+            self.as_of,
+            self.settings,
+            self.horizon_days,
+            self.active_days,
+            self.tune,
+            self.inherited.get(job, {}),
+        )
 
     @property
     def target(self) -> Target:

@@ -42,9 +42,12 @@ from training.churn.report import (
     returns_note,
 )
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
+from training.churn.tuning import tune_churn
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
+from training.tuning import tuned_parameters
+from training.tuning_trees import TREES
 
 # dates before the test date at which all features are built, 3 CPU s each on Complete Journey: three dates to learn
 # from are as good as seven (validated at 2017-10-04: AUC .870 and .868), and models are compared on the last three
@@ -174,6 +177,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     before = replace(before, season=level in SEASONAL)
     recipes = usable_recipes(before, context.settings.profiles.in_models, spec)
     prepared = partial(without_neutral_values, wide, seed=seed)
+    search = partial(tune_churn, context, snapshots, parts, before, level, recipes, prepared, test)
+    before = replace(before, trees=tuned_parameters(context, "churn", test, search).get(TREES, {}))
     validation = (
         validate(snapshots, parts, before, level, context.shuffled, recipes, prepared) if len(recipes) > 1 else None
     )
@@ -207,7 +212,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
         *sufficient_for_labels(coded, learnt.y, test_rows.y, p, seed),
     )
     context.progress("churn: fitting on all dates")
-    everything = replace(fitting.training_rows(context.as_of, {**parts, test: test_rows}), season=before.season)
+    everything = replace(
+        fitting.training_rows(context.as_of, {**parts, test: test_rows}), season=before.season, trees=before.trees
+    )
     now = labelled_examples(context, context.as_of, horizon, active_days, wide)
     model = fitting.fit_at(recipe, everything, level, context.as_of, now)
     bundle_spec = wide.select(model.design.features)
@@ -311,4 +318,6 @@ def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:
     return context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
 
 
-JOB = Job("churn", "which active customers will stop buying: calibrated trees or logistic regression", run)
+JOB = Job(
+    "churn", "which active customers will stop buying: calibrated trees or logistic regression", run, can_tune=True
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,10 @@ from training.propensity.rows import (
     stacked,
     target_rows_at,
 )
+from training.propensity.tuning import tune_propensity
 from training.report import EvalReport, Metric, Metrics
+from training.tuning import Parameters, tuned_parameters
+from training.tuning_trees import TREES
 
 # the dates that `train churn` builds features at: a date costs 3 CPU s on Complete Journey
 PROFILE_DATES = 4
@@ -120,9 +124,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
             f"{test:%Y-%m-%d}"
         )
         _require_customers(context, test)
+        search = partial(_tune, context, usable, dates, test, horizon)
+        trees = tuned_parameters(context, "propensity", test, search).get(TREES, {})
         for target in usable:
             try:
-                found.append(_evaluate(context, target, dates, test, horizon))
+                found.append(_evaluate(context, target, dates, test, horizon, trees))
             except DataError as error:
                 left_out[str(target)] = str(error)
     if not found:
@@ -171,6 +177,7 @@ def _evaluate(
     dates: Sequence[datetime],
     test: datetime,
     horizon: int,
+    trees: Parameters,
 ) -> EvaluatedTarget:
     """Fit on the dates before the test date, evaluate there, and fit again on all dates.
 
@@ -183,23 +190,15 @@ def _evaluate(
         Too few customers bought or did it, or did not.
     """
     context.progress(f"propensity: {target}")
-    recorded = context.history_start(target.table) + timedelta(days=horizon)
-    dates = [at for at in dates if at >= recorded]
-    if not dates:
-        raise DataError(
-            "its rows begin too late to train a model",
-            where=target.table,
-            got=f"{(context.as_of - recorded).days + horizon} days",
-            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
-        )
-    names = feature_names(target, context.profile(dates[0]).spec.names)
     seed = context.settings.seed
-    parts = [target_rows_at(context, target, at, horizon, names) for at in dates]
+    dates, names, parts = _rows_before(context, target, dates, horizon)
     before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
     _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
     categorical = (False,) * len(names)
-    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
+    chosen, model = fit_best(
+        before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments, trees=trees
+    )
     p = model.predict_proba(later.X)[:, 1]
     baselines = _baselines(target, names, before, later)
     prefix = f"{target} "
@@ -212,8 +211,44 @@ def _evaluate(
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
     evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
-    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated)[1]
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated, trees)[1]
     return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], final)
+
+
+def _rows_before(
+    context: TrainingContext, target: PropensityTarget, dates: Sequence[datetime], horizon: int
+) -> tuple[list[datetime], tuple[str, ...], list[TargetRows]]:
+    """The dates at which the rows of a target were recorded, the features of its classifier, and its rows at each date.
+
+    Raises
+    ------
+    DataError
+        They were recorded at none of the dates.
+    """
+    begin = context.history_start(target.table) + timedelta(days=horizon)
+    kept = [at for at in dates if at >= begin]
+    if not kept:
+        raise DataError(
+            "its rows begin too late to train a model",
+            where=target.table,
+            got=f"{(context.as_of - begin).days + horizon} days",
+            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
+        )
+    names = feature_names(target, context.profile(kept[0]).spec.names)
+    return kept, names, [target_rows_at(context, target, at, horizon, names) for at in kept]
+
+
+def _tune(
+    context: TrainingContext,
+    targets: Sequence[PropensityTarget],
+    dates: Sequence[datetime],
+    test: datetime,
+    horizon: int,
+) -> dict[str, Parameters]:
+    """Tune the trees of all targets together; those whose rows begin too late are left out later, with the reason."""
+    begins = {target: context.history_start(target.table) + timedelta(days=horizon) for target in targets}
+    recorded = [target for target, begin in begins.items() if begin <= dates[-1]]
+    return tune_propensity(context, [_rows_before(context, target, dates, horizon)[2] for target in recorded], test)
 
 
 def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
@@ -304,4 +339,6 @@ def _joined(reports: Sequence[EvalReport]) -> EvalReport:
     return EvalReport(metrics, baselines, differences)
 
 
-JOB = Job("propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run)
+JOB = Job(
+    "propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run, can_tune=True
+)
