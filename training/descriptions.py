@@ -68,6 +68,8 @@ def command(evaluated_model: EvaluatedModel) -> str:
     for option, value in options.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             words += [f"--{option}", str(one)] if one not in (None, "") else []
+    if evaluated_model.arguments is not None and evaluated_model.arguments.tune:
+        words.append("--tune")
     return shlex.join(words)
 
 
@@ -99,7 +101,7 @@ def of_version(evaluated_model: EvaluatedModel, report: EvalReport, origin: Mapp
     report : EvalReport
         With the verdict of the gate.
     origin : mapping of str to str
-        Further rows of the table of facts; empty values are left out.
+        Where the model comes from (`training.provenance.record`); empty values are left out.
     """
     bundle, parameters = evaluated_model.bundle, evaluated_model.parameters
     of_table = bundle.kind in TABLE_OPTIONS
@@ -109,7 +111,7 @@ def of_version(evaluated_model: EvaluatedModel, report: EvalReport, origin: Mapp
         "horizon": f"{parameters['horizon_days']} days" if parameters.get("horizon_days") else "",
         "columns": f"{len(bundle.spec.names)} features, spec `{bundle.spec.hash}`" if bundle.spec else "",
         "model": parameters.get("model", bundle.facts.get("model", "")),
-        **origin,
+        **{name.replace("_", " "): value for name, value in origin.items() if name != "data_digest"},
         "repeat": f"`{command(evaluated_model)}`",
     }
     rows = [f"| {name} | {_cell(str(value))} |" for name, value in facts.items() if value]

@@ -124,7 +124,8 @@ def log(evaluated_model: EvaluatedModel, report: EvalReport) -> LoggedModel:
     _log_parameters({**facts, **evaluated_model.parameters})
     mlflow.set_tags({f"qianmian.{key}": str(facts.get(key, "")) for key in ("data_digest", "spec_hash", "as_of")})
     mlflow.set_tag("qianmian.command", descriptions.command(evaluated_model))
-    if commit := git_commit().removesuffix("-dirty"):  # MLflow finds it only where the program is in the checkout
+    # of the project, or else of the folder in which a user keeps settings and scripts; MLflow looks beside the program
+    if commit := (git_commit() or git_commit(Path.cwd())).removesuffix("-dirty"):
         mlflow.set_tag("mlflow.source.git.commit", commit)
     _log_data(evaluated_model)
     figures = flatten_metrics(report)

@@ -35,7 +35,7 @@ def test_every_trial_is_a_nested_run(found):
     assert result.status == "registered", result.reason
     kept = json.loads((workspace.root / "tuned" / "recommend.json").read_text())
     client = MlflowClient(workspace.tracking_uri, workspace.tracking_uri)
-    experiment = client.get_experiment_by_name("qianmian").experiment_id
+    experiment = client.get_experiment_by_name("qianmian-recommend").experiment_id
     trials = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{kept['run_id']}'", max_results=500)
     tried = {run.data.params["model"] for run in trials}
     assert tried == set(kept["models"]) == {name for task in TASKS.values() for name in task.tuned_models}
