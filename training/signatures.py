@@ -8,21 +8,20 @@ the model name the kind of each column.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from mlflow.models import ModelSignature, infer_signature
-from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from models.bundle import ModelBundle
-from training import pyfunc
 
-ANY: Any = AnyType
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
 BY_CUSTOMER = ("scenes", "lookalike", "contact")  # kinds of models that are given ids, and no features
 STAGE = "lifecycle_stage"
 DIGITS = 3  # of the numbers of the input example
-SHARED_BY = 2  # of the example's rows, to show a category
+SHARED_BY = 2  # rows that have a category, or a number at all, for the input example to show one
 
 
 def input_columns(bundle: ModelBundle) -> dict[str, str]:
@@ -44,26 +43,34 @@ def signature_of(bundle: ModelBundle, rows: pd.DataFrame) -> ModelSignature:
     rows : DataFrame
         A few input rows, whose predictions show the columns of the output.
     """
+    from mlflow.models import ModelSignature, infer_signature
+
+    from training import pyfunc
+
     parameters = pyfunc.PARAMETERS.get(bundle.kind)
     output = pyfunc.predict_table(bundle, rows, parameters)
     inferred = infer_signature(None, output, parameters)
     return ModelSignature(_inputs(bundle), inferred.outputs, inferred.params)
 
 
-def _inputs(bundle: ModelBundle) -> Schema:
+def _inputs(bundle: ModelBundle) -> Any:
+    """The columns of the input as MLflow's schema."""
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    any_type: Any = AnyType  # MLflow has no annotations for it
     features = set(bundle.spec.names if bundle.spec is not None and bundle.kind not in BY_CUSTOMER else ())
     return Schema(
         [
-            ColSpec(ANY(), name, required=False)
+            ColSpec(any_type(), name, required=False)
             if name in features
-            else ColSpec("string" if name in ("one_id", STAGE) else ANY(), name)
+            else ColSpec("string" if name in ("one_id", STAGE) else any_type(), name)
             for name in input_columns(bundle)
         ]
     )
 
 
 def input_example(bundle: ModelBundle, rows: pd.DataFrame) -> pd.DataFrame | None:
-    """Return an input row of nobody: the rounded mean of each number, and a category that some of the rows share.
+    """Return an input row of nobody: the rounded mean of each number, and a category that two of the rows share.
 
     Nothing in it is of a single customer, so an erasure has nothing to look for. None for a model that is given ids.
 
@@ -85,7 +92,7 @@ def _typical(values: pd.Series[Any], kind: str) -> Any:
     known = values.dropna()
     if kind == "number":
         numbers = pd.to_numeric(known, errors="coerce").dropna().to_numpy(dtype=np.float64)
-        if not len(numbers):
+        if len(numbers) < SHARED_BY:
             return np.nan
         whole = bool((numbers == np.round(numbers)).all())
         return float(np.round(numbers.mean()) if whole else f"{numbers.mean():.{DIGITS}g}")
