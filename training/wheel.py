@@ -61,6 +61,14 @@ def write_wheel(folder: Path) -> Path:
     return path
 
 
+def wheels_below(folder: Path) -> frozenset[Path]:
+    """Return the wheels that were logged with models below a folder.
+
+    They hold code and no data, and code has words that may be the id of a customer, such as ``anonymous``.
+    """
+    return frozenset(folder.rglob("code/qianmian-*-py3-none-any.whl"))
+
+
 @cache
 def _wheel() -> bytes:
     """The content of the wheel, made once in a process."""

@@ -70,7 +70,11 @@ def test_the_command_of_a_table_names_file_and_columns(job, name):
 
 def test_a_description_has_the_facts_and_fits_into_the_registry():
     text = descriptions.of_version(evaluated(), REPORT, {"git_commit": "0123", "model_hash": "", "data_digest": "d1"})
-    for line in ("| data | lake `d1`, before 2018-01-02 00:00 |", "| git commit | 0123 |", "| auc | 0.8 [0.7, 0.9] | 0.6 |"):
+    for line in (
+        "| data | lake `d1`, before 2018-01-02 00:00 |",
+        "| git commit | 0123 |",
+        "| auc | 0.8 [0.7, 0.9] | 0.6 |",
+    ):
         assert line in text
     assert "| metric | model | a\\|b |" in text
     assert "| model hash |" not in text

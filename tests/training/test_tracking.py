@@ -22,8 +22,11 @@ import pytest
 from features.compute.builder import Builder
 from features.data.lake import Lake
 from features.definitions.pack_features import declared_features
+from features.erasure.customer import ErasedCustomer
+from features.erasure.scan import scan_workspace
 from models.bundle import ModelBundle
 from qianmian.errors import DataError
+from qianmian.workspace import Workspace
 from serving.server import free_port
 from tests.training.test_train import ALL, END
 from training import JOBS, tracking, wheel
@@ -202,6 +205,17 @@ def test_the_wheel_is_the_same_each_time_and_is_a_wheel(tmp_path):
         names = archive.namelist()
         assert all(archive.read(name) is not None for name in names)
     assert {name.split("/")[0] for name in names} == {"qianmian", "features", "models", "qianmian-0.1.0.dist-info"}
+
+
+def test_the_words_of_the_code_are_no_trace_of_a_customer(tmp_path):
+    workspace = Workspace(tmp_path).create()
+    folder = workspace.artifact_root / "models" / "m-1" / "artifacts" / "code"
+    folder.mkdir(parents=True)
+    file = wheel.write_wheel(folder)
+    customer = ErasedCustomer((("shop", "anonymous"),), (), ())
+    assert scan_workspace(workspace, customer) == [(str(file.relative_to(workspace.root)), "user id")]
+    assert wheel.wheels_below(workspace.artifact_root) == {file}
+    assert scan_workspace(workspace, customer, wheel.wheels_below(workspace.artifact_root)) == []
 
 
 @pytest.mark.slow
