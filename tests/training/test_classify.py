@@ -222,7 +222,7 @@ def test_the_report_has_baselines_intervals_and_a_gate(result):
     assert any(note.startswith("the table has no time: 2 × 5 stratified folds") for note in report.notes)
     assert any("country is left out" in note for note in report.notes)
     assert not any("LEAKAGE" in note for note in report.notes)
-    assert set(result.figures) == {"calibration.png", "gains.png", "importance.png"}
+    assert set(result.figures) == {"beeswarm.png", "calibration.png", "gains.png", "importance.png"}
 
 
 def test_the_model_keeps_columns_and_no_customer(result, tmp_path):
