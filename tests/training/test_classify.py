@@ -16,9 +16,10 @@ from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.bootstrap import CLASSIFICATION
+from training.churn.gains import lift_at
 from training.classify.choice import fit_best
 from training.classify.columns import choose_columns, read_label
-from training.classify.evaluation import lift_at, single_column_rates
+from training.classify.evaluation import single_column_rates
 from training.classify.run import SnapshotTask, evaluate, job_name, train_classify
 from training.gate import apply_gate
 
