@@ -62,14 +62,14 @@ def measure(
     beside: dict[str, dict[str, Metric]] = {}
     differences: dict[str, Metric] = {}
     for name, q in {**rankings, **baselines}.items():
-        measured = [
+        possible = [
             one
             for one in METRICS
             if ((name in rankings or np.ptp(q, axis=0).any()) if one in RANKING else name in baselines)
         ]
-        beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in measured}
+        beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in possible}
         for one in COMPARED:
-            if one in measured:
+            if one in possible:
                 differences[f"{prefix}{one}:{name}"] = paired_difference(METRICS[one], y, p, q, seed)
     return EvalReport(metrics, beside, differences)
 
