@@ -94,9 +94,16 @@ OWNERS = np.repeat(np.arange(60), 2)
 
 
 @pytest.fixture(scope="module")
-def context(small_shop, copy_workspace, settings):
+def searched(small_shop, copy_workspace):
     """A workspace in which only searches are made."""
-    return TrainingContext(copy_workspace(small_shop), END, settings, lambda line: None)
+    return copy_workspace(small_shop)
+
+
+@pytest.fixture
+def context(searched, settings, monkeypatch):
+    """With few trials, however long they take."""
+    monkeypatch.setattr("training.tuning.MAX_TRIALS", 6)
+    return TrainingContext(searched, END, settings, lambda line: None)
 
 
 def test_parameters_that_are_better_beyond_noise_are_kept(context):
@@ -107,7 +114,7 @@ def test_parameters_that_are_better_beyond_noise_are_kept(context):
         tried.append(given)
         return np.full(len(OWNERS), 10.0 - given["max_depth"])
 
-    found = tune_trees(context, "value", DEFAULTS, losses, OWNERS, END, 0.5)
+    found = tune_trees(context, "value", DEFAULTS, losses, OWNERS, END, 600.0)
     assert tried[0] == DEFAULTS
     assert found[TREES]["max_depth"] > 3
     assert set(found[TREES]) == set(TREE_SPACE)
@@ -128,7 +135,7 @@ def test_within_noise_the_defaults_stay(context):
     def losses(given):
         return first + (0.0 if given == DEFAULTS else luck)
 
-    assert tune_trees(context, "churn", DEFAULTS, losses, OWNERS, END, 0.2) == {}
+    assert tune_trees(context, "churn", DEFAULTS, losses, OWNERS, END, 600.0) == {}
 
 
 def test_parameters_of_a_run_come_before_a_search_and_the_workspace(context):
