@@ -52,7 +52,7 @@ def measure(
     p : ndarray of float64, (n,) or (n, repetitions)
         Probabilities of the model.
     baselines : mapping of str to ndarray
-        Probabilities of each baseline, of the same shape. One that varies by repetition alone has no order.
+        Probabilities of each baseline, of the same shape. A constant one, and the base rate, have no order.
     prefix : str
         Of the names of the metrics.
     rankings : mapping of str to ndarray, optional
@@ -62,11 +62,8 @@ def measure(
     beside: dict[str, dict[str, Metric]] = {}
     differences: dict[str, Metric] = {}
     for name, q in {**rankings, **baselines}.items():
-        possible = [
-            one
-            for one in METRICS
-            if ((name in rankings or np.ptp(q, axis=0).any()) if one in RANKING else name in baselines)
-        ]
+        orders = name in rankings or (name != BASE_RATE and np.ptp(q) > 0)
+        possible = [one for one in METRICS if (orders if one in RANKING else name in baselines)]
         beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in possible}
         for one in COMPARED:
             if one in possible:
