@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.console import Output
-from cli.options import STRICT_EXIT, JsonOption, Lang, LangOption
+from cli.options import STRICT_EXIT, JsonOption, Lang, LangOption, WorkspaceOption
+from qianmian.workspace import Workspace
 
 if TYPE_CHECKING:
     from training.measurement.off_policy import OffPolicyValue
 
-SEED = 0  # of the folds of the reward model
 NAMES = {
     "ips": ("inverse propensity (IPS)", "逆倾向加权（IPS）"),
     "snips": ("self-normalised (SNIPS)", "自归一化加权（SNIPS）"),
@@ -89,12 +89,14 @@ def policy(
         ),
     ] = None,
     lang: LangOption = Lang.EN,
+    workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate what a policy would have brought, from the log of another policy with propensities.
 
     Exit code 3: the log says too little about the target policy. The figures are printed, with the reason.
     """
+    from qianmian.config import load_settings
     from training.measurement.off_policy import policy_value
     from training.measurement.policy_table import PolicyColumns, read_policy_log
     from training.measurement.policy_words import sentences
@@ -115,7 +117,7 @@ def policy(
         output.step(f"reading {data}")
         table = read_policy_log(data, columns)
         output.step(f"evaluating the target policy on {len(table.log):,} decisions")
-        value = policy_value(table.log, SEED)
+        value = policy_value(table.log, load_settings(Workspace.locate(workspace).config_file).seed)
     _print_table(output, value, lang is Lang.ZH)
     for line in [*sentences(value, lang.value), *table.notes]:
         output.say(line)
