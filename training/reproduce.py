@@ -257,7 +257,7 @@ def read_run(workspace: Workspace, name: str, version: int) -> RegisteredRun:
             raise DataError(
                 f"{name} version {version} cannot be repeated: its run does not hold its arguments",
                 got="a model of an earlier version of this project, or of a table (`--data`), which is not kept",
-                hint="train again: a training on the lake records them, and one on the same table has the same model_hash",
+                hint="train again: a training on the lake records them, one on the same table has the same model_hash",
             )
         arguments = load_json(Path(client.download_artifacts(run_id, ARGUMENTS_FILE, folder)))
         try:

@@ -154,7 +154,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         members: Sequence[str] = ("logistic", "trees"),
         categorical: Sequence[bool] = (),
         seed: int = 0,
-        trees: Mapping[str, float] = NO_CHANGE,
+        trees: Mapping[str, float] | None = None,
     ):
         self.members, self.categorical, self.seed, self.trees = members, categorical, seed, trees
 
@@ -187,11 +187,11 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             An outcome has fewer than 20 rows, or all rows belong to fewer than two customers.
         """
         categorical = self._categorical(X)
-        found = out_of_fold or out_of_fold_log_odds(X, y, groups, categorical, self.seed, self.members, self.trees)
+        found = out_of_fold or out_of_fold_log_odds(X, y, groups, categorical, self.seed, self.members, self._trees)
         rows = slice(None) if calibrated_on is None else calibrated_on
         self.calibration_ = platt_scaling(np.mean([found[name] for name in self.members], axis=0)[rows], y[rows])
         encoding = ColumnEncoding.of(X, categorical)
-        self.members_ = tuple(MEMBERS[name].fit(encoding, X, y, self.seed, self.trees) for name in self.members)
+        self.members_ = tuple(MEMBERS[name].fit(encoding, X, y, self.seed, self._trees) for name in self.members)
         self.encoding_, self.classes_, self.n_features_in_ = encoding, np.array([0, 1]), X.shape[1]
         return self
 
@@ -217,6 +217,10 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         parts = [member.explain(X) for member in self.members_]
         return np.asarray(self.calibration_[0] * np.mean(parts, axis=0), dtype=np.float32)
 
+    @property
+    def _trees(self) -> Mapping[str, float]:
+        return NO_CHANGE if self.trees is None else self.trees
+
     def _categorical(self, X: NDArray[np.float32]) -> tuple[bool, ...]:
         return tuple(self.categorical) or (False,) * X.shape[1]
 
@@ -232,7 +236,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                     "members": list(self.members),
                     "categorical": [bool(one) for one in self.categorical],
                     "seed": self.seed,
-                    "trees": dict(self.trees),
+                    "trees": dict(self._trees),
                 },
                 "calibration": self.calibration_.tolist(),
                 "encoding": self.encoding_.as_dict(),
@@ -244,7 +248,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Read a classifier that `save` wrote."""
         found = load_json(folder / "calibrated.json")
         parameters = found["params"]
-        tuned = parameters.get("trees", {})  # absent in models of earlier versions
+        tuned = parameters.get("trees")  # absent in models of earlier versions
         model = cls(tuple(parameters["members"]), tuple(parameters["categorical"]), parameters["seed"], tuned)
         model.calibration_ = np.asarray(found["calibration"], dtype=np.float64)
         model.encoding_ = ColumnEncoding.from_dict(found["encoding"])

@@ -291,8 +291,8 @@ class TrainingContext:
         features = self.attributes_known_at(as_of, evaluated_at)
         return replace(data, user_features=features.take(features.rows_of(data.user_ids)))
 
-    def require_outcomes(self, days: int) -> None:
-        """Check that the last `days` before the cutoff, in which a model is tested, are in the data.
+    def require_outcomes(self, days: int, gap_days: int = 0) -> None:
+        """Check that the `days` in which a model is tested, which end `gap_days` before the cutoff, are in the data.
 
         Raises
         ------
@@ -301,13 +301,14 @@ class TrainingContext:
             as if they had stopped.
         """
         end = self.lake.typical_end
-        missing = (self.as_of - end).days if end is not None else 0
+        tested = self.as_of - timedelta(days=gap_days)
+        missing = (tested - end).days if end is not None else 0
         if end is not None and missing > MOST_UNKNOWN * days:
             raise DataError(
-                f"the data ends before the period in which the model is tested, the {days} days before the cutoff",
+                f"the data ends before the period in which the model is tested, {days} days to {tested:%Y-%m-%d}",
                 got=f"data up to {end:%Y-%m-%d}, --as-of {self.as_of:%Y-%m-%d}: nothing is known of {missing} days",
-                allowed=f"up to {end + timedelta(days=int(MOST_UNKNOWN * days)):%Y-%m-%d}",
-                hint=f"choose --as-of {end:%Y-%m-%d}, or ingest the later rows",
+                allowed=f"up to {end + timedelta(days=gap_days + int(MOST_UNKNOWN * days)):%Y-%m-%d}",
+                hint=f"choose --as-of {end + timedelta(days=gap_days):%Y-%m-%d}, or ingest the later rows",
             )
 
     def history_start(self, *tables: str) -> datetime:

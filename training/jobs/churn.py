@@ -43,6 +43,7 @@ from training.churn.report import (
 )
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
 from training.churn.tuning import tune_churn
+from training.classify.slices import by_orders
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
@@ -122,26 +123,37 @@ def run(context: TrainingContext) -> EvaluatedModel:
     horizon = context.horizon_days or context.settings.churn.horizon_days
     active_days = context.active_days or context.settings.churn.active_days or 2 * horizon
     context.require_order_features(REQUIRED_FEATURES, "churn needs dated orders")
-    test, seed = context.as_of - timedelta(days=horizon), context.settings.seed
+    gap, seed = context.settings.churn.gap_days, context.settings.seed
+    known_after = timedelta(days=horizon + gap)  # windows roll with the gap: outcomes were known at the next date
+    test = context.as_of - known_after
     first = context.history_start("transactions") + timedelta(days=active_days)
     # a date is training data if its labels were known at the test date
-    train_dates = snapshot_dates(first, test, horizon, 1 + PROFILE_DATES)[:-1]
-    if not train_dates or train_dates[-1] + timedelta(days=horizon) > test:
+    train_dates = snapshot_dates(first, test - known_after, horizon, PROFILE_DATES)
+    if not train_dates:
         raise DataError(
             "the history is too short to train churn",
             where="transactions",
             got=f"{max((context.as_of - context.history_start('transactions')).days, 0)} days",
-            allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
+            allowed=f"at least {active_days + 2 * (horizon + gap)} days for a horizon of {horizon}"
+            + (f" and a gap of {gap}" if gap else ""),
             hint=_shorter_horizon(context) + "ingest a longer history",
         )
-    context.require_outcomes(horizon)
+    context.require_outcomes(horizon, gap)
     profile_spec = context.profile(train_dates[-1]).neutral_spec()
     candidates = context.stationary_spec(train_dates[-1])
     rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile_spec.names)
     wide = profile_spec.select([*candidates.names, *(name for name in rhythm if name not in candidates.names)])
     shared = [account.one_id for account in context.shared_accounts]
     snapshots = Snapshots(
-        context.builder, horizon, active_days, context.as_of, first, rhythm, shared, context.settings.lifecycle
+        context.builder,
+        horizon,
+        active_days,
+        context.as_of,
+        first,
+        rhythm,
+        shared,
+        context.settings.lifecycle,
+        gap_days=gap,
     )
     dates = snapshots.dates(test)
     context.progress(
@@ -167,7 +179,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     snapshots = replace(snapshots, records=read_records(context.builder, spec, dates[0], builds))
     fitting = Fitting(snapshots, wide, spec, context.shuffled, seed)
     before = fitting.training_rows(test, parts)
-    origins = [test - timedelta(days=horizon * back) for back in range(MAX_ORIGINS, 0, -1)]
+    origins = [test - known_after - timedelta(days=horizon * back) for back in range(MAX_ORIGINS - 1, -1, -1)]
     origins = [at for at in origins if len(snapshots.dates(at)) > 1]
     rates = Rates(snapshots, test)
     seasonal = rates.a_year_before(test) is not None and rates.a_year_before(context.as_of) is not None
@@ -194,6 +206,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         **by_band(test_rows.y, p, _bands(context, p)),
         **by_month(made, level),
         f"{DATE}{test:%Y-%m-%d}": at_date(test_rows.y, p),
+        **by_orders(test_rows.X[:, wide.names.index("orders_total")], test_rows.y, p),
         **top_shares(test_rows.y, p, compared),
         **middle_slice(test_rows.y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
     }
@@ -255,6 +268,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     ]
     parameters = {
         "horizon_days": horizon,
+        "gap_days": gap,
         "active_days": active_days,
         "model": recipe.name,
         "level": level,
@@ -275,7 +289,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
 
 def _shorter_horizon(context: TrainingContext) -> str:
     """The longest horizon that the history allows, as the first half of a hint; empty if no horizon fits."""
-    longest = (context.as_of - context.history_start("transactions")).days // 4  # active for two, two to learn from
+    days = (context.as_of - context.history_start("transactions")).days - 2 * context.settings.churn.gap_days
+    longest = days // 4  # active for two, two to learn from
     return f"choose a --horizon-days of at most {longest}, or " if longest >= 1 else ""
 
 
@@ -289,7 +304,7 @@ def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: in
     """
     if not len(churned) or 0 < churned.sum() < len(churned):
         return
-    where = f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
+    where = f"{test:%Y-%m-%d} to {test + timedelta(days=horizon):%Y-%m-%d}"
     if not churned.any():
         raise DataError(
             f"nobody churned: all {len(churned)} active customers bought again within {horizon} days",

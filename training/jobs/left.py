@@ -20,8 +20,9 @@ from training.churn.choice import choose_recipe
 from training.churn.gains import gains_curves, top_shares
 from training.churn.middle import WEEKS, in_middle, middle_slice
 from training.churn.recipes import TrainingRows, can_fit, fit_recipe
-from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
+from training.churn.report import by_band, evaluate, in_words
 from training.churn.snapshots import Snapshots
+from training.classify.slices import by_orders, slice_metrics
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.left.choice import SHORT, training_rows, usable_recipes, validate
@@ -99,9 +100,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
     slices = {
         **by_band(y, p, RiskBands.relative(p)),
         **{
-            name: predicted_and_observed(y[rows], p[rows])
+            name: slice_metrics(y[rows], p[rows])
             for name, rows in windows_of_sizes(test_rows.windows, float(min_days)).items()
         },
+        **by_orders(X[:, rhythm.index("orders_total")], y, p),
         **top_shares(y, p, compared),
         **middle_slice(y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
     }

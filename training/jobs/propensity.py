@@ -20,7 +20,8 @@ from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from training import plots
 from training.classify.choice import CANDIDATES, fit_best
-from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
+from training.classify.evaluation import BASE_RATE, gains, joined, measure, single_column_rates
+from training.classify.slices import by_orders
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.propensity.rows import (
@@ -32,7 +33,7 @@ from training.propensity.rows import (
     target_rows_at,
 )
 from training.propensity.tuning import tune_propensity
-from training.report import EvalReport, Metric, Metrics
+from training.report import EvalReport
 from training.tuning import Parameters, tuned_parameters
 from training.tuning_trees import TREES
 
@@ -95,25 +96,29 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     horizon = context.horizon_days or context.settings.propensity.horizon_days
     tables = sorted({target.table for target in targets})
-    context.require_outcomes(horizon)
-    test = context.as_of - timedelta(days=horizon)
+    gap = context.settings.propensity.gap_days
+    context.require_outcomes(horizon, gap)
+    known_after = timedelta(days=horizon + gap)  # windows roll with the gap: outcomes were known at the next date
+    test = context.as_of - known_after
     start = context.history_start(*tables)
-    dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
+    dates = snapshot_dates(start + timedelta(days=horizon), test - known_after, horizon, PROFILE_DATES)
     if not dates:
         span = max(0, (context.as_of - start).days)
-        longest = span // 3
+        longest = (span - 2 * gap) // 3
         raise DataError(
             "the history is too short to train propensity",
             where=" and ".join(tables),
             got=f"{span} days",
-            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
-            hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
+            allowed=f"at least {3 * horizon + 2 * gap} days for a horizon of {horizon}"
+            + (f" and a gap of {gap}" if gap else ""),
+            hint=(f"choose a --horizon-days of at most {longest}, or " if longest > 0 else "")
+            + "ingest a longer history",
         )
     left_out: dict[str, str] = {}
     usable: list[PropensityTarget] = []
     for target in targets:  # before the features, which cost more
         try:
-            _require_rows(context, target, test)
+            _require_rows(context, target, test, test + timedelta(days=horizon))
             usable.append(target)
         except DataError as error:
             left_out[str(target)] = str(error)
@@ -142,7 +147,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return _evaluated_model(context, shipped, left_out, dates, horizon)
 
 
-def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime) -> None:
+def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime, end: datetime) -> None:
     """Check that the lake has the target, and that enough customers bought or did it in the test period.
 
     Raises
@@ -150,11 +155,11 @@ def _require_rows(context: TrainingContext, target: PropensityTarget, test: date
     DataError
     """
     require_in_lake(context.builder, target)
-    did = len(rows_between(context.builder, target, test, context.as_of))
+    did = len(rows_between(context.builder, target, test, end))
     if did < MIN_TEST_OUTCOMES:
         raise DataError(
             "too few customers bought or did it to evaluate a model",
-            where=f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}",
+            where=f"{test:%Y-%m-%d} to {end:%Y-%m-%d}",
             got=f"{did} customers",
             allowed=f"at least {MIN_TEST_OUTCOMES}",
         )
@@ -194,7 +199,7 @@ def _evaluate(
     dates, names, parts = _rows_before(context, target, dates, horizon)
     before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
-    _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+    _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {test + timedelta(days=horizon):%Y-%m-%d}")
     categorical = (False,) * len(names)
     chosen, model = fit_best(
         before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments, trees=trees
@@ -207,7 +212,9 @@ def _evaluate(
         GateRule(f"{prefix}log_loss:{LAST_HORIZON}", higher_is_better=False),
         GateRule(f"{prefix}auc:{DECAYED}", require_improvement=False),
     )
-    report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
+    orders = later.orders
+    slices = {} if orders is None else by_orders(orders, later.y, p, prefix)
+    report = apply_gate(replace(measure(later.y, p, baselines, seed, prefix), slices=slices), rules)
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
     evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
@@ -232,7 +239,7 @@ def _rows_before(
             "its rows begin too late to train a model",
             where=target.table,
             got=f"{(context.as_of - begin).days + horizon} days",
-            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
+            allowed=f"at least {3 * horizon + 2 * context.settings.propensity.gap_days} days, three horizons",
         )
     names = feature_names(target, context.profile(kept[0]).spec.names)
     return kept, names, [target_rows_at(context, target, at, horizon, names) for at in kept]
@@ -312,31 +319,23 @@ def _evaluated_model(
     return EvaluatedModel(
         ModelBundle("propensity", model, context.as_of, spec, facts=facts),
         replace(
-            _joined([one.report for one in shipped]),
+            joined([one.report for one in shipped]),
             notes=(
                 *(f"{one.target}: ships {one.model}, base rate {one.base_rate:.1%}" for one in shipped),
                 *(f"{target} is left out: {reason}" for target, reason in left_out.items()),
             ),
         ),
         [rule for one in shipped for rule in one.rules],
-        {"horizon_days": horizon, "targets": len(shipped), "dates": len(dates) + 1},
+        {
+            "horizon_days": horizon,
+            "gap_days": context.settings.propensity.gap_days,
+            "targets": len(shipped),
+            "dates": len(dates) + 1,
+        },
         figures,
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         {tag_name(one.target): (one_ids, p[:, place].tolist()) for place, one in enumerate(shipped)},
     )
-
-
-def _joined(reports: Sequence[EvalReport]) -> EvalReport:
-    """One report of several targets, whose metrics have different names."""
-    metrics: dict[str, Metric] = {}
-    differences: dict[str, Metric] = {}
-    baselines: dict[str, Metrics] = {}
-    for report in reports:
-        metrics |= report.metrics
-        differences |= report.differences
-        for name, found in report.baselines.items():
-            baselines[name] = {**baselines.get(name, {}), **found}
-    return EvalReport(metrics, baselines, differences)
 
 
 JOB = Job(
