@@ -1,4 +1,4 @@
-"""`qianmian models`: lists, shows, compares, promotes, rolls back and exports the registered models."""
+"""`qianmian models`: lists, shows, compares, promotes, rolls back, exports and reproduces the registered models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Output
+from cli.models_reproduce import reproduce
 from cli.options import JsonOption, WorkspaceOption
 from cli.times import utc_now
 from cli.train import format_number
@@ -197,6 +198,9 @@ def export(
         record_export(located, stored_folder(tag), utc_now(), CHAMPIONS)
     output.result({"workspace": located.root, "tag": str(tag)})
     output.say(f"stored: {tag}. Next: bentoml build")
+
+
+models.command("reproduce")(reproduce)
 
 
 def metric_rows(metrics: dict[str, float]) -> tuple[list[str], list[list[object]]]:

@@ -76,7 +76,9 @@ def train(
     tune: Annotated[
         bool,
         typer.Option(
-            "--tune", help="recommend: tune parameters on the validation period first; each trial is an MLflow run."
+            "--tune",
+            help="recommend, churn, propensity, value: search parameters on the validation period first; each trial is "
+            "an MLflow run.",
         ),
     ] = False,
     tune_seconds: Annotated[
@@ -85,7 +87,7 @@ def train(
             "--tune-seconds",
             min=10,
             metavar="N",
-            help="Time budget of --tune. Default: from the settings (600).",
+            help="Time budget of --tune for each job. Default: from the settings (recommend: 600, others: 120).",
             show_default=False,
         ),
     ] = None,
@@ -144,6 +146,7 @@ def train(
         raise UsageError("campaigns and outcomes are those of the job uplift", where=where, got=job, allowed=UPLIFT)
     from features.data.lake import Lake
     from qianmian.config import load_settings
+    from qianmian.settings import with_tune_seconds
     from training import JOBS
     from training import train as run_jobs
 
@@ -155,9 +158,7 @@ def train(
     if tune_seconds is not None:
         if not tune:
             raise UsageError("--tune-seconds has no effect without --tune", hint="add --tune, or omit --tune-seconds")
-        settings = settings.model_copy(
-            update={"recommend": settings.recommend.model_copy(update={"tune_seconds": tune_seconds})}
-        )
+        settings = with_tune_seconds(settings, tune_seconds)
     lake = Lake(located)
     moment = as_of_or_default(lake, as_of)
     note_empty_days(output, lake, moment)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +26,7 @@ from qianmian.workspace import write_json
 FORMAT_VERSION = 2
 EVALUATED = "evaluated"  # folder of the evaluated twin
 MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
+STATE_FOLDER, STATE_FILES = "model/", ("ids.npz", "items.npz", "spec.json")  # of a bundle: what was fitted
 LIBRARIES = (
     "numpy",
     "scipy",
@@ -88,6 +92,17 @@ class ModelBundle:
         """item_id → column of the model."""
         return IdMap(self.item_ids)
 
+    @cached_property
+    def model_hash(self) -> str:
+        """Hash of the fitted state: equal models have equal hashes, whenever they were fitted and however evaluated.
+
+        Boosters, arrays, parameters, ids and feature columns count; facts and library versions do not. The state is
+        written to a temporary folder, because the files are what is compared.
+        """
+        with tempfile.TemporaryDirectory(prefix="qianmian-hash-") as folder:
+            self._save_state(Path(folder))
+            return model_hash(self.kind, _checksums(Path(folder)))
+
     def save(self, folder: Path) -> None:
         """Write the bundle; `manifest.json` is written last and lists the checksum of every other file.
 
@@ -96,19 +111,12 @@ class ModelBundle:
         ValueError
             The evaluated twin declares arrays with users, whose axis an erasure would not know.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save(folder / "model")
+        self._save_state(folder)
         if self.evaluated is not None:
             if self.evaluated.user_arrays:
                 raise ValueError(f"the evaluated twin of {self.kind} holds arrays with users")
             self.evaluated.save(folder / EVALUATED)
-        save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
-        # catalogue columns may have any name, so the archive numbers them and the manifest lists their names
-        columns = {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
-        save_arrays(folder / "items.npz", columns)
-        if self.spec is not None:
-            write_json(folder / "spec.json", self.spec.as_dict())
-        files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = _checksums(folder)
         write_json(
             folder / "manifest.json",
             {
@@ -120,10 +128,22 @@ class ModelBundle:
                 "item_attributes": list(self.item_attributes),
                 "spec_hash": self.spec.hash if self.spec is not None else None,
                 "evaluated": self.evaluated is not None,
+                "model_hash": model_hash(self.kind, files),
                 "libraries": library_versions(),
                 "files": files,
             },
         )
+
+    def _save_state(self, folder: Path) -> None:
+        """Write all files but the manifest."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save(folder / "model")
+        save_arrays(folder / "ids.npz", {"user_ids": self.user_ids, "item_ids": self.item_ids})
+        # catalogue columns may have any name, so the archive numbers them and the manifest lists their names
+        columns = {f"column_{i}": values for i, values in enumerate(self.item_attributes.values())}
+        save_arrays(folder / "items.npz", columns)
+        if self.spec is not None:
+            write_json(folder / "spec.json", self.spec.as_dict())
 
     @classmethod
     def load(cls, folder: Path) -> ModelBundle:
@@ -229,6 +249,24 @@ def verify(folder: Path) -> dict[str, Any]:
                 hint=RETRAIN,
             )
     return manifest
+
+
+def model_hash(kind: str, files: Mapping[str, str]) -> str:
+    """Return the hash of a fitted state.
+
+    Parameters
+    ----------
+    kind : str
+    files : mapping of str to str
+        Checksum of each file of the bundle; files that are no part of the fitted state are passed over.
+    """
+    state = {name: files[name] for name in files if name in STATE_FILES or name.startswith(STATE_FOLDER)}
+    return hashlib.sha256(json.dumps([kind, state], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Checksum of every file in a folder by its path in it."""
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def library_versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
-from models.bundle import verify
+from models.bundle import model_hash, verify
 from models.kinds import model_class
 from models.persist import Arrays, UserArrays, checksum, load_arrays, load_json, save_arrays
 from models.recommend import RECOMMENDERS
@@ -84,7 +84,8 @@ def erase_users(folder: Path, one_ids: Collection[str], edit: Edit = _unchanged)
             for name in arrays:
                 save_arrays(new / name, _edited_arrays(load_arrays(new / name), edit))
             files = {name: checksum(new / name) for name in manifest["files"]}
-            write_json(new / "manifest.json", {**manifest, **described, "files": files})
+            rewritten = {"files": files, "model_hash": model_hash(manifest["kind"], files)}
+            write_json(new / "manifest.json", {**manifest, **described, **rewritten})
     return count
 
 

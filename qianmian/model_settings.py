@@ -63,6 +63,10 @@ class ChurnSettings(Section):
     """Settings of `train churn`: an active customer churns by making no purchase for `horizon_days`."""
 
     horizon_days: int = Field(28, ge=1, le=365)
+    gap_days: int = Field(
+        0, ge=0, le=180, description="days after a horizon until its outcomes are known, such as late returns"
+    )
+    tune_seconds: int = Field(120, ge=10, description="time budget of `train churn --tune`")
     active_days: int | None = Field(
         None, ge=1, description="customers who bought in this many days are active; default: twice the horizon"
     )
@@ -132,12 +136,17 @@ class ValueSettings(Section):
     """Settings of `train value`."""
 
     horizon_days: int = Field(90, ge=1, le=365, description="orders and money are predicted for this many days")
+    tune_seconds: int = Field(120, ge=10, description="time budget of `train value --tune`")
 
 
 class PropensitySettings(Section):
     """Settings of `train propensity`: targets that customers buy or do within `horizon_days`, or not."""
 
     horizon_days: int = Field(28, ge=1, le=365)
+    gap_days: int = Field(
+        0, ge=0, le=180, description="days after a horizon until its outcomes are known, such as late returns"
+    )
+    tune_seconds: int = Field(120, ge=10, description="time budget of `train propensity --tune`")
     targets: tuple[str, ...] = Field(
         (), description="item=ID, category=NAME, brand=NAME or event=TYPE; those of targets.yaml are added"
     )
@@ -198,6 +207,9 @@ class DemandSettings(Section):
 
     horizon_days: int = Field(
         56, ge=7, le=365, description="what newcomers buy and read in these days shows their demand type"
+    )
+    gap_days: int = Field(
+        0, ge=0, le=180, description="days after a horizon until its outcomes are known, such as late returns"
     )
 
 

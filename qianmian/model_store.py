@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from qianmian.errors import WorkspaceError
 from qianmian.paths import local_path, sqlite_file
+from qianmian.schema import REGISTERED_PREFIX
 from qianmian.workspace import Workspace, atomic_path
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "qianmian"
-# folder of an experiment's artifacts inside the workspace; `mlflow run` opens runs in MLflow's own experiment `Default`
-EXPERIMENT_FOLDERS = {EXPERIMENT: "mlartifacts", "Default": "mlartifacts/0"}
+EXPERIMENT = "qianmian"  # of all jobs in a store of an earlier version; now each has one of its own, `qianmian-churn`
 # columns with addresses of artifacts; a store of an earlier MLflow lacks some of the tables
 ADDRESS_COLUMNS = (
     ("experiments", "artifact_location"),
@@ -182,8 +181,9 @@ def keep_inside(workspace: Workspace) -> None:
         return
     with contextlib.closing(sqlite3.connect(store, timeout=WRITER_LOCK_SECONDS, isolation_level=None)) as connection:
         for name, address in connection.execute("SELECT name, artifact_location FROM experiments").fetchall():
-            if name in EXPERIMENT_FOLDERS and address and not is_inside(workspace, address):
-                inside = (workspace.root / EXPERIMENT_FOLDERS[name]).as_uri()
+            folder = _folder_of_experiment(name)
+            if folder is not None and address and not is_inside(workspace, address):
+                inside = (workspace.root / folder).as_uri()
                 connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = ?", (inside, name))
 
 
@@ -198,6 +198,22 @@ def is_inside(workspace: Workspace, address: str) -> bool:
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def _folder_of_experiment(name: str) -> str | None:
+    """Where the workspace has the artifacts of an experiment; None for one that is not of this project.
+
+    All jobs share a folder, because MLflow gives every run and model a folder of its own in it. `mlflow run` opens runs
+    in MLflow's own experiment `Default`.
+
+    Examples
+    --------
+    >>> [_folder_of_experiment(name) for name in ("qianmian-churn", "qianmian", "Default", "another")]
+    ['mlartifacts', 'mlartifacts', 'mlartifacts/0', None]
+    """
+    if name == EXPERIMENT or name.startswith(REGISTERED_PREFIX):
+        return "mlartifacts"
+    return "mlartifacts/0" if name == "Default" else None
 
 
 @lru_cache(maxsize=4)
@@ -235,10 +251,10 @@ def _same(one: Path, other: Path) -> bool:
 def _former_address(connection: sqlite3.Connection, workspace: Workspace) -> str | None:
     """The former folder as the store writes it (URI or path), taken from the artifact folders of the experiments."""
     for name, address in connection.execute("SELECT name, artifact_location FROM experiments").fetchall():
-        suffix = f"/{EXPERIMENT_FOLDERS.get(name, '')}"
-        if not address or suffix == "/" or not address.endswith(suffix):
+        folder = _folder_of_experiment(name)
+        if not address or folder is None or not address.endswith(f"/{folder}"):
             continue
-        former = str(address.removesuffix(suffix))
+        former = str(address.removesuffix(f"/{folder}"))
         path = local_path(former)
         if path is not None and path.is_absolute() and path != workspace.root and not _same(path, workspace.root):
             return former

@@ -262,6 +262,20 @@ class Settings(Section):
         return self.timezone or UTC_ZONE
 
 
+def with_tune_seconds(settings: Settings, seconds: int) -> Settings:
+    """The settings with one time budget for the `--tune` of every job.
+
+    Examples
+    --------
+    >>> with_tune_seconds(Settings(), 30).churn.tune_seconds
+    30
+    """
+    sections = {name: getattr(settings, name) for name in ("recommend", "churn", "propensity", "value")}
+    return settings.model_copy(
+        update={name: section.model_copy(update={"tune_seconds": seconds}) for name, section in sections.items()}
+    )
+
+
 def problems_of(error: ValidationError) -> list[str]:
     """The errors found by Pydantic, one line each, beginning with the dotted path."""
     return [

@@ -38,6 +38,7 @@ from qianmian.workspace import Workspace, atomic_path, write_json
 from training.erased_exports import erase_exports
 from training.erased_models import erase_models
 from training.receipts import fingerprint, sign
+from training.wheel import wheels_below
 
 Progress = Callable[[str], None]
 UNREACHED = (
@@ -243,7 +244,8 @@ def _finish(workspace: Workspace, pending: _Pending, now: datetime, progress: Pr
         not_reached += erased.not_reached
         pending.save(workspace)
     progress("checking what is left")
-    left = scan_workspace(workspace, customer, frozenset(pending_erasures(workspace)))
+    without_data = wheels_below(workspace.artifact_root)
+    left = scan_workspace(workspace, customer, frozenset(pending_erasures(workspace)) | without_data)
     receipt = _write_receipt(workspace, pending, now, left, not_reached)
     if not left:
         pending.file(workspace).unlink()

@@ -83,6 +83,55 @@ def bars(values: Mapping[str, float], x_label: str, title: str, max_count: int =
     return figure
 
 
+def beeswarm(
+    contributions: NDArray[np.float32],
+    X: NDArray[np.float32],
+    names: Sequence[str],
+    title: str,
+    seed: int,
+    max_count: int = 12,
+    max_rows: int = 500,
+) -> Figure:
+    """What each feature contributes to the prediction of each customer: a point a customer, coloured by its value.
+
+    Points of nearly equal contributions are stacked around the line of the feature, as in the summary plot of SHAP
+    (Lundberg et al. 2020). The colour is the rank of the value among the customers, because most features are skewed.
+
+    Parameters
+    ----------
+    contributions, X : ndarray of float32, shape (n, f)
+        Contributions to the log-odds, and the values of the features.
+    names : sequence of str
+        Of the f features.
+    title : str
+    seed : int
+        Chooses the customers that are shown if there are more than `max_rows`.
+    max_count : int
+        Features that are shown: those with the largest mean |contribution|.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(len(X))[:max_rows])
+    top = np.argsort(-np.abs(contributions).mean(axis=0), kind="stable")[:max_count]
+    shown = contributions[np.ix_(rows, top)].astype(np.float64)
+    bin_width = max(float(np.ptp(shown)), 1e-9) / 80
+    figure = Figure(figsize=(7, 0.4 * len(top) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    for line, column in enumerate(top.tolist()):
+        x, values = shown[:, line], X[rows, column]
+        order = np.argsort(x, kind="stable")
+        bins = np.floor(x[order] / bin_width)
+        first = np.searchsorted(bins, bins)  # the first point of the bin of each point
+        counts = np.searchsorted(bins, bins, side="right") - first
+        offsets = (np.arange(len(x)) - first - (counts - 1) / 2) * min(0.06, 0.8 / counts.max())
+        rank = np.searchsorted(np.sort(values), values)[order] / max(len(x) - 1, 1)
+        axes.scatter(x[order], line + offsets, c=rank, s=5, cmap="coolwarm", vmin=0, vmax=1)
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(top)), [names[column] for column in top.tolist()])
+    axes.invert_yaxis()
+    axes.set(xlabel="contribution (log-odds); blue: low value of the feature, red: high", title=title)
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
 def transition_matrix(rows: NDArray[Any], columns: NDArray[Any], names: Sequence[str], title: str) -> Figure:
     """Heat map of the share of each column value among the members of each row value.
 

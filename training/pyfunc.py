@@ -22,13 +22,40 @@ from numpy.typing import NDArray
 from features.compute.spec import UserFeatures
 from features.snapshot_table import as_texts
 from models.bundle import ModelBundle
+from models.model_inputs import as_spec_columns
 from models.recommend.base import Recommender
 from models.recommend.scene import DEFAULT_SCENE
 from qianmian.errors import DataError
 
 
+def _customers(bundle: ModelBundle, frame: pd.DataFrame, *, whole_call: bool = True) -> NDArray[np.int64]:
+    """Row of each customer in the model, −1 if unknown.
+
+    Parameters
+    ----------
+    whole_call : bool
+        Whether the frame is a whole call. Spark sends a call in parts, of which one may have new customers only.
+
+    Raises
+    ------
+    DataError
+        The model knows none of them: most likely these are the ids of a source, or of another workspace.
+    """
+    one_ids = frame["one_id"].to_numpy(dtype=np.str_)
+    rows = bundle.user_map.rows(one_ids)
+    if whole_call and len(rows) and (rows < 0).all():
+        raise DataError(
+            "the model knows none of these customers",
+            where="column one_id",
+            got=", ".join(one_ids[:3].tolist()) + (", …" if len(one_ids) > 3 else ""),
+            allowed=f"the one_id of at least one of the {len(bundle.user_ids):,} customers of its training",
+            hint="take one_id from the profiles (`qianmian features --out FILE`); it is not the id of the source",
+        )
+    return rows
+
+
 def _recommend(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    users = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
+    users = _customers(bundle, frame, whole_call=not params.get("one_row_per_customer", False))
     scenes = list(bundle.model.scenes)
     scene = str(params.get("scene") or (DEFAULT_SCENE if DEFAULT_SCENE in scenes else scenes[0]))
     model = bundle.model.scene(scene)
@@ -77,11 +104,20 @@ def _days_to_next_purchase(
 def _feature_values(bundle: ModelBundle, frame: pd.DataFrame) -> UserFeatures:
     if bundle.spec is None:
         raise DataError("the model has no feature spec")
-    if "one_id" not in frame:
-        frame = frame.assign(one_id=[str(i) for i in range(len(frame))])
-    return UserFeatures.from_table(
-        pa.Table.from_pandas(frame, preserve_index=False), bundle.spec.features, bundle.as_of, bundle.spec
-    )
+    table = as_spec_columns(_as_table(frame), bundle.spec)
+    rows = pa.array([str(row) for row in range(len(frame))])  # nothing reads whose rows these are
+    return UserFeatures.from_table(table.append_column("one_id", rows), bundle.spec.features, bundle.as_of, bundle.spec)
+
+
+def _as_table(frame: pd.DataFrame) -> pa.Table:
+    """The frame for Arrow, whose columns have one type: values of several types become texts."""
+    columns = {}
+    for name, values in frame.items():
+        try:
+            columns[str(name)] = pa.array(values, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[str(name)] = pa.array([None if pd.isna(value) else str(value) for value in values], pa.string())
+    return pa.table(columns)
 
 
 def _churn(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
@@ -129,18 +165,18 @@ def _uplift(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any])
 
 def _uplift_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
-    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    X = model.encode(as_texts(_as_table(frame)))
     return pd.DataFrame({"uplift": model.predict(X)})
 
 
 def _classify(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     model = bundle.model
-    X = model.encode(as_texts(pa.Table.from_pandas(frame, preserve_index=False)))
+    X = model.encode(as_texts(_as_table(frame)))
     return pd.DataFrame({"probability": model.predict_proba(X)[:, 1]})
 
 
 def _lookalike(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
-    seeds = bundle.user_map.rows(frame["one_id"].to_numpy(dtype=np.str_))
+    seeds = _customers(bundle, frame)
     rows, scores = bundle.model.expand(seeds[seeds >= 0], int(params.get("size", 100)))
     return pd.DataFrame({"one_id": bundle.user_ids[rows], "score": scores})
 
@@ -152,7 +188,7 @@ def _demand(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any])
 
 def _contact(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
     one_ids = frame["one_id"].to_numpy(dtype=np.str_)
-    found = bundle.model.predict(bundle.user_map.rows(one_ids))
+    found = bundle.model.predict(_customers(bundle, frame))
     times = [time or {} for time in bundle.model.best_times(found)]
     channels = [ranked[0] if ranked else {} for ranked in bundle.model.ranked_channels(found)]
     columns = {f"best_{name}": [time.get(name) for time in times] for name in ("day", "slot")}
@@ -206,8 +242,9 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
     bundle : ModelBundle
     frame : DataFrame
         For recommend, content and contact: column `one_id`. For lookalike: column `one_id` with the seed customers. For
-        classify and uplift_table: the columns of the table. For the others: one column per feature, categories as text;
-        for lifecycle also the current `lifecycle_stage` (`features.profiles.lifecycle`).
+        classify and uplift_table: the columns of the table. For the others: the features by name, each optional, and
+        further columns are ignored (`models.model_inputs`); for lifecycle also the current `lifecycle_stage`
+        (`features.profiles.lifecycle`).
     params : mapping, optional
         Of `PARAMETERS`.
 
@@ -217,6 +254,11 @@ def predict_table(bundle: ModelBundle, frame: pd.DataFrame, params: Mapping[str,
         Ranked items (`one_id`, `rank`, `item_id`, `score`, `source`), customers with scores, or probabilities or values
         in the order of the rows of `frame`. With `one_row_per_customer` a row per customer: `one_id`, and the lists
         `item_id`, `score`, `source` and `days_to_next_purchase` (NaN if unknown).
+
+    Raises
+    ------
+    DataError
+        The model knows none of the customers, or the table has none of the columns of the model.
     """
     return PREDICT_FUNCTIONS[bundle.kind](bundle, frame, params or {})
 

@@ -166,7 +166,7 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, promote: bool | N
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = job.run(context)
+        evaluated_model = replace(job.run(context), arguments=context.arguments(job.name))
     except DataError as error:
         if not may_skip:
             raise
@@ -237,7 +237,7 @@ def gate_and_register(
     kill in between leaves the champion that was there, or, from the promotion on, what `promotion.mend` finishes.
     """
     # imported here because importing MLflow is slow and `train` may fail before this point
-    from training import promotion, tracking
+    from training import descriptions, promotion, provenance, tracking
 
     promotion.mend(workspace)
     evaluated_model = with_test_start(evaluated_model)
@@ -248,14 +248,16 @@ def gate_and_register(
     gate = "passed" if report.passed else promotion.REFUSED
     decision = "refused" if not report.passed else f"challenger: {'; '.join(waits)}" if waits else "accepted"
     progress(f"{name}: writing to MLflow")
-    with tracking.run(workspace, name) as active:
+    with tracking.run(workspace, name, descriptions.run_name(evaluated_model)) as active:
         logged = tracking.log(evaluated_model, report)
+        origin = provenance.record(workspace, evaluated_model)
         import mlflow
 
         mlflow.set_tag("qianmian.gate", gate)
         mlflow.set_tag("qianmian.gate_reasons", " | ".join(report.reasons)[:4900])
         mlflow.set_tag("qianmian.decision", decision[:4900])
         mlflow.set_tag("qianmian.notes", " | ".join(report.notes)[:4900])
+        mlflow.set_tag("mlflow.note.content", descriptions.of_version(evaluated_model, report, origin))
         run_id = active.info.run_id
     facts = evaluated_model.bundle.facts
     tags = {
@@ -266,8 +268,11 @@ def gate_and_register(
         GATE_TAG: gate,
         "gate_reasons": " | ".join(report.reasons),
         DECISION_TAG: decision,
+        **origin,
     }
     version = promotion.register(workspace, name, run_id, logged.model_uri, tags)
+    about = JOBS[name].description if name in JOBS else ""
+    tracking.describe(workspace, evaluated_model, report, origin, version, about)
     reason = "; ".join(report.reasons)
     keep_version(
         workspace,

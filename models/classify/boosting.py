@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
+from models.parallel import thread_budget
 from models.persist import RETRAIN
 from qianmian.errors import ArtifactError, DataError
 
@@ -38,6 +40,26 @@ def check_outcomes(y: NDArray[Any]) -> NDArray[np.int64]:
 def to_dmatrix(X: NDArray[np.float32], y: NDArray[Any] | None = None) -> xgb.DMatrix:
     """Build a DMatrix; categories are codes, treated as ordered numbers, with −1 for a missing value."""
     return xgb.DMatrix(np.asarray(X, dtype=np.float32), label=y)
+
+
+def fit_trees(
+    X: NDArray[np.float32], y: NDArray[Any], objective: str, parameters: Mapping[str, Any], seed: int
+) -> xgb.Booster:
+    """Fit boosted trees with histograms, which are the same on any number of cores (measured with XGBoost 3.2).
+
+    Parameters
+    ----------
+    X : ndarray of float32, (n, f)
+    y : ndarray, (n,)
+    objective : str
+        As in XGBoost.
+    parameters : mapping of str to any
+        By the names of XGBoost's scikit-learn interface; ``n_estimators`` is the number of trees.
+    seed : int
+    """
+    rest = {name: value for name, value in parameters.items() if name != "n_estimators"}
+    fixed = {"objective": objective, "seed": seed, "tree_method": "hist", "nthread": thread_budget()}
+    return xgb.train({**rest, **fixed}, to_dmatrix(X, y), num_boost_round=int(parameters["n_estimators"]))
 
 
 def save_booster(booster: xgb.Booster, path: Path) -> None:

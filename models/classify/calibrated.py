@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -13,10 +14,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
-from models.classify.boosting import contributions, load_booster, save_booster, to_dmatrix
+from models.classify.boosting import contributions, fit_trees, load_booster, save_booster, to_dmatrix
 from models.classify.column_encoding import ColumnEncoding
 from models.classify.rhythm import probability
-from models.parallel import thread_budget
 from models.persist import load_json
 from qianmian.errors import DataError
 from qianmian.workspace import write_json
@@ -25,16 +25,15 @@ Floats = NDArray[np.float64]
 MIN_OUTCOMES = 20  # rows of each outcome
 FOLDS = 5
 PENALTY = 20.0  # of the squared standardised coefficients, against one row
-TREES = {
-    "objective": "binary:logistic",
+TREES: Mapping[str, float] = {
+    "n_estimators": 150,
     "max_depth": 3,
-    "eta": 0.05,
+    "learning_rate": 0.05,
     "min_child_weight": 20.0,
     "subsample": 0.7,
-    "lambda": 5.0,
-    "tree_method": "hist",
+    "reg_lambda": 5.0,
 }
-ROUNDS = 150
+NO_CHANGE: Mapping[str, float] = MappingProxyType({})
 COLUMNS_SHARE, MIN_TREE_COLUMNS = 0.4, 4  # of the columns in a tree: with fewer it could not combine them
 
 
@@ -51,7 +50,14 @@ class LogisticMember:
         self.encoding, self.mean, self.scale, self.weights, self.intercept = encoding, mean, scale, weights, intercept
 
     @classmethod
-    def fit(cls, encoding: ColumnEncoding, X: NDArray[np.float32], y: NDArray[np.int64], seed: int) -> Self:
+    def fit(
+        cls,
+        encoding: ColumnEncoding,
+        X: NDArray[np.float32],
+        y: NDArray[np.int64],
+        seed: int,
+        trees: Mapping[str, float] = NO_CHANGE,
+    ) -> Self:
         columns = encoding.linear_columns(X)
         mean, spread = columns.mean(axis=0), columns.std(axis=0)
         scale = np.where(spread > 0, spread, 1.0)
@@ -85,11 +91,18 @@ class TreesMember:
         self.encoding, self.booster = encoding, booster
 
     @classmethod
-    def fit(cls, encoding: ColumnEncoding, X: NDArray[np.float32], y: NDArray[np.int64], seed: int) -> Self:
+    def fit(
+        cls,
+        encoding: ColumnEncoding,
+        X: NDArray[np.float32],
+        y: NDArray[np.int64],
+        seed: int,
+        trees: Mapping[str, float] = NO_CHANGE,
+    ) -> Self:
         columns = encoding.tree_columns(X)
         share = min(1.0, max(COLUMNS_SHARE, MIN_TREE_COLUMNS / max(columns.shape[1], 1)))
-        parameters = {**TREES, "colsample_bytree": share, "seed": seed, "nthread": thread_budget()}
-        return cls(encoding, xgb.train(parameters, to_dmatrix(columns, y), num_boost_round=ROUNDS))
+        parameters = {**TREES, "colsample_bytree": share, **trees}
+        return cls(encoding, fit_trees(columns, y, "binary:logistic", parameters, seed))
 
     def log_odds(self, X: NDArray[np.float32]) -> Floats:
         margins = self.booster.predict(to_dmatrix(self.encoding.tree_columns(X)), output_margin=True)
@@ -125,6 +138,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Which columns of X are codes of categories; empty if none is.
     seed : int
         Seed of the trees and of the folds.
+    trees : mapping of str to float, optional
+        Parameters of the trees that differ from `TREES`.
 
     Attributes
     ----------
@@ -134,8 +149,14 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         Slope and intercept: p = 1 / (1 + exp(−(slope · log-odds + intercept))).
     """
 
-    def __init__(self, members: Sequence[str] = ("logistic", "trees"), categorical: Sequence[bool] = (), seed: int = 0):
-        self.members, self.categorical, self.seed = members, categorical, seed
+    def __init__(
+        self,
+        members: Sequence[str] = ("logistic", "trees"),
+        categorical: Sequence[bool] = (),
+        seed: int = 0,
+        trees: Mapping[str, float] | None = None,
+    ):
+        self.members, self.categorical, self.seed, self.trees = members, categorical, seed, trees
 
     def fit(
         self,
@@ -166,11 +187,11 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
             An outcome has fewer than 20 rows, or all rows belong to fewer than two customers.
         """
         categorical = self._categorical(X)
-        found = out_of_fold or out_of_fold_log_odds(X, y, groups, categorical, self.seed, self.members)
+        found = out_of_fold or out_of_fold_log_odds(X, y, groups, categorical, self.seed, self.members, self._trees)
         rows = slice(None) if calibrated_on is None else calibrated_on
         self.calibration_ = platt_scaling(np.mean([found[name] for name in self.members], axis=0)[rows], y[rows])
         encoding = ColumnEncoding.of(X, categorical)
-        self.members_ = tuple(MEMBERS[name].fit(encoding, X, y, self.seed) for name in self.members)
+        self.members_ = tuple(MEMBERS[name].fit(encoding, X, y, self.seed, self._trees) for name in self.members)
         self.encoding_, self.classes_, self.n_features_in_ = encoding, np.array([0, 1]), X.shape[1]
         return self
 
@@ -196,6 +217,10 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         parts = [member.explain(X) for member in self.members_]
         return np.asarray(self.calibration_[0] * np.mean(parts, axis=0), dtype=np.float32)
 
+    @property
+    def _trees(self) -> Mapping[str, float]:
+        return NO_CHANGE if self.trees is None else self.trees
+
     def _categorical(self, X: NDArray[np.float32]) -> tuple[bool, ...]:
         return tuple(self.categorical) or (False,) * X.shape[1]
 
@@ -211,6 +236,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
                     "members": list(self.members),
                     "categorical": [bool(one) for one in self.categorical],
                     "seed": self.seed,
+                    "trees": dict(self._trees),
                 },
                 "calibration": self.calibration_.tolist(),
                 "encoding": self.encoding_.as_dict(),
@@ -222,7 +248,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc
         """Read a classifier that `save` wrote."""
         found = load_json(folder / "calibrated.json")
         parameters = found["params"]
-        model = cls(tuple(parameters["members"]), tuple(parameters["categorical"]), parameters["seed"])
+        tuned = parameters.get("trees")  # absent in models of earlier versions
+        model = cls(tuple(parameters["members"]), tuple(parameters["categorical"]), parameters["seed"], tuned)
         model.calibration_ = np.asarray(found["calibration"], dtype=np.float64)
         model.encoding_ = ColumnEncoding.from_dict(found["encoding"])
         model.members_ = tuple(MEMBERS[name].load(folder, model.encoding_) for name in model.members)
@@ -237,6 +264,7 @@ def out_of_fold_log_odds(
     categorical: Sequence[bool],
     seed: int,
     members: Sequence[str] = tuple(MEMBERS),
+    trees: Mapping[str, float] = NO_CHANGE,
 ) -> dict[str, Floats]:
     """Return the log-odds of each member for every row, by models that have not seen the customer of the row, (n,).
 
@@ -264,7 +292,7 @@ def out_of_fold_log_odds(
     for train, held_out in parts:
         encoding = ColumnEncoding.of(X[train], categorical)
         for name in members:
-            found[name][held_out] = MEMBERS[name].fit(encoding, X[train], y[train], seed).log_odds(X[held_out])
+            found[name][held_out] = MEMBERS[name].fit(encoding, X[train], y[train], seed, trees).log_odds(X[held_out])
     return found
 
 

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from models.classify.boosting import check_outcomes, contributions, load_booster, save_booster, to_dmatrix
-from models.parallel import run_parallel, thread_budget
+from models.classify.boosting import check_outcomes, contributions, fit_trees, load_booster, save_booster, to_dmatrix
+from models.parallel import run_parallel
 from models.persist import load_json
 from qianmian.errors import DataError
 from qianmian.workspace import write_json
@@ -60,19 +60,8 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit_trees(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> xgb.Booster:
         """Fit trees alone, without the calibration: enough to order customers by their margins."""
-        parameters = {
-            "objective": "binary:logistic",
-            "max_depth": self.max_depth,
-            "eta": self.learning_rate,
-            "min_child_weight": self.min_child_weight,
-            "subsample": self.subsample,
-            "colsample_bytree": self.colsample_bytree,
-            "lambda": self.reg_lambda,
-            "seed": self.seed,
-            "tree_method": "hist",
-            "nthread": thread_budget(),
-        }
-        return xgb.train(parameters, to_dmatrix(X, y), num_boost_round=self.n_estimators)
+        parameters = {name: value for name, value in self.get_params().items() if name not in ("folds", "seed")}
+        return fit_trees(X, y, "binary:logistic", parameters, self.seed)
 
     def fit(self, X: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[Any] | None = None) -> Self:
         """Fit the trees and the calibration.

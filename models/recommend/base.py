@@ -35,7 +35,7 @@ from models.recommend.query import (
     top_k_sparse,
     values_at,
 )
-from models.recommend.search_space import Choice, Range
+from models.search_space import Choice, Range
 from models.user_arrays import UserMatrix
 from qianmian.errors import ArtifactError, InvalidRequest, UsageError
 from qianmian.workspace import write_json

@@ -386,4 +386,15 @@ def _input_types(champion: Champion, model: Path, params: Mapping[str, Any]) -> 
             got=f"no {', '.join(missing)}",
             hint=TRAIN_AGAIN.format(champion.job),
         )
-    return {column.name: column.type.to_spark() for column in found.get_input_schema().inputs}
+    from mlflow.types import DataType as DeclaredType
+    from pyspark.sql.types import DoubleType, StringType
+
+    spec = champion.bundle.spec
+    numbers = {feature.name for feature in spec.features if not feature.categorical} if spec is not None else set()
+    types: dict[str, DataType] = {}
+    for column in found.get_input_schema().inputs:
+        if isinstance(column.type, DeclaredType):  # as in all versions of earlier trainings
+            types[column.name] = column.type.to_spark()  # type: ignore[no-untyped-call]
+        else:
+            types[column.name] = DoubleType() if column.name in numbers else StringType()
+    return types

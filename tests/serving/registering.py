@@ -124,7 +124,6 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.Da
     With an example the version has the code and the signature that `training` registers; without one it is a stub.
     """
     import mlflow
-    from mlflow.models import infer_signature
     from mlflow.tracking import MlflowClient
 
     for chatty in ("alembic", "mlflow"):
@@ -138,10 +137,9 @@ def register(workspace: Workspace, job: str, bundle: ModelBundle, example: pd.Da
     name, client = REGISTERED_PREFIX + job, MlflowClient(uri, uri)
     code, signature = Path(__file__).with_name("pyfunc_model.py"), None
     if example is not None:
-        from training import pyfunc
+        from training import pyfunc, signatures
 
-        code, parameters = Path(pyfunc.__file__), pyfunc.PARAMETERS.get(bundle.kind)
-        signature = infer_signature(example, pyfunc.predict_table(bundle, example, parameters), parameters)
+        code, signature = Path(pyfunc.__file__), signatures.signature_of(bundle, example)
     with mlflow.start_run(), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "bundle"
         bundle.save(folder)

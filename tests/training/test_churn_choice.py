@@ -21,8 +21,9 @@ from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
 from training.churn.recipes import LOGISTIC, MEAN, RECIPES
-from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
+from training.churn.report import by_band, evaluate, in_words
 from training.churn.snapshots import ChurnRows, Snapshots, moments
+from training.classify.slices import predicted_and_observed
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, TrainingContext
 
@@ -176,8 +177,8 @@ def test_baselines_have_the_metrics_that_they_can_have():
     rng = np.random.default_rng(0)
     y, p = rng.integers(0, 2, 200), rng.random(200)
     report = evaluate(y, p, {"recency": rng.random(200)}, {"logistic": p, "base rate": np.full(200, 0.5)})
-    assert set(report.baselines["recency"]) == {"auc", "average_precision"}
-    assert set(report.baselines["base rate"]) == {"brier", "log_loss"}
+    assert set(report.baselines["recency"]) == {"auc", "average_precision", "lift@1%", "lift@5%", "lift@10%"}
+    assert set(report.baselines["base rate"]) == {"brier", "log_loss", "ece"}
     assert report.differences["brier:logistic"].value == 0
     assert report.baselines["base rate"]["brier"].value == pytest.approx(0.25)
 

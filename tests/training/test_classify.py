@@ -11,14 +11,17 @@ import pyarrow.parquet
 import pytest
 
 from features.snapshot_table import as_texts, read_snapshot_table
+from models.classify.calibrated import CalibratedClassifier
+from models.classify.rhythm import probability
 from models.classify.snapshot_model import SnapshotColumn, SnapshotModel, encoded
 from qianmian.errors import DataError, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.bootstrap import CLASSIFICATION
+from training.churn.gains import lift_at
 from training.classify.choice import fit_best
 from training.classify.columns import choose_columns, read_label
-from training.classify.evaluation import lift_at, single_column_rates
+from training.classify.evaluation import single_column_rates
 from training.classify.run import SnapshotTask, evaluate, job_name, train_classify
 from training.gate import apply_gate
 
@@ -222,7 +225,7 @@ def test_the_report_has_baselines_intervals_and_a_gate(result):
     assert any(note.startswith("the table has no time: 2 × 5 stratified folds") for note in report.notes)
     assert any("country is left out" in note for note in report.notes)
     assert not any("LEAKAGE" in note for note in report.notes)
-    assert set(result.figures) == {"calibration.png", "gains.png", "importance.png"}
+    assert set(result.figures) == {"beeswarm.png", "calibration.png", "gains.png", "importance.png"}
 
 
 def test_the_model_keeps_columns_and_no_customer(result, tmp_path):
@@ -315,3 +318,14 @@ def test_it_is_registered_in_a_new_workspace(tmp_path):
     assert (done.job, done.status, done.version) == ("classify-phones", "registered", 1)
     assert done.report is not None
     assert done.report.as_dict()["metrics"]["auc"]["n"] == 200
+
+
+def test_the_calibration_has_rows_of_its_own():
+    """Trees learn noise by heart; a calibration on the rows that they have seen would believe them."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 6)).astype(np.float32), rng.integers(0, 2, 400)
+    deep = {"n_estimators": 100, "max_depth": 6, "min_child_weight": 1.0, "learning_rate": 0.2}
+    model = CalibratedClassifier(("trees",), (False,) * 6, 0, deep).fit(X, y)
+    trees = model.members_[0]
+    assert (probability(trees.log_odds(X)) > 0.5).astype(int).tolist() == y.tolist(), "learnt by heart"
+    assert abs(model.calibration_[0]) < 0.2, "out of fold they tell nothing"

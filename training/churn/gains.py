@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from training.bootstrap import paired_difference, statistic_metric
+from training.bootstrap import Statistic, paired_difference, statistic_metric
 from training.report import Metric, Metrics
 
 SHARES = (0.05, 0.1, 0.2)  # of the customers, from the highest risk on
@@ -39,6 +39,19 @@ def precision(share: float, y: NDArray[np.int64], p: Floats) -> float:
 def lift(share: float, y: NDArray[np.int64], p: Floats) -> float:
     """Precision ÷ the share of positives among all rows."""
     return precision(share, y, p) / float(y.mean())
+
+
+def lift_at(share: float) -> Statistic:
+    """The lift of a share of the customers as a metric; NaN if there are no positives.
+
+    Examples
+    --------
+    >>> lift_at(0.5)(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.2, 0.1]))
+    2.0
+    >>> lift_at(0.5)(np.array([1, 1, 0, 0]), np.zeros(4))
+    1.0
+    """
+    return lambda y, p: lift(share, y, p) if y.any() else float("nan")
 
 
 def recall(share: float, y: NDArray[np.int64], p: Floats) -> float:

@@ -64,7 +64,7 @@ class Rates:
     ----------
     snapshots : Snapshots
     known_at : datetime
-        Outcomes of moments whose horizon ends later are not read.
+        Outcomes that were known later are not read.
     """
 
     snapshots: Snapshots
@@ -74,7 +74,7 @@ class Rates:
     def rate(self, moment: datetime) -> float | None:
         """Log-odds of the churn rate of a moment; None if it is not known, or of too few customers."""
         if moment not in self._found:
-            known = self.snapshots.first <= moment and moment + self.snapshots.horizon <= self.known_at
+            known = self.snapshots.first <= moment and moment + self.snapshots.known_after <= self.known_at
             y = self.snapshots.rows(moment).y if known else np.empty(0)
             # half a customer of each outcome, so that the log-odds are finite
             known = len(y) >= MIN_CUSTOMERS
@@ -93,8 +93,8 @@ class Rates:
 
     def recent(self, moment: datetime) -> list[datetime]:
         """The last moments before one, a horizon long, whose outcomes are known at it."""
-        horizon = self.snapshots.horizon
-        dates = [moment - horizon - timedelta(days=back) for back in range(0, horizon.days, STEP_DAYS)]
+        last = moment - self.snapshots.known_after
+        dates = [last - timedelta(days=back) for back in range(0, self.snapshots.horizon_days, STEP_DAYS)]
         return [date for date in dates if self.rate(date) is not None]
 
     def drift(self, moment: datetime) -> float | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,8 @@ class TrainingRows:
         Columns that say which customers have no record.
     window : OwnWindow or None
         Instead of the horizon, each customer's own window.
+    trees : mapping of str to any
+        Parameters of trees that differ from the defaults of `ChurnClassifier`.
     """
 
     rhythm: ChurnRows
@@ -140,6 +142,7 @@ class TrainingRows:
     own_columns: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
     window: OwnWindow | None = None
+    trees: Mapping[str, Any] = field(default_factory=dict)
 
     def design(self, features: Sequence[str]) -> Design:
         return Design(tuple(features), float(self.horizon_days), self.process, self.window)
@@ -174,7 +177,7 @@ def fit_member(
     columns = data.columns(member)
     X = data.design(names).columns(rows.X, columns, rows.days)
     model = (
-        ChurnClassifier(folds=folds, seed=data.seed, **(parameters or {}))
+        ChurnClassifier(folds=folds, seed=data.seed, **{**data.trees, **(parameters or {})})
         if member.kind == "trees"
         else LogisticClassifier()
     )

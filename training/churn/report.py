@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from features.profiles.analytics.rates import rate
 from models.classify.risk_bands import RiskBands
 from qianmian.schema import RISK_BANDS
-from training.bootstrap import CLASSIFICATION, mean_metric, paired_difference, statistic_metric
 from training.churn.choice import Backtest, RecipeValidation
 from training.churn.gains import HIGHEST
 from training.churn.middle import ENOUGH, MIDDLE, mean_auc_difference
 from training.churn.recipes import LOGISTIC, TREES
 from training.churn.snapshots import Snapshots
-from training.report import EvalReport, Metric, Metrics
+from training.classify.evaluation import measure
+from training.classify.slices import predicted_and_observed, slice_metrics
+from training.report import EvalReport, Metrics
 
 Floats = NDArray[np.float64]
-RANKING_METRICS, PROBABILITY_METRICS = ("auc", "average_precision"), ("brier", "log_loss")
-MONTH_METRICS, MONTH_RESAMPLES = ("auc", "brier", "ece"), 100
+MONTH_METRICS = ("auc", "brier", "ece")
 DATE = "at "  # prefix of the slices of a date
 BY_DATE = f", each by a model of then ({TREES.name}), the last by the one that is evaluated"  # `backtests`
 RISK = " risk"  # suffix of the slices of a risk band
@@ -44,23 +44,7 @@ def evaluate(
     probabilities : mapping of str to ndarray
         Baselines that are probabilities; a constant one has no order.
     """
-    metrics = {name: statistic_metric(statistic, y, p) for name, statistic in CLASSIFICATION.items()}
-    baselines: dict[str, dict[str, Metric]] = {}
-    differences: dict[str, Metric] = {}
-    for name, q in {**rankings, **probabilities}.items():
-        orders = RANKING_METRICS if np.ptp(q) > 0 or name in rankings else ()
-        measures = (*orders, *(PROBABILITY_METRICS if name in probabilities else ()))
-        baselines[name] = {metric: statistic_metric(CLASSIFICATION[metric], y, q) for metric in measures}
-        for metric in measures:
-            if metric != "average_precision":
-                differences[f"{metric}:{name}"] = paired_difference(CLASSIFICATION[metric], y, p, q)
-    return EvalReport(metrics, baselines, differences)
-
-
-def predicted_and_observed(y: NDArray[np.int64], p: Floats) -> dict[str, Metric]:
-    """Mean prediction and churn rate of a group of customers, each with its 95 % interval."""
-    left = rate(int(y.sum()), len(y))
-    return {"predicted": mean_metric(p), "observed": Metric(left.value, left.low, left.high, left.n)}
+    return measure(y, p, probabilities, seed=0, rankings=rankings)
 
 
 def by_band(y: NDArray[np.int64], p: Floats, risk_bands: RiskBands) -> dict[str, Metrics]:
@@ -88,12 +72,7 @@ def by_month(made: Sequence[Backtest], level: str) -> dict[str, Metrics]:
 
 def at_date(y: NDArray[np.int64], p: Floats) -> Metrics:
     """Predicted and observed churn at one date, and how well the customers were told apart."""
-    found = predicted_and_observed(y, p)
-    if 0 < y.sum() < len(y):
-        found |= {
-            name: statistic_metric(CLASSIFICATION[name], y, p, n_resamples=MONTH_RESAMPLES) for name in MONTH_METRICS
-        }
-    return found
+    return slice_metrics(y, p, MONTH_METRICS, least=1)
 
 
 def in_words(slices: Mapping[str, Metrics], outcome: str = "churn") -> tuple[str, ...]:

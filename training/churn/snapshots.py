@@ -114,6 +114,8 @@ class Snapshots:
         Settings of the purchase process.
     records : Records
         Whether customers had a record: further columns.
+    gap_days : int
+        Days after a horizon until its outcome is known.
     """
 
     builder: Builder
@@ -125,6 +127,7 @@ class Snapshots:
     left_out: Collection[str]
     lifecycle: LifecycleSettings
     records: Records = field(default_factory=Records)
+    gap_days: int = 0
     _rows: dict[datetime, ChurnRows] = field(default_factory=dict)
     _histories: dict[datetime, OrderHistory] = field(default_factory=dict)
     _processes: dict[datetime, PurchaseProcess] = field(default_factory=dict)
@@ -143,6 +146,11 @@ class Snapshots:
     def horizon(self) -> timedelta:
         return timedelta(days=self.horizon_days)
 
+    @property
+    def known_after(self) -> timedelta:
+        """Time after a moment at which its outcome is known."""
+        return timedelta(days=self.horizon_days + self.gap_days)
+
     def history(self, as_of: datetime) -> OrderHistory:
         """Orders before a moment at least, of the customers as they were known then."""
         moment = as_of if self.moved else self.end
@@ -156,7 +164,7 @@ class Snapshots:
 
     def dates(self, last: datetime) -> list[datetime]:
         """Moments to learn from whose labels are known at `last`, oldest first."""
-        found = moments(self.first, last - self.horizon)
+        found = moments(self.first, last - self.known_after)
         if self.moved:
             found = found[::-1][:: max(1, self.horizon_days // STEP_DAYS)][:MAX_MOVED_DATES][::-1]
         return found

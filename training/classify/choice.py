@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classify.calibrated import MIN_OUTCOMES, CalibratedClassifier, out_of_fold_log_odds, platt_scaling
+from models.classify.calibrated import (
+    MIN_OUTCOMES,
+    NO_CHANGE,
+    CalibratedClassifier,
+    out_of_fold_log_odds,
+    platt_scaling,
+)
 from models.classify.rhythm import probability
 from training.bootstrap import mean_metric
 
@@ -32,6 +38,7 @@ def fit_best(
     seed: int,
     moments: NDArray[np.int64] | None = None,
     candidates: Mapping[str, tuple[str, ...]] = MappingProxyType(CANDIDATES),
+    trees: Mapping[str, float] = NO_CHANGE,
 ) -> tuple[str, CalibratedClassifier]:
     """Fit the simplest candidate that is not worse than the best one beyond noise.
 
@@ -49,6 +56,8 @@ def fit_best(
         better than that of all dates before, beyond noise, the calibration is that of the last date.
     candidates : mapping of str to tuple of str, optional
         Of `CANDIDATES`: what may ship.
+    trees : mapping of str to float, optional
+        Parameters of the trees that differ from the defaults.
 
     Returns
     -------
@@ -63,15 +72,15 @@ def fit_best(
         An outcome has too few rows.
     """
     members_of_all = tuple(dict.fromkeys(member for members in candidates.values() for member in members))
-    found = out_of_fold_log_odds(X, y, groups, categorical, seed, members_of_all)
+    found = out_of_fold_log_odds(X, y, groups, categorical, seed, members_of_all, trees)
     losses = {
-        name: _losses(np.mean([found[one] for one in members], axis=0), y) for name, members in candidates.items()
+        name: platt_losses(np.mean([found[one] for one in members], axis=0), y) for name, members in candidates.items()
     }
     best = min(losses, key=lambda name: float(losses[name].mean()))
     chosen = next(
         name for name in candidates if name == best or not _is_worse(losses[name], losses[best], groups, seed)
     )
-    model = CalibratedClassifier(candidates[chosen], tuple(categorical), seed)
+    model = CalibratedClassifier(candidates[chosen], tuple(categorical), seed, trees)
     log_odds = np.mean([found[one] for one in candidates[chosen]], axis=0)
     recent = moments is not None and _follows_the_last_date(log_odds, y, moments, groups, seed)
     return chosen, model.fit(X, y, groups, found, moments == moments.max() if recent and moments is not None else None)
@@ -96,7 +105,7 @@ def _follows_the_last_date(
     return _is_worse(np.concatenate(differences), np.zeros(sum(map(len, rows))), owners, seed)
 
 
-def _losses(log_odds: Floats, y: NDArray[np.int64]) -> Floats:
+def platt_losses(log_odds: Floats, y: NDArray[np.int64]) -> Floats:
     """Log loss of each row after Platt scaling, whose two parameters are no advantage of any candidate."""
     return _log_loss(log_odds, y, platt_scaling(log_odds, y))
 

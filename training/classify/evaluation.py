@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,8 +15,9 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from models.classify.column_encoding import ColumnEncoding
 from training import plots
 from training.bootstrap import CLASSIFICATION, Statistic, paired_difference, statistic_metric
+from training.churn.gains import lift_at
 from training.classify.choice import fit_best
-from training.report import EvalReport, Metric
+from training.report import EvalReport, Metric, Metrics
 
 Floats = NDArray[np.float64]
 FOLDS, REPETITIONS = 5, 2
@@ -24,27 +26,6 @@ BINS = 10  # of a number, as a single column
 PRIOR_ROWS = 5.0  # of the base rate, in the rate of a bin
 BASE_RATE, SINGLE_COLUMN, PLAIN = "base rate", "best single column", "logistic regression"
 GAIN_SHARES = tuple(share / 20 for share in range(21))
-
-
-def lift_at(share: float) -> Statistic:
-    """The rate of yes among the customers with the highest predictions ÷ that of all; ties share their places.
-
-    Examples
-    --------
-    >>> lift_at(0.5)(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.2, 0.1]))
-    2.0
-    >>> lift_at(0.5)(np.array([1, 1, 0, 0]), np.zeros(4))
-    1.0
-    """
-
-    def statistic(y: NDArray[np.int64], p: Floats) -> float:
-        places = max(1, round(share * len(p)))
-        last = np.partition(p, len(p) - places)[len(p) - places]
-        above, tied = p > last, p == last
-        hits = y[above].sum() + y[tied].mean() * (places - above.sum())
-        return float(hits / places / y.mean()) if y.any() else float("nan")
-
-    return statistic
 
 
 METRICS: Mapping[str, Statistic] = {
@@ -56,7 +37,12 @@ COMPARED = ("auc", "average_precision", "brier", "log_loss")
 
 
 def measure(
-    y: NDArray[np.int64], p: Floats, baselines: Mapping[str, Floats], seed: int, prefix: str = ""
+    y: NDArray[np.int64],
+    p: Floats,
+    baselines: Mapping[str, Floats],
+    seed: int,
+    prefix: str = "",
+    rankings: Mapping[str, Floats] = MappingProxyType({}),
 ) -> EvalReport:
     """Metrics of a model beside those of its baselines, with paired differences.
 
@@ -66,20 +52,38 @@ def measure(
     p : ndarray of float64, (n,) or (n, repetitions)
         Probabilities of the model.
     baselines : mapping of str to ndarray
-        Probabilities of each baseline, of the same shape. A constant one has no order.
+        Probabilities of each baseline, of the same shape. A constant one, and the base rate, have no order.
     prefix : str
         Of the names of the metrics.
+    rankings : mapping of str to ndarray, optional
+        Scores of baselines that only order the customers.
     """
-    report = EvalReport({prefix + name: statistic_metric(METRICS[name], y, p, seed) for name in METRICS}, {})
+    metrics = {prefix + name: statistic_metric(METRICS[name], y, p, seed) for name in METRICS}
     beside: dict[str, dict[str, Metric]] = {}
     differences: dict[str, Metric] = {}
-    for name, q in baselines.items():
-        chosen = [one for one in METRICS if name != BASE_RATE or one not in RANKING]
-        beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in chosen}
+    for name, q in {**rankings, **baselines}.items():
+        orders = name in rankings or (name != BASE_RATE and np.ptp(q) > 0)
+        possible = [one for one in METRICS if (orders if one in RANKING else name in baselines)]
+        beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in possible}
         for one in COMPARED:
-            if one in chosen:
+            if one in possible:
                 differences[f"{prefix}{one}:{name}"] = paired_difference(METRICS[one], y, p, q, seed)
-    return EvalReport(report.metrics, beside, differences)
+    return EvalReport(metrics, beside, differences)
+
+
+def joined(reports: Sequence[EvalReport]) -> EvalReport:
+    """One report of several outcomes, whose metrics have different prefixes."""
+    metrics: dict[str, Metric] = {}
+    differences: dict[str, Metric] = {}
+    slices: dict[str, Metrics] = {}
+    baselines: dict[str, Metrics] = {}
+    for report in reports:
+        metrics |= report.metrics
+        differences |= report.differences
+        slices |= report.slices
+        for name, found in report.baselines.items():
+            baselines[name] = {**baselines.get(name, {}), **found}
+    return EvalReport(metrics, baselines, differences, slices)
 
 
 @dataclass(frozen=True)

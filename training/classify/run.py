@@ -172,7 +172,8 @@ def evaluate(
     }
     names = [column.name for column in columns]
     as_of = now.replace(tzinfo=None, minute=0, second=0, microsecond=0)
-    importance = np.abs(model.explain(X)).mean(axis=0).tolist()
+    contributions = model.explain(X)
+    importance = np.abs(contributions).mean(axis=0).tolist()
     return EvaluatedModel(
         ModelBundle(KIND, model, as_of, facts=facts),
         replace(report, notes=_notes(task, table.num_rows, label, columns, column_notes, chosen, found)),
@@ -181,7 +182,12 @@ def evaluate(
             GateRule(f"auc:{SINGLE_COLUMN}", require_improvement=False),
             GateRule(f"auc:{PLAIN}", require_improvement=False),
         ],
-        {**{name: facts[name] for name in ("label", "positive", "model", "rows")}, "columns": len(columns)},
+        {
+            **{name: facts[name] for name in ("label", "positive", "model", "rows")},
+            "columns": len(columns),
+            "file": task.data.name,
+            "excluded": list(task.excluded),
+        },
         {
             "calibration.png": plots.calibration_curve(label.y, p, f"{task.label}: calibration, out of fold"),
             "gains.png": gains(
@@ -192,6 +198,7 @@ def evaluate(
                 "mean |contribution| (log-odds)",
                 f"{task.label}: importance of the columns",
             ),
+            "beeswarm.png": plots.beeswarm(contributions, X, names, f"{task.label}: contributions", seed),
         },
         rows.select(names).slice(0, 5),
         comparison="a table has no later rows than those that it has learnt from",

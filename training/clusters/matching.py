@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,38 +36,61 @@ class Before:
         None if there are none, or they cannot be read.
     last_id : int
         Largest number of an id that any registered version gave; ids above it are free.
+    version : str or None
+        Version of the bundle.
     """
 
     bundle: ModelBundle | None = None
     last_id: int = 0
+    version: str | None = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What a run records of it, for a reproduction."""
+        return {"version": self.version, LAST_ID: self.last_id}
 
 
-def before_this(workspace: Workspace) -> Before:
-    """The clusters in production in the registry of a workspace."""
+def before_this(workspace: Workspace, named: Mapping[str, Any] | None = None) -> Before:
+    """The clusters in production in the registry of a workspace.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    named : mapping of str to any, optional
+        `Before.named` of a run that is reproduced: the clusters that were in production then.
+    """
     if model_store.own_store(workspace) is None and sqlite_file(workspace.tracking_uri) == workspace.mlflow_db:
         return Before()  # nothing was trained
-    from mlflow.artifacts import download_artifacts
     from mlflow.tracking import MlflowClient
 
     model_store.adopt(workspace, required=True)
     uri, name = workspace.tracking_uri, registered_name(JOB)
     client = MlflowClient(uri, uri)
     with tracking_at(uri):
+        if named is not None:
+            return _version(client, named["version"], int(named[LAST_ID]))
         versions = list(client.search_model_versions(f"name='{name}'", max_results=1000))
         if not versions:
             return Before()
         last = max(int(_parameters(client, version).get(LAST_ID, 0)) for version in versions)
-        alias = client.get_registered_model(name).aliases.get(CHAMPION)
-        if alias is None:
-            return Before(None, last)
-        with tempfile.TemporaryDirectory(prefix="qianmian-model-") as folder:
-            address = client.get_model_version_download_uri(name, alias)
-            root = Path(download_artifacts(address, dst_path=folder))
-            manifests = sorted(root.glob("artifacts/*/manifest.json"))
-            try:
-                return Before(ModelBundle.load(manifests[0].parent) if manifests else None, last)
-            except ArtifactError:  # damaged: `qianmian doctor` says so; the clusters then get new ids
-                return Before(None, last)
+        return _version(client, client.get_registered_model(name).aliases.get(CHAMPION), last)
+
+
+def _version(client: Any, version: str | None, last_id: int) -> Before:
+    """The clusters of a version; without a bundle if there is no version, or if it cannot be read."""
+    if version is None:
+        return Before(None, last_id)
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory(prefix="qianmian-model-") as folder:
+        address = client.get_model_version_download_uri(registered_name(JOB), version)
+        root = Path(download_artifacts(address, dst_path=folder))
+        manifests = sorted(root.glob("artifacts/*/manifest.json"))
+        try:
+            bundle = ModelBundle.load(manifests[0].parent) if manifests else None
+        except ArtifactError:  # damaged: `qianmian doctor` says so; the clusters then get new ids
+            bundle = None
+    return Before(bundle, last_id, None if bundle is None else version)
 
 
 def _parameters(client: Any, version: Any) -> dict[str, str]:

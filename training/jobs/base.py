@@ -42,6 +42,34 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class TrainingArguments:
+    """What a training was given: with the same lake, they give the same model (`training.provenance` records them).
+
+    Attributes
+    ----------
+    job : str
+        Name in `JOBS`.
+    as_of : datetime
+        Cutoff, naive UTC.
+    settings : Settings
+    horizon_days, active_days : int or None
+        Those of the command line; None for those of the settings.
+    tune : bool
+        Whether parameters were searched.
+    inherited : mapping of str to any
+        What the job took from earlier trainings (`TrainingContext.inherited`).
+    """
+
+    job: str
+    as_of: datetime
+    settings: Settings
+    horizon_days: int | None
+    active_days: int | None
+    tune: bool
+    inherited: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class EvaluatedModel:
     """A fitted model with its evaluation, before the gate has decided.
 
@@ -63,6 +91,9 @@ class EvaluatedModel:
         Tag → one_ids and their values, published once the model is the champion (`features.profiles.tags.published`).
     comparison : LossComparison or str
         How the model is compared with the champion; or why two models of its job cannot be compared on rows.
+        Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
+    arguments : TrainingArguments or None
+        Those of a training on the lake; None for a table.
     """
 
     bundle: ModelBundle
@@ -73,6 +104,7 @@ class EvaluatedModel:
     example: pa.Table
     tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
     comparison: LossComparison | str = "the models of this job are not compared on rows"
+    arguments: TrainingArguments | None = None
 
 
 @dataclass
@@ -95,6 +127,9 @@ class TrainingContext:
         Permute the labels of the training data, never those of the test data. For tests of the gate.
     tune : bool
         Search parameters on the validation period first, if the job can be tuned.
+    inherited : dict of str to dict
+        By job, what it takes from earlier trainings: parameters found by a search, the clusters in production. A job
+        that has no entry looks in the workspace and makes one; a reproduction gives that of the run.
     """
 
     workspace: Workspace
@@ -105,6 +140,7 @@ class TrainingContext:
     active_days: int | None = None
     shuffle_labels: bool = False
     tune: bool = False
+    inherited: dict[str, dict[str, Any]] = field(default_factory=dict)
     _profiles: dict[datetime, ProfileBuild] = field(default_factory=dict)
     _builder: Builder | None = None
     _stages: dict[datetime, NDArray[np.str_]] = field(default_factory=dict)
@@ -112,6 +148,18 @@ class TrainingContext:
     _shared: list[SharedAccount] | None = None
     _target: Target | None = None
     _event_log: LogPosition | None = None
+
+    def arguments(self, job: str) -> TrainingArguments:
+        """What a job was given, for the record of its run; complete when the job is over."""
+        return TrainingArguments(
+            job,
+            self.as_of,
+            self.settings,
+            self.horizon_days,
+            self.active_days,
+            self.tune,
+            self.inherited.get(job, {}),
+        )
 
     @property
     def target(self) -> Target:
@@ -248,8 +296,8 @@ class TrainingContext:
         features = self.attributes_known_at(as_of, evaluated_at)
         return replace(data, user_features=features.take(features.rows_of(data.user_ids)))
 
-    def require_outcomes(self, days: int) -> None:
-        """Check that the last `days` before the cutoff, in which a model is tested, are in the data.
+    def require_outcomes(self, days: int, gap_days: int = 0) -> None:
+        """Check that the `days` in which a model is tested, which end `gap_days` before the cutoff, are in the data.
 
         Raises
         ------
@@ -258,13 +306,14 @@ class TrainingContext:
             as if they had stopped.
         """
         end = self.lake.typical_end
-        missing = (self.as_of - end).days if end is not None else 0
+        tested = self.as_of - timedelta(days=gap_days)
+        missing = (tested - end).days if end is not None else 0
         if end is not None and missing > MOST_UNKNOWN * days:
             raise DataError(
-                f"the data ends before the period in which the model is tested, the {days} days before the cutoff",
+                f"the data ends before the period in which the model is tested, {days} days to {tested:%Y-%m-%d}",
                 got=f"data up to {end:%Y-%m-%d}, --as-of {self.as_of:%Y-%m-%d}: nothing is known of {missing} days",
-                allowed=f"up to {end + timedelta(days=int(MOST_UNKNOWN * days)):%Y-%m-%d}",
-                hint=f"choose --as-of {end:%Y-%m-%d}, or ingest the later rows",
+                allowed=f"up to {end + timedelta(days=gap_days + int(MOST_UNKNOWN * days)):%Y-%m-%d}",
+                hint=f"choose --as-of {end + timedelta(days=gap_days):%Y-%m-%d}, or ingest the later rows",
             )
 
     def history_start(self, *tables: str) -> datetime:

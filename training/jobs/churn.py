@@ -42,10 +42,14 @@ from training.churn.report import (
     returns_note,
 )
 from training.churn.snapshots import ChurnRows, Snapshots, stacked
+from training.churn.tuning import tune_churn
+from training.classify.slices import by_orders
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
 from training.report import Metric
+from training.tuning import tuned_parameters
+from training.tuning_trees import TREES
 
 # dates before the test date at which all features are built, 3 CPU s each on Complete Journey: three dates to learn
 # from are as good as seven (validated at 2017-10-04: AUC .870 and .868), and models are compared on the last three
@@ -120,26 +124,37 @@ def run(context: TrainingContext) -> EvaluatedModel:
     horizon = context.horizon_days or context.settings.churn.horizon_days
     active_days = context.active_days or context.settings.churn.active_days or 2 * horizon
     context.require_order_features(REQUIRED_FEATURES, "churn needs dated orders")
-    test, seed = context.as_of - timedelta(days=horizon), context.settings.seed
+    gap, seed = context.settings.churn.gap_days, context.settings.seed
+    known_after = timedelta(days=horizon + gap)  # windows roll with the gap: outcomes were known at the next date
+    test = context.as_of - known_after
     first = context.history_start("transactions") + timedelta(days=active_days)
     # a date is training data if its labels were known at the test date
-    train_dates = snapshot_dates(first, test, horizon, 1 + PROFILE_DATES)[:-1]
-    if not train_dates or train_dates[-1] + timedelta(days=horizon) > test:
+    train_dates = snapshot_dates(first, test - known_after, horizon, PROFILE_DATES)
+    if not train_dates:
         raise DataError(
             "the history is too short to train churn",
             where="transactions",
             got=f"{max((context.as_of - context.history_start('transactions')).days, 0)} days",
-            allowed=f"at least {active_days + 2 * horizon} days for a horizon of {horizon}",
+            allowed=f"at least {active_days + 2 * (horizon + gap)} days for a horizon of {horizon}"
+            + (f" and a gap of {gap}" if gap else ""),
             hint=_shorter_horizon(context) + "ingest a longer history",
         )
-    context.require_outcomes(horizon)
+    context.require_outcomes(horizon, gap)
     profile_spec = context.profile(train_dates[-1]).neutral_spec()
     candidates = context.stationary_spec(train_dates[-1])
     rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile_spec.names)
     wide = profile_spec.select([*candidates.names, *(name for name in rhythm if name not in candidates.names)])
     shared = [account.one_id for account in context.shared_accounts]
     snapshots = Snapshots(
-        context.builder, horizon, active_days, context.as_of, first, rhythm, shared, context.settings.lifecycle
+        context.builder,
+        horizon,
+        active_days,
+        context.as_of,
+        first,
+        rhythm,
+        shared,
+        context.settings.lifecycle,
+        gap_days=gap,
     )
     dates = snapshots.dates(test)
     context.progress(
@@ -165,7 +180,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     snapshots = replace(snapshots, records=read_records(context.builder, spec, dates[0], builds))
     fitting = Fitting(snapshots, wide, spec, context.shuffled, seed)
     before = fitting.training_rows(test, parts)
-    origins = [test - timedelta(days=horizon * back) for back in range(MAX_ORIGINS, 0, -1)]
+    origins = [test - known_after - timedelta(days=horizon * back) for back in range(MAX_ORIGINS - 1, -1, -1)]
     origins = [at for at in origins if len(snapshots.dates(at)) > 1]
     rates = Rates(snapshots, test)
     seasonal = rates.a_year_before(test) is not None and rates.a_year_before(context.as_of) is not None
@@ -175,6 +190,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     before = replace(before, season=level in SEASONAL)
     recipes = usable_recipes(before, context.settings.profiles.in_models, spec)
     prepared = partial(without_neutral_values, wide, seed=seed)
+    search = partial(tune_churn, context, snapshots, parts, before, level, recipes, prepared, test)
+    before = replace(before, trees=tuned_parameters(context, "churn", test, search).get(TREES, {}))
     validation = (
         validate(snapshots, parts, before, level, context.shuffled, recipes, prepared) if len(recipes) > 1 else None
     )
@@ -190,6 +207,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         **by_band(test_rows.y, p, _bands(context, p)),
         **by_month(made, level),
         f"{DATE}{test:%Y-%m-%d}": at_date(test_rows.y, p),
+        **by_orders(test_rows.X[:, wide.names.index("orders_total")], test_rows.y, p),
         **top_shares(test_rows.y, p, compared),
         **middle_slice(test_rows.y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
     }
@@ -208,13 +226,16 @@ def run(context: TrainingContext) -> EvaluatedModel:
         *sufficient_for_labels(coded, learnt.y, test_rows.y, p, seed),
     )
     context.progress("churn: fitting on all dates")
-    everything = replace(fitting.training_rows(context.as_of, {**parts, test: test_rows}), season=before.season)
+    everything = replace(
+        fitting.training_rows(context.as_of, {**parts, test: test_rows}), season=before.season, trees=before.trees
+    )
     now = labelled_examples(context, context.as_of, horizon, active_days, wide)
     model = fitting.fit_at(recipe, everything, level, context.as_of, now)
     bundle_spec = wide.select(model.design.features)
     risks = model.predict_proba(fitting.columns(model, now.X))[:, 1] if len(now.y) else p
     bands = _bands(context, risks)
-    importance = np.abs(test_model.explain(test_X)).mean(axis=0)
+    contributions = test_model.explain(test_X)
+    importance = np.abs(contributions).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(test_rows.y, p, "Churn: calibration"),
         "gains.png": plots.curves(
@@ -229,6 +250,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             "mean |contribution| (log-odds)",
             "Churn: feature importance",
         ),
+        "beeswarm.png": plots.beeswarm(contributions, test_X, bundle_spec.names, "Churn: contributions", seed),
     }
     facts = context.facts(
         "churn",
@@ -248,6 +270,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     ]
     parameters = {
         "horizon_days": horizon,
+        "gap_days": gap,
         "active_days": active_days,
         "model": recipe.name,
         "level": level,
@@ -288,7 +311,8 @@ def _comparison(
 
 def _shorter_horizon(context: TrainingContext) -> str:
     """The longest horizon that the history allows, as the first half of a hint; empty if no horizon fits."""
-    longest = (context.as_of - context.history_start("transactions")).days // 4  # active for two, two to learn from
+    days = (context.as_of - context.history_start("transactions")).days - 2 * context.settings.churn.gap_days
+    longest = days // 4  # active for two, two to learn from
     return f"choose a --horizon-days of at most {longest}, or " if longest >= 1 else ""
 
 
@@ -302,7 +326,7 @@ def _require_both_outcomes(context: TrainingContext, test: datetime, horizon: in
     """
     if not len(churned) or 0 < churned.sum() < len(churned):
         return
-    where = f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}"
+    where = f"{test:%Y-%m-%d} to {test + timedelta(days=horizon):%Y-%m-%d}"
     if not churned.any():
         raise DataError(
             f"nobody churned: all {len(churned)} active customers bought again within {horizon} days",
@@ -331,4 +355,6 @@ def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:
     return context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
 
 
-JOB = Job("churn", "which active customers will stop buying: calibrated trees or logistic regression", run)
+JOB = Job(
+    "churn", "which active customers will stop buying: calibrated trees or logistic regression", run, can_tune=True
+)

@@ -52,7 +52,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.require_outcomes(days)
     then = context.as_of - timedelta(days=days)
     now, earlier = (rows_at(context, moment, evidence) for moment in (context.as_of, then))
-    before = before_this(context.workspace)
+    before = before_this(context.workspace, context.inherited.get(NAME))
+    context.inherited[NAME] = before.named
     found, notes = choose(context, now, earlier, before)
     context.progress(f"clusters: {found.k} in the space {found.space.name}, {found.agreement}")
     model = fit_clusters(now, found, seed, evidence, settings.min_evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -14,6 +15,7 @@ from models.classify.demand import LOGISTIC, RULE, DemandClassifier
 from qianmian.errors import DataError
 from qianmian.schema import DEMAND_TYPES
 from training.bootstrap import mean_metric
+from training.classify.evaluation import joined, measure
 from training.demand.newcomers import (
     LOOKS,
     MIN_LATER_LINES,
@@ -36,6 +38,7 @@ REGULARIZATIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MIN_PROBABILITY = 1e-6
 # said where the champion would be compared
 NOT_COMPARED = "the newcomers of the test are those of several dates, some of which it has learnt from"
+SHARES, RULE_NAME = "shares of the types", "what they looked at"  # baselines
 
 
 def run(context: TrainingContext) -> EvaluatedModel:
@@ -44,20 +47,22 @@ def run(context: TrainingContext) -> EvaluatedModel:
     start = context.history_start("events")
     span = (context.as_of - start).days
     horizon = context.horizon_days or min(context.settings.demand.horizon_days, span // 5)
-    last = context.as_of - timedelta(days=horizon)
+    gap = context.settings.demand.gap_days
+    known_after = timedelta(days=horizon + gap)  # windows roll with the gap: outcomes were known at the next moments
+    last = context.as_of - known_after
     dates = snapshot_dates(start + timedelta(days=NEWCOMER_DAYS), last, NEWCOMER_DAYS, MAX_DATES)
     tests = dates[-HELD_OUT_DATES:]
-    validations = _before(dates, tests, horizon)[-HELD_OUT_DATES:]
-    earlier = _before(dates, validations, horizon)
+    validations = _before(dates, tests, known_after)[-HELD_OUT_DATES:]
+    earlier = _before(dates, validations, known_after)
     if not earlier:
-        needed = 3 * horizon + (2 * HELD_OUT_DATES + 1) * NEWCOMER_DAYS
+        needed = 3 * (horizon + gap) + (2 * HELD_OUT_DATES + 1) * NEWCOMER_DAYS
         raise DataError(
             "the history is too short to tell demand types of newcomers",
             got=f"{span} days with events",
             allowed=f"about {needed} days for a horizon of {horizon}",
             hint="choose a shorter --horizon-days or ingest a longer history",
         )
-    context.require_outcomes(horizon)
+    context.require_outcomes(horizon, gap)
     context.progress(f"demand: newcomers at {len(dates)} moments, what they show in the {horizon} days after each")
     spec = features_at(context.builder, context.as_of, features).spec
     at = {date: newcomers(context.builder, date, horizon, spec) for date in dates}
@@ -70,7 +75,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     seed = context.settings.seed
     columns = tuple(spec.names[place] for place in input_columns(spec))
     chosen, note = _chosen(context, groups["training"], groups["validation"], columns)
-    known = Newcomers.joined([at[date] for date in _before(dates, tests, horizon)])
+    known = Newcomers.joined([at[date] for date in _before(dates, tests, known_after)])
     candidate = _fit(context, chosen, known)
     rule = _fit(context, DemandClassifier(RULE, columns), known)
     test = groups["test"]
@@ -82,9 +87,9 @@ def run(context: TrainingContext) -> EvaluatedModel:
     report = EvalReport(
         {"log_loss": mean_metric(loss, seed), "accuracy": mean_metric(right.astype(np.float64), seed)},
         {
-            "shares of the types": {"log_loss": mean_metric(share_loss, seed)},
+            SHARES: {"log_loss": mean_metric(share_loss, seed)},
             "majority": {"accuracy": mean_metric((test.types == majority).astype(np.float64), seed)},
-            "what they looked at": {
+            RULE_NAME: {
                 "log_loss": mean_metric(rule_loss, seed),
                 "accuracy": mean_metric(
                     (np.array(DEMAND_TYPES)[by_rule.argmax(axis=1)] == test.types).astype(np.float64), seed
@@ -92,8 +97,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
             },
         },
         {
-            "log_loss:shares of the types": mean_metric(loss - share_loss, seed),
-            "log_loss:what they looked at": mean_metric(loss - rule_loss, seed),
+            f"log_loss:{SHARES}": mean_metric(loss - share_loss, seed),
+            f"log_loss:{RULE_NAME}": mean_metric(loss - rule_loss, seed),
             "accuracy:majority": mean_metric(right.astype(np.float64) - (test.types == majority), seed),
         },
         {
@@ -103,6 +108,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         },
         notes=(note,),
     )
+    report = replace(joined([report, *_each_type(known, test, probabilities, by_rule, seed)]), notes=report.notes)
     context.progress("demand: fitting on all moments")
     model = _fit(context, chosen, Newcomers.joined(list(at.values())))
     now = features_at(context.builder, context.as_of, features)
@@ -120,10 +126,16 @@ def run(context: TrainingContext) -> EvaluatedModel:
         model.predict_proba(now.values[np.ix_(rows, input_columns(now.spec))]).argmax(axis=1)
     ]
     rules = [
-        GateRule("log_loss:shares of the types", higher_is_better=False),
-        GateRule("log_loss:what they looked at", higher_is_better=False, require_improvement=False),
+        GateRule(f"log_loss:{SHARES}", higher_is_better=False),
+        GateRule(f"log_loss:{RULE_NAME}", higher_is_better=False, require_improvement=False),
     ]
-    parameters = {"horizon_days": horizon, "moments": len(dates), "method": model.method, "newcomers": len(known.types)}
+    parameters = {
+        "horizon_days": horizon,
+        "gap_days": gap,
+        "moments": len(dates),
+        "method": model.method,
+        "newcomers": len(known.types),
+    }
     example = context.builder.build(context.as_of, features).table.select(["one_id", *columns]).slice(0, 5)
     tags = {"expected_demand_type": (now.one_ids[rows].tolist(), kinds.tolist())}
     return EvaluatedModel(bundle, report, rules, parameters, {}, example, tags, NOT_COMPARED)
@@ -171,9 +183,9 @@ def _require_newcomers(groups: dict[str, Newcomers], horizon: int) -> None:
         )
 
 
-def _before(dates: list[datetime], later: list[datetime], horizon: int) -> list[datetime]:
-    """The dates whose horizon ends by the first of `later`."""
-    return [date for date in dates if date + timedelta(days=horizon) <= later[0]] if later else []
+def _before(dates: list[datetime], later: list[datetime], known_after: timedelta) -> list[datetime]:
+    """The dates whose outcomes were known at the first of `later`."""
+    return [date for date in dates if date + known_after <= later[0]] if later else []
 
 
 def _fit(context: TrainingContext, like: DemandClassifier, data: Newcomers) -> DemandClassifier:
@@ -210,6 +222,20 @@ def _chosen(
             hint="ingest a longer history or more customers",
         )
     return (candidates[best] if gain.high < 0 else rule), note
+
+
+def _each_type(
+    known: Newcomers, test: Newcomers, p: NDArray[np.float64], by_rule: NDArray[np.float64], seed: int
+) -> list[EvalReport]:
+    """Metrics of the probability of each type that some newcomers of the test have and others have not."""
+    shares = _shares(known.types)
+    reports = []
+    for place, name in enumerate(DEMAND_TYPES):
+        y = (test.types == name).astype(np.int64)
+        baselines = {SHARES: np.full(len(y), shares[place]), RULE_NAME: by_rule[:, place]}
+        if 0 < y.sum() < len(y):
+            reports.append(measure(y, p[:, place], baselines, seed, f"{name} "))
+    return reports
 
 
 def _shares(types: NDArray[np.str_]) -> NDArray[np.float64]:

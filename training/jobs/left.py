@@ -21,8 +21,9 @@ from training.churn.choice import choose_recipe
 from training.churn.gains import gains_curves, top_shares
 from training.churn.middle import MIDDLE, WEEKS, in_middle, middle_slice
 from training.churn.recipes import TrainingRows, can_fit, fit_recipe
-from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
+from training.churn.report import by_band, evaluate, in_words
 from training.churn.snapshots import Snapshots
+from training.classify.slices import by_orders, slice_metrics
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
@@ -101,9 +102,10 @@ def run(context: TrainingContext) -> EvaluatedModel:
     slices = {
         **by_band(y, p, RiskBands.relative(p)),
         **{
-            name: predicted_and_observed(y[rows], p[rows])
+            name: slice_metrics(y[rows], p[rows])
             for name, rows in windows_of_sizes(test_rows.windows, float(min_days)).items()
         },
+        **by_orders(X[:, rhythm.index("orders_total")], y, p),
         **top_shares(y, p, compared),
         **middle_slice(y[hard], p[hard], {name: q[hard] for name, q in compared.items()}),
     }
@@ -139,7 +141,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
         *in_words(slices, "left"),
         *_drops(learnt, test_rows, longest, len(now_windows) - len(in_scope)),
     )
-    importance = np.abs(test_model.explain(X)).mean(axis=0)
+    contributions = test_model.explain(X)
+    importance = np.abs(contributions).mean(axis=0)
     figures = {
         "calibration.png": plots.calibration_curve(y, p, "Left: calibration"),
         "gains.png": plots.curves(
@@ -153,6 +156,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
             "mean |contribution| (log-odds)",
             "Left: feature importance",
         ),
+        "beeswarm.png": plots.beeswarm(contributions, X, spec.names, "Left: contributions", seed),
     }
     rules = [
         GateRule(f"brier:{BASE_RATE}", higher_is_better=False),

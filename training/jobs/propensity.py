@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from qianmian.errors import DataError
 from qianmian.propensity_targets import PropensityTarget
 from training import plots
 from training.classify.choice import CANDIDATES, fit_best
-from training.classify.evaluation import BASE_RATE, gains, measure, single_column_rates
+from training.classify.evaluation import BASE_RATE, gains, joined, measure, single_column_rates
+from training.classify.slices import by_orders
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
@@ -31,7 +33,10 @@ from training.propensity.rows import (
     stacked,
     target_rows_at,
 )
-from training.report import EvalReport, Metric, Metrics
+from training.propensity.tuning import tune_propensity
+from training.report import EvalReport
+from training.tuning import Parameters, tuned_parameters
+from training.tuning_trees import TREES
 
 # the dates that `train churn` builds features at: a date costs 3 CPU s on Complete Journey
 PROFILE_DATES = 4
@@ -94,25 +99,29 @@ def run(context: TrainingContext) -> EvaluatedModel:
         )
     horizon = context.horizon_days or context.settings.propensity.horizon_days
     tables = sorted({target.table for target in targets})
-    context.require_outcomes(horizon)
-    test = context.as_of - timedelta(days=horizon)
+    gap = context.settings.propensity.gap_days
+    context.require_outcomes(horizon, gap)
+    known_after = timedelta(days=horizon + gap)  # windows roll with the gap: outcomes were known at the next date
+    test = context.as_of - known_after
     start = context.history_start(*tables)
-    dates = snapshot_dates(start + timedelta(days=horizon), test, horizon, 1 + PROFILE_DATES)[:-1]
+    dates = snapshot_dates(start + timedelta(days=horizon), test - known_after, horizon, PROFILE_DATES)
     if not dates:
         span = max(0, (context.as_of - start).days)
-        longest = span // 3
+        longest = (span - 2 * gap) // 3
         raise DataError(
             "the history is too short to train propensity",
             where=" and ".join(tables),
             got=f"{span} days",
-            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
-            hint=(f"choose a --horizon-days of at most {longest}, or " if longest else "") + "ingest a longer history",
+            allowed=f"at least {3 * horizon + 2 * gap} days for a horizon of {horizon}"
+            + (f" and a gap of {gap}" if gap else ""),
+            hint=(f"choose a --horizon-days of at most {longest}, or " if longest > 0 else "")
+            + "ingest a longer history",
         )
     left_out: dict[str, str] = {}
     usable: list[PropensityTarget] = []
     for target in targets:  # before the features, which cost more
         try:
-            _require_rows(context, target, test)
+            _require_rows(context, target, test, test + timedelta(days=horizon))
             usable.append(target)
         except DataError as error:
             left_out[str(target)] = str(error)
@@ -123,9 +132,11 @@ def run(context: TrainingContext) -> EvaluatedModel:
             f"{test:%Y-%m-%d}"
         )
         _require_customers(context, test)
+        search = partial(_tune, context, usable, dates, test, horizon)
+        trees = tuned_parameters(context, "propensity", test, search).get(TREES, {})
         for target in usable:
             try:
-                found.append(_evaluate(context, target, dates, test, horizon))
+                found.append(_evaluate(context, target, dates, test, horizon, trees))
             except DataError as error:
                 left_out[str(target)] = str(error)
     if not found:
@@ -139,7 +150,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     return _evaluated_model(context, shipped, left_out, dates, horizon)
 
 
-def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime) -> None:
+def _require_rows(context: TrainingContext, target: PropensityTarget, test: datetime, end: datetime) -> None:
     """Check that the lake has the target, and that enough customers bought or did it in the test period.
 
     Raises
@@ -147,11 +158,11 @@ def _require_rows(context: TrainingContext, target: PropensityTarget, test: date
     DataError
     """
     require_in_lake(context.builder, target)
-    did = len(rows_between(context.builder, target, test, context.as_of))
+    did = len(rows_between(context.builder, target, test, end))
     if did < MIN_TEST_OUTCOMES:
         raise DataError(
             "too few customers bought or did it to evaluate a model",
-            where=f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}",
+            where=f"{test:%Y-%m-%d} to {end:%Y-%m-%d}",
             got=f"{did} customers",
             allowed=f"at least {MIN_TEST_OUTCOMES}",
         )
@@ -174,6 +185,7 @@ def _evaluate(
     dates: Sequence[datetime],
     test: datetime,
     horizon: int,
+    trees: Parameters,
 ) -> EvaluatedTarget:
     """Fit on the dates before the test date, evaluate there, and fit again on all dates.
 
@@ -186,23 +198,15 @@ def _evaluate(
         Too few customers bought or did it, or did not.
     """
     context.progress(f"propensity: {target}")
-    recorded = context.history_start(target.table) + timedelta(days=horizon)
-    dates = [at for at in dates if at >= recorded]
-    if not dates:
-        raise DataError(
-            "its rows begin too late to train a model",
-            where=target.table,
-            got=f"{(context.as_of - recorded).days + horizon} days",
-            allowed=f"at least {3 * horizon} days for a horizon of {horizon}",
-        )
-    names = feature_names(target, context.profile(dates[0]).spec.names)
     seed = context.settings.seed
-    parts = [target_rows_at(context, target, at, horizon, names) for at in dates]
+    dates, names, parts = _rows_before(context, target, dates, horizon)
     before, later = stacked(parts), target_rows_at(context, target, test, horizon, names)
     _require_outcomes(before, MIN_OUTCOMES, f"{dates[0]:%Y-%m-%d} to {test:%Y-%m-%d}")
-    _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {context.as_of:%Y-%m-%d}")
+    _require_outcomes(later, MIN_TEST_OUTCOMES, f"{test:%Y-%m-%d} to {test + timedelta(days=horizon):%Y-%m-%d}")
     categorical = (False,) * len(names)
-    chosen, model = fit_best(before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments)
+    chosen, model = fit_best(
+        before.X, context.shuffled(before.y), before.owners, categorical, seed, before.moments, trees=trees
+    )
     p = model.predict_proba(later.X)[:, 1]
     baselines = _baselines(target, names, before, later)
     prefix = f"{target} "
@@ -211,12 +215,50 @@ def _evaluate(
         GateRule(f"{prefix}log_loss:{LAST_HORIZON}", higher_is_better=False),
         GateRule(f"{prefix}auc:{DECAYED}", require_improvement=False),
     )
-    report = apply_gate(measure(later.y, p, baselines, seed, prefix), rules)
+    orders = later.orders
+    slices = {} if orders is None else by_orders(orders, later.y, p, prefix)
+    report = apply_gate(replace(measure(later.y, p, baselines, seed, prefix), slices=slices), rules)
     everything = stacked([*parts, later])
     y = context.shuffled(everything.y)
     evaluated = {chosen: CANDIDATES[chosen]}  # a choice from all dates could ship what was not evaluated
-    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated)[1]
+    final = fit_best(everything.X, y, everything.owners, categorical, seed, everything.moments, evaluated, trees)[1]
     return EvaluatedTarget(target, names, chosen, report, rules, later, p, baselines[DECAYED], model, final)
+
+
+def _rows_before(
+    context: TrainingContext, target: PropensityTarget, dates: Sequence[datetime], horizon: int
+) -> tuple[list[datetime], tuple[str, ...], list[TargetRows]]:
+    """The dates at which the rows of a target were recorded, the features of its classifier, and its rows at each date.
+
+    Raises
+    ------
+    DataError
+        They were recorded at none of the dates.
+    """
+    begin = context.history_start(target.table) + timedelta(days=horizon)
+    kept = [at for at in dates if at >= begin]
+    if not kept:
+        raise DataError(
+            "its rows begin too late to train a model",
+            where=target.table,
+            got=f"{(context.as_of - begin).days + horizon} days",
+            allowed=f"at least {3 * horizon + 2 * context.settings.propensity.gap_days} days, three horizons",
+        )
+    names = feature_names(target, context.profile(kept[0]).spec.names)
+    return kept, names, [target_rows_at(context, target, at, horizon, names) for at in kept]
+
+
+def _tune(
+    context: TrainingContext,
+    targets: Sequence[PropensityTarget],
+    dates: Sequence[datetime],
+    test: datetime,
+    horizon: int,
+) -> dict[str, Parameters]:
+    """Tune the trees of all targets together; those whose rows begin too late are left out later, with the reason."""
+    begins = {target: context.history_start(target.table) + timedelta(days=horizon) for target in targets}
+    recorded = [target for target, begin in begins.items() if begin <= dates[-1]]
+    return tune_propensity(context, [_rows_before(context, target, dates, horizon)[2] for target in recorded], test)
 
 
 def _require_outcomes(rows: TargetRows, least: int, where: str) -> None:
@@ -259,6 +301,7 @@ def _evaluated_model(
         tuple(tuple(spec.names.index(name) for name in one.names) for one in shipped),
         tuple(one.final for one in shipped),
     )
+    gap = context.settings.propensity.gap_days
     facts = context.facts(
         "propensity",
         horizon_days=horizon,
@@ -273,6 +316,10 @@ def _evaluated_model(
         slug, title = one.target.slug, str(one.target)
         figures[f"calibration_{slug}.png"] = plots.calibration_curve(one.test.y, one.p, f"{title}: calibration")
         figures[f"gains_{slug}.png"] = gains(one.test.y, {"model": one.p, DECAYED: one.baseline}, f"{title}: gains")
+        contributions = one.final.explain(one.test.X)  # of the model that ships
+        figures[f"beeswarm_{slug}.png"] = plots.beeswarm(
+            contributions, one.test.X, one.names, f"{title}: contributions", context.settings.seed
+        )
     return EvaluatedModel(
         ModelBundle(
             "propensity",
@@ -283,18 +330,23 @@ def _evaluated_model(
             evaluated=replace(model, classifiers=tuple(one.evaluated for one in shipped)),
         ),
         replace(
-            _joined([one.report for one in shipped]),
+            joined([one.report for one in shipped]),
             notes=(
                 *(f"{one.target}: ships {one.model}, base rate {one.base_rate:.1%}" for one in shipped),
                 *(f"{target} is left out: {reason}" for target, reason in left_out.items()),
             ),
         ),
         [rule for one in shipped for rule in one.rules],
-        {"horizon_days": horizon, "targets": len(shipped), "dates": len(dates) + 1},
+        {
+            "horizon_days": horizon,
+            "gap_days": gap,
+            "targets": len(shipped),
+            "dates": len(dates) + 1,
+        },
         figures,
         context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5),
         {tag_name(one.target): (one_ids, p[:, place].tolist()) for place, one in enumerate(shipped)},
-        _comparison(context, shipped, context.as_of - timedelta(days=horizon)),
+        _comparison(context, shipped, context.as_of - timedelta(days=horizon + gap)),
     )
 
 
@@ -318,17 +370,6 @@ def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], te
     return LossComparison("log_loss", test, log_loss(np.column_stack([one.p for one in shipped])), losses)
 
 
-def _joined(reports: Sequence[EvalReport]) -> EvalReport:
-    """One report of several targets, whose metrics have different names."""
-    metrics: dict[str, Metric] = {}
-    differences: dict[str, Metric] = {}
-    baselines: dict[str, Metrics] = {}
-    for report in reports:
-        metrics |= report.metrics
-        differences |= report.differences
-        for name, found in report.baselines.items():
-            baselines[name] = {**baselines.get(name, {}), **found}
-    return EvalReport(metrics, baselines, differences)
-
-
-JOB = Job("propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run)
+JOB = Job(
+    "propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run, can_tune=True
+)

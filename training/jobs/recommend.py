@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,7 +35,8 @@ from training.selection.parameters import best_half_life, short_search
 from training.selection.report import HOME, RECALL_KS, HomeLists, K, report_of
 from training.tasks import TASKS
 from training.tasks.base import MIN_EXAMPLES, Task, check_models, with_parameters
-from training.tuning import load_tuned_parameters, tune
+from training.tuning import tuned_parameters
+from training.tuning_recommend import existing_only, tune
 
 # said where the champion would be compared
 NOT_COMPARED = "its lists are those of the histories at its own cutoff, older than those of the new model"
@@ -129,15 +131,18 @@ def _select_parameters(
     does not contain are chosen by the short search.
     """
     seed = context.settings.seed
-    if context.tune:
+
+    def search() -> dict[str, dict[str, Any]]:
         validation = splitter.validation()
         context.progress(f"recommend: tuning on {validation.period}, {settings.tune_seconds} s")
         window_end = test.start if splitter.horizon_days is not None else context.as_of
-        return with_parameters(
-            settings,
-            tune(context.workspace, settings, seed, validation.train, validation.holdout, window_end, context.progress),
-        ), {}
-    settings = with_parameters(settings, load_tuned_parameters(context.workspace, test.start, context.progress))
+        return tune(
+            context.workspace, settings, seed, validation.train, validation.holdout, window_end, context.progress
+        )
+
+    settings = with_parameters(settings, existing_only(tuned_parameters(context, "recommend", test.start, search)))
+    if context.tune:
+        return settings, {}
     context.progress("recommend: choosing parameters on the validation period")
     validation, budget = splitter.validation(), SEARCH_SHARE * settings.budget_cpu_seconds
     settings = with_parameters(settings, short_search(settings, seed, validation, budget, context.progress))

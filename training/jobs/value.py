@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from training import plots
 from training.churn.snapshots import Snapshots
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
+from training.tuning import tuned_parameters
+from training.tuning_trees import TREES
 from training.value.fitting import (
     ValueFitting,
     can_fit,
@@ -37,6 +40,7 @@ from training.value.report import (
     next_order_coverage,
 )
 from training.value.rows import PastMoments, ValueRows
+from training.value.tuning import tune_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +86,8 @@ def run(context: TrainingContext) -> EvaluatedModel:
     counts, amounts = not no_counts and not context.shuffle_labels, not no_money and not no_amounts
     fitting = ValueFitting(past, learned, whats, counts, amounts, context.shuffled, seed)
     context.progress(f"value: {learned} days ahead, chosen at {validation:%Y-%m-%d}, evaluated at {test:%Y-%m-%d}")
+    search = partial(tune_value, context, fitting, validation, validated, test)
+    fitting = replace(fitting, trees=tuned_parameters(context, "value", test, search).get(TREES, {}))
     before, first_note = chosen(fitting.fit_at(validation), validated, seed)
     fitted_at_test = fitting.fit_at(test)
     test_model = with_intervals(with_choice(fitted_at_test, before), before, validated, seed)
@@ -253,4 +259,10 @@ def published(context: TrainingContext, model: ValueModel) -> dict[str, tuple[li
     return tags
 
 
-JOB = Job("value", "orders and money of each customer within the horizon, with intervals", run, fits_horizon=True)
+JOB = Job(
+    "value",
+    "orders and money of each customer within the horizon, with intervals",
+    run,
+    can_tune=True,
+    fits_horizon=True,
+)

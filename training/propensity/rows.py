@@ -45,12 +45,15 @@ class TargetRows:
         Customer of each row.
     moments : ndarray of int64, (n,)
         Number of the date of each row, the oldest first.
+    orders : ndarray of float32, (n,), or None
+        Orders of each customer before the date; None if the lake has none.
     """
 
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     owners: NDArray[Any]
     moments: NDArray[np.int64]
+    orders: NDArray[np.float32] | None = None
 
 
 def stacked(parts: Sequence[TargetRows]) -> TargetRows:
@@ -89,7 +92,8 @@ def target_rows_at(
     end = as_of + timedelta(days=horizon)
     did = rows_between(context.builder, target, as_of, end) if end <= context.as_of else {}
     y = np.array([one_id in did for one_id in profile.one_ids.tolist()], dtype=np.int64)
-    return TargetRows(profile.values[:, columns], y, profile.one_ids, np.zeros(len(y), dtype=np.int64))
+    orders = profile.column("orders_total") if "orders_total" in profile.spec.names else None
+    return TargetRows(profile.values[:, columns], y, profile.one_ids, np.zeros(len(y), dtype=np.int64), orders)
 
 
 def decayed_count(target: PropensityTarget, names: Sequence[str], X: NDArray[np.float32]) -> NDArray[np.float64]:

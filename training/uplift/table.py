@@ -150,7 +150,11 @@ def evaluate(task: UpliftTask, seed: int, now: datetime, progress: Progress) -> 
         ModelBundle(KIND, model, as_of, facts=facts),
         replace(report_of(chosen.evaluation), notes=_notes(chosen.evaluation, found.notes)),
         [GateRule(f"{GAIN}:{AT_RANDOM}"), GateRule(f"{GAIN}:{RESPONSE}", require_improvement=False)],
-        {name: facts[name] for name in ("treatment", "control", "outcome", "model", "rows")},
+        {
+            **{name: facts[name] for name in ("treatment", "control", "outcome", "model", "rows")},
+            "file": task.data.name,
+            "excluded": list(task.excluded),
+        },
         figures(chosen.evaluation, task.outcome),
         table.select(trial.names).slice(0, 5),
         comparison="a table has no later rows than those that it has learnt from",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -12,8 +12,8 @@ import numpy as np
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from models.classify.boosting import to_dmatrix
-from models.parallel import run_parallel, thread_budget
+from models.classify.boosting import fit_trees
+from models.parallel import run_parallel
 from models.value.bgnbd import BGNBD
 from models.value.columns import MONEY_WINDOWS, WINDOWS, by_name, repeat_orders
 from models.value.gamma_gamma import GammaGamma
@@ -23,20 +23,18 @@ from qianmian.errors import DataError
 from training.bootstrap import mean_metric
 from training.value.rows import PastMoments, ValueRows
 
-ROUNDS = 250
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # of the trees
 POWER = 1.5  # of the deviance by which recipes are compared: between that of counts (1) and that of amounts (2)
 SMALLEST_SHARE = 0.01  # of the mean total: a prediction of 0 would have an infinite deviance
 TREE_PARAMETERS: dict[str, Any] = {
-    "objective": "reg:tweedie",
+    "n_estimators": 250,
     "tweedie_variance_power": 1.3,
     "max_depth": 4,
-    "eta": 0.03,
+    "learning_rate": 0.03,
     "min_child_weight": 50.0,
     "subsample": 0.7,
     "colsample_bytree": 0.5,
-    "lambda": 5.0,
-    "tree_method": "hist",
+    "reg_lambda": 5.0,
 }
 Relabel = Callable[[Any], Any]
 Floats = NDArray[np.float64]
@@ -57,6 +55,8 @@ class ValueFitting:
     relabel : callable
         Applied to the totals that models learn from; for tests of the gate.
     seed : int
+    trees : mapping of str to any
+        Parameters of the trees that differ from `TREE_PARAMETERS`.
     """
 
     past: PastMoments
@@ -66,6 +66,7 @@ class ValueFitting:
     amounts: bool
     relabel: Relabel
     seed: int
+    trees: Mapping[str, Any] = field(default_factory=dict)
 
     def fit_at(self, as_of: datetime, like: ValueModel | None = None) -> ValueModel:
         """What was learnt from everything known at a date.
@@ -101,10 +102,14 @@ class ValueFitting:
                 weight=like.totals[what].weight if like else 1.0,
             )
             unused = found.recipe == SAME_AGAIN or found.weight == 0.0
-            return found if unused else replace(found, booster=fit_trees(X, y / found.scale, self.seed))
+            return found if unused else replace(found, booster=self.fit_trees(X, y / found.scale))
 
         fits = run_parallel([partial(fit, what) for what in self.whats])
         return replace(model, totals=dict(zip(self.whats, fits, strict=True)))
+
+    def fit_trees(self, X: NDArray[np.float32], y: Floats) -> xgb.Booster:
+        """Boosted trees with the deviance of totals that are often 0 (Tweedie)."""
+        return fit_trees(X, y, "reg:tweedie", {**TREE_PARAMETERS, **self.trees}, self.seed)
 
 
 def fit_counts(rows: ValueRows, features: Sequence[str]) -> BGNBD:
@@ -116,12 +121,6 @@ def fit_amounts(rows: ValueRows, features: Sequence[str]) -> GammaGamma:
     """Gamma-gamma of the customers at one date."""
     columns = by_name(rows.X, features)
     return GammaGamma.fit(columns["orders_total"], columns["order_value_mean"])
-
-
-def fit_trees(X: NDArray[np.float32], y: Floats, seed: int) -> xgb.Booster:
-    """Boosted trees with the deviance of totals that are often 0 (Tweedie)."""
-    parameters = {**TREE_PARAMETERS, "seed": seed, "nthread": thread_budget()}
-    return xgb.train(parameters, to_dmatrix(X, y), num_boost_round=ROUNDS)
 
 
 def nearest_window(what: str, days: int) -> int:
