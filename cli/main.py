@@ -26,6 +26,7 @@ from cli.identity import identity
 from cli.ingest import ingest
 from cli.keys import keys
 from cli.models import models
+from cli.monitor import monitor
 from cli.score import score
 from cli.serve import serve
 from cli.tags import tags
@@ -47,6 +48,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "analytics": analytics,
         "train": train,
         "models": models,
+        "monitor": monitor,
         "score": score,
         "keys": keys,
         "serve": serve,
@@ -74,7 +76,8 @@ app = typer.Typer(
     cls=OrderedGroup,
     name="qianmian",
     help="Customer profiles, recommenders, churn prediction and lookalike audiences, served over HTTP.",
-    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data · 4 refused by the gate.",
+    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data · 4 refused by the gate · "
+    "5 alarm of a monitor.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

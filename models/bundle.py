@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from features.id_map import CustomerMap, IdMap
+from models.day_histograms import DayHistograms
 from models.kinds import MODELS, model_class
 from models.persist import RETRAIN, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
 from qianmian.workspace import write_json
 
 FORMAT_VERSION = 2
+REFERENCE_FILE = "reference.npz"  # not in bundles of earlier versions, and of models that no monitor knows
 MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
 LIBRARIES = (
     "numpy",
@@ -60,6 +62,8 @@ class ModelBundle:
         Settings and parameters of the fit.
     facts : dict
         Data digest, seed, horizon and other descriptions of the fit, written into the manifest.
+    reference : DayHistograms or None
+        What a monitor compares later customers with (`training.monitoring`).
     """
 
     kind: str
@@ -71,6 +75,7 @@ class ModelBundle:
     item_attributes: dict[str, NDArray[Any]] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    reference: DayHistograms | None = None
 
     @cached_property
     def user_map(self) -> IdMap:
@@ -92,6 +97,8 @@ class ModelBundle:
         save_arrays(folder / "items.npz", columns)
         if self.spec is not None:
             write_json(folder / "spec.json", self.spec.as_dict())
+        if self.reference is not None:
+            self.reference.save(folder / REFERENCE_FILE)
         files = {str(path.relative_to(folder)): checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         write_json(
             folder / "manifest.json",
@@ -146,6 +153,7 @@ class ModelBundle:
             attributes,
             manifest["config"],
             manifest["facts"],
+            DayHistograms.load(folder / REFERENCE_FILE) if REFERENCE_FILE in manifest["files"] else None,
         )
 
 

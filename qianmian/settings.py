@@ -15,6 +15,7 @@ from qianmian.model_settings import (
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
+    MonitoringSettings,
     PropensitySettings,
     RecommendSettings,
     Section,
@@ -241,6 +242,7 @@ class Settings(Section):
     demand: DemandSettings = Field(default_factory=DemandSettings)
     clusters: ClustersSettings = Field(default_factory=ClustersSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

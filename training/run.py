@@ -26,6 +26,7 @@ from qianmian.workspace import Workspace
 from training.gate import apply_gate
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
+from training.monitoring.rows import with_reference
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, *, may_skip: bool
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = job.run(context)
+        evaluated_model = with_reference(context, job.name, job.run(context))
     except DataError as error:
         if not may_skip:
             raise
