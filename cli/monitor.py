@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from qianmian.settings import Settings
     from training.monitoring.report import MonitoringReport
+    from training.monitoring.texts import Lang as Language
 
 MONITORED = ("churn",)
 ALARM_EXIT = 5  # a check needs attention; a scheduler may notify somebody, or run it again with --retrain
@@ -72,25 +73,26 @@ def monitor(
     settings, lake = load_settings(located.config_file), Lake(located)
     moment, now = as_of_or_default(lake, as_of), parse_as_of(as_of) or utc_now()
     begun = time.process_time()
+    said: Language = "zh" if lang is Lang.ZH else "en"
     with output.working(), workspace_lock(located):
         champion = load_from_workspace(located, settings, [model]).require(model)
         monitored = Monitor(make_builder(lake, settings), settings, champion.bundle, champion.version, output.step)
         if replay:
             reports = list(monitored.replay(moment))
-            _show_replay(output, reports, champion.bundle.as_of, lang)
-            output.result({"workspace": located.root, "replay": [one.as_dict(lang.value) for one in reports]})
+            _show_replay(output, reports, champion.bundle.as_of, said)
+            output.result({"workspace": located.root, "replay": [one.as_dict(said) for one in reports]})
             return
         found = monitored.report(moment, now)
         if report_file is not None:
             output.step(f"writing {report_file}")
-            write_page(found, settings.monitoring, report_file, lang.value)
+            write_page(found, settings.monitoring, report_file, said)
     answer: dict[str, Any] = {
         "workspace": located.root,
-        **found.as_dict(lang.value),
+        **found.as_dict(said),
         "report": report_file,
         "cpu_seconds": round(time.process_time() - begun, 2),
     }
-    _show(output, found, lang)
+    _show(output, found, said)
     if report_file is not None:
         output.say(f"{report_file}: open it in a browser")
     if found.alarms and retrain:
@@ -101,11 +103,10 @@ def monitor(
         raise typer.Exit(ALARM_EXIT)
 
 
-def _show(output: Output, found: MonitoringReport, lang: Lang) -> None:
+def _show(output: Output, found: MonitoringReport, said: Language) -> None:
     """Print a row for each check, the alarms first, and the verdict."""
     from training.monitoring.texts import word
 
-    said = lang.value
     order = sorted(found.checks, key=lambda check: ("alarm", "fine", "unknown").index(check.status))
     rows = [[word(check.name, said), word(check.status, said), check.statement.say(said)] for check in order]
     title = found.subtitle(said)
@@ -114,7 +115,7 @@ def _show(output: Output, found: MonitoringReport, lang: Lang) -> None:
     output.say(found.verdict(said))
 
 
-def _show_replay(output: Output, reports: list[MonitoringReport], first: datetime, lang: Lang) -> None:
+def _show_replay(output: Output, reports: list[MonitoringReport], first: datetime, said: Language) -> None:
     """Print a row for each moment.
 
     Raises
@@ -131,7 +132,6 @@ def _show_replay(output: Output, reports: list[MonitoringReport], first: datetim
             got=f"trained as of {first:%Y-%m-%d}",
             hint="name a later --as-of, or leave out --replay",
         )
-    said = lang.value
     kinds = ["features", "scores", "outcomes", "calibration", "discrimination"]
     rows = []
     for one in reports:

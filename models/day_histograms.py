@@ -1,4 +1,4 @@
-"""Histograms of columns by whole days: what a bundle keeps of the customers at its training, to compare later ones with.
+"""Histograms of columns by whole days: what a bundle keeps of the customers at its training, to compare others with.
 
 They are counts and sums over many customers. No id and no text is in them.
 """
@@ -20,12 +20,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DayHistograms:
-    """Histograms of c columns in w windows that are divided into u units, each of whole days.
+    """Histograms of c columns in w windows that are divided into u units, each of whole days before the end.
 
     Attributes
     ----------
     days : ndarray of float64, shape (w,)
         End of each window in days since 1970, the latest first.
+    bounds : ndarray of float64, shape (u − 1,)
+        Days before the end at which the second and the further units begin.
     edges : ndarray of float64, shape (c, BINS + 1)
         Upper bounds of the bins of each column but the last bin; NaN behind them.
     counts : ndarray of float64, shape (w, u, c, BINS + 2)
@@ -35,6 +37,7 @@ class DayHistograms:
     """
 
     days: Floats
+    bounds: Floats
     edges: Floats
     counts: Floats
     sums: Floats
@@ -45,11 +48,16 @@ class DayHistograms:
         """Number of rows by window, unit and column, shape (w, u, c)."""
         return np.asarray(self.counts.sum(axis=3))
 
-    def take(self, windows: Sequence[int] | NDArray[np.int64], columns: Sequence[int]) -> DayHistograms:
+    def take(self, windows: Sequence[int], columns: Sequence[int]) -> DayHistograms:
         """Some of the windows and columns."""
-        at = np.ix_(windows, np.arange(self.sums.shape[1]), columns)
+        at = np.ix_(np.asarray(windows), np.arange(self.sums.shape[1]), np.asarray(columns))
         return DayHistograms(
-            self.days[windows], self.edges[columns], self.counts[at], self.sums[at], self.squares[at]
+            self.days[list(windows)],
+            self.bounds,
+            self.edges[list(columns)],
+            self.counts[at],
+            self.sums[at],
+            self.squares[at],
         )
 
     def save(self, path: Path) -> None:
@@ -121,22 +129,48 @@ def histogram(values: Floats, units: NDArray[np.int64], n_units: int, edges: Flo
     return counts, sums, squares
 
 
+def unit_bounds(days: Floats, n_units: int) -> Floats:
+    """Bounds of at most `n_units` units of whole days with about equally many rows.
+
+    Parameters
+    ----------
+    days : ndarray of float64, shape (n,)
+        Days of each row before the end of its window.
+    n_units : int
+
+    Examples
+    --------
+    >>> unit_bounds(np.array([0.5, 0.7, 1.2, 1.4, 2.0, 7.0]), 3).tolist()
+    [1.0, 2.0]
+    """
+    whole = np.floor(days)
+    bounds = np.unique(np.quantile(whole, np.arange(1, n_units) / n_units, method="higher"))
+    return np.asarray(bounds[bounds > whole.min()], dtype=np.float64)
+
+
 def day_histograms(
-    windows: Sequence[tuple[float, Floats, NDArray[np.int64]]], n_units: int, edges: Floats | None = None
+    windows: Sequence[tuple[float, Floats, Floats]], n_units: int, like: DayHistograms | None = None
 ) -> DayHistograms:
     """The histograms of the rows of several windows.
 
     Parameters
     ----------
     windows : sequence of (float, ndarray of shape (n, c), ndarray of shape (n,))
-        End of the window in days since 1970, values, and unit of each row.
+        End of the window in days since 1970, values, and days of each row before the end.
     n_units : int
-    edges : ndarray of float64, shape (c, BINS + 1), optional
-        Bounds of the bins; default: those of the rows of all windows together.
+        Most units.
+    like : DayHistograms, optional
+        Histograms whose units and bins are used; default: those of the rows of all windows together.
     """
-    if edges is None:
+    if like is None:
         together = np.concatenate([values for _, values, _ in windows])
         edges = np.array([bin_edges(column) for column in together.T]).reshape(-1, BINS + 1)
-    made = [histogram(values, units, n_units, edges) for _, values, units in windows]
+        bounds = unit_bounds(np.concatenate([days for _, _, days in windows]), n_units)
+    else:
+        edges, bounds = like.edges, like.bounds
+    made = [
+        histogram(values, np.searchsorted(bounds, np.floor(days), side="right"), len(bounds) + 1, edges)
+        for _, values, days in windows
+    ]
     counts, sums, squares = (np.array(part) for part in zip(*made, strict=True))
-    return DayHistograms(np.array([day for day, _, _ in windows]), edges, counts, sums, squares)
+    return DayHistograms(np.array([end for end, _, _ in windows]), bounds, edges, counts, sums, squares)

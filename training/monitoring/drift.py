@@ -17,6 +17,7 @@ from models.day_histograms import DayHistograms
 
 Floats = NDArray[np.float64]
 N_PERMUTATIONS = 999
+TOGETHER = 0.35  # chance that a unit changes places together with the one before it
 SMALLEST_SHARE = 1e-4  # of a bin without rows, in the PSI
 
 
@@ -84,9 +85,7 @@ def psi(p: Floats, q: Floats) -> Floats:
     return np.asarray(np.where(both_empty, 0.0, (q - p) * np.log(q / p)).sum(axis=-1))
 
 
-def _effects(
-    reference: tuple[Floats, Floats, Floats], current: tuple[Floats, Floats, Floats]
-) -> tuple[Floats, Floats]:
+def _effects(reference: tuple[Floats, Floats, Floats], current: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats]:
     """Standardised differences and PSI of counts (…, c, bins), sums (…, c) and sums of squares (…, c)."""
     shares, means, variances = [], [], []
     for counts, sums, squares in (reference, current):
@@ -100,7 +99,9 @@ def _effects(
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.sqrt((variances[0] + variances[1]) / 2)
         shift = np.where(spread > 0, (means[1] - means[0]) / spread, np.nan)
-    return shift, np.where(np.isfinite(shares[0]).all(axis=-1) & np.isfinite(shares[1]).all(axis=-1), psi(*shares), np.nan)
+    return shift, np.where(
+        np.isfinite(shares[0]).all(axis=-1) & np.isfinite(shares[1]).all(axis=-1), psi(*shares), np.nan
+    )
 
 
 def drift(
@@ -112,9 +113,9 @@ def drift(
 ) -> list[ColumnDrift]:
     """The drift of each column.
 
-    Unit i of every window has the days that lie equally far before its end. The null lets units i of the current window
-    and of those of the reference change places, each i by itself: days of the same distance are alike if nothing has
-    changed. The p values of all columns are adjusted together by the step-down maximum over the same permutations
+    Unit i of every window has the days that lie equally far before its end, which are alike if nothing has changed. The
+    null lets the units i of all windows change places, in runs of neighbours as in the stationary bootstrap (Politis &
+    Romano 1994), because neighbouring days are correlated. The p values of all columns are adjusted together by the step-down maximum over the same permutations
     (Westfall & Young 1993), which needs no assumption on how the columns depend on each other.
 
     Parameters
@@ -137,6 +138,10 @@ def drift(
     windows, units = stacked[1].shape[:2]
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, windows, (n_permutations + 1, units))
+    if windows > 2:  # of two windows there would be too few arrangements
+        for unit in range(1, units):
+            together = rng.random(n_permutations + 1) < TOGETHER
+            chosen[together, unit] = chosen[together, unit - 1]
     chosen[0] = windows - 1  # as it is
     weights = np.zeros((n_permutations + 1, windows, units))
     np.put_along_axis(weights, chosen[:, None, :], 1.0, axis=1)

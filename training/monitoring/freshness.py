@@ -86,7 +86,10 @@ def _per_day(builder: Builder, name: str, as_of: datetime) -> tuple[list[int], l
     )
     back = ((moment.epoch_seconds() - recent.ts.epoch_seconds() - 1) // 86400).cast("int64").name("back")
     found = (
-        recent.group_by(back).aggregate(n=recent.count(), with_id=recent.source_user_id.count()).to_pyarrow().to_pylist()
+        recent.group_by(back)
+        .aggregate(n=recent.count(), with_id=recent.source_user_id.count())
+        .to_pyarrow()
+        .to_pylist()
     )
     rows, with_id = [0] * days, [0] * days
     for one in found:

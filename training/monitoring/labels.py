@@ -42,7 +42,9 @@ class Calibration:
     out: bool
 
 
-def calibration(y: NDArray[np.int64], p: Floats, bands: RiskBands | None, limit: float, alpha: float) -> dict[str, Calibration]:
+def calibration(
+    y: NDArray[np.int64], p: Floats, bands: RiskBands | None, limit: float, alpha: float
+) -> dict[str, Calibration]:
     """Calibration of all customers and of each risk band that has some.
 
     A group is out of calibration if observed over predicted is beyond `limit` or its inverse, and the prediction

@@ -65,7 +65,7 @@ class Monitor:
     def __post_init__(self) -> None:
         if self.bundle.kind != JOB:
             raise UsageError("only models of these jobs are monitored", got=self.bundle.kind, allowed=JOB)
-        self.horizon_days, self.active_days = periods(self.bundle)
+        self.horizon_days, _ = periods(self.bundle)
         self.names = (*self._spec.names, SCORE, OUTCOME)
 
     @cached_property
@@ -126,7 +126,7 @@ class Monitor:
             reason = Statement("no_reference") if reference is None else few
             checks += [Check(name, "unknown", reason) for name in ("features", "scores")]
         else:
-            histogram = histograms_of([current], self.active_days, reference)
+            histogram = histograms_of([current], reference)
             columns = self._drift(reference, histogram, range(len(self.names) - 1))
             found = replace(found, current=histogram, columns=columns)
             checks += [self._features(found, as_of), self._score(found)]
@@ -175,7 +175,9 @@ class Monitor:
             return Check("vanished", "fine", Statement("none_vanished", {"n": len(self._spec.names)}))
         return Check("vanished", "alarm", Statement("vanished_now", {"names": tuple(names)}))
 
-    def _drift(self, reference: DayHistograms, current: DayHistograms, columns: Sequence[int]) -> dict[str, ColumnDrift]:
+    def _drift(
+        self, reference: DayHistograms, current: DayHistograms, columns: Sequence[int]
+    ) -> dict[str, ColumnDrift]:
         """Drift of some columns, adjusted for their number."""
         settings, every = self.settings.monitoring, range(len(reference.days))
         limits = Limits(settings.alpha, settings.min_shift, settings.min_psi)
@@ -191,11 +193,16 @@ class Monitor:
         others = [name for name in drifted if name not in growing]
         if others:
             names = tuple(f"{name} ({_change(features[name])})" for name in others[:SHOWN])
-            values = {"n": len(others), "of": len(features), "names": (*names, *(("…",) if len(others) > SHOWN else ()))}
+            values = {
+                "n": len(others),
+                "of": len(features),
+                "names": (*names, *(("…",) if len(others) > SHOWN else ())),
+            }
             statement = Statement("drifted", values)
         else:
             largest = next(name for name in _by_size(features) if name not in growing or len(growing) == len(features))
-            values = {"n": len(features), "name": largest, "change": _change(features[largest])}
+            usual = f"{features[largest].usual_shift:.2f} SD, PSI {features[largest].usual_psi:.3f}"
+            values = {"n": len(features), "name": largest, "change": _change(features[largest]), "usual": usual}
             statement = Statement("no_drift", values)
         if expected:
             statement = Statement("expected", {"text": statement, "names": expected})
@@ -240,10 +247,12 @@ class Monitor:
         """Whether as many customers churn as in the reference, at the moments whose outcomes the training knew."""
         column = len(self.names) - 1
         reference = found.reference
-        with_outcome = [] if reference is None else np.flatnonzero(reference.rows[:, :, column].sum(axis=1) > 0).tolist()
+        with_outcome = (
+            [] if reference is None else np.flatnonzero(reference.rows[:, :, column].sum(axis=1) > 0).tolist()
+        )
         if reference is None or not with_outcome:
             return Check("outcomes", "unknown", Statement("no_earlier_outcomes"))
-        now = histograms_of([rows], self.active_days, reference)
+        now = histograms_of([rows], reference)
         moved = self._drift(reference.take(with_outcome, range(len(self.names))), now, [column])[OUTCOME]
         then = reference.sums[:, :, column].sum() / reference.rows[:, :, column].sum()
         return self._one_column("outcomes", OUTCOME, moved, float(then), float(rows.outcomes.mean()))
@@ -264,7 +273,9 @@ def _population(reference: DayHistograms, now: int) -> Check:
     then = reference.rows[:, :, -2].sum(axis=1)  # of the score, which every row has
     low, high = int(then.min()), int(then.max())
     usual = low / USUAL <= now <= high * USUAL
-    return Check("population", "fine" if usual else "alarm", Statement("population_now", {"now": now, "low": low, "high": high}))
+    return Check(
+        "population", "fine" if usual else "alarm", Statement("population_now", {"now": now, "low": low, "high": high})
+    )
 
 
 def _calibration(groups: Mapping[str, Calibration], moment: datetime) -> Check:
@@ -285,7 +296,8 @@ def _calibration(groups: Mapping[str, Calibration], moment: datetime) -> Check:
 
 def _discrimination(told: Discrimination, moment: datetime) -> Check:
     values = {"date": f"{moment:%Y-%m-%d}"} | {
-        name: f"{value:.3f}" for name, value in (("now", told.now.value), ("low", told.now.low), ("high", told.now.high))
+        name: f"{value:.3f}"
+        for name, value in (("now", told.now.value), ("low", told.now.low), ("high", told.now.high))
     }
     if told.at_training is None:
         return Check("discrimination", "unknown", Statement("auc_alone", values))

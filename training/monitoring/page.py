@@ -32,8 +32,15 @@ def write_page(found: MonitoringReport, settings: MonitoringSettings, path: Path
         element("title", f"{title} · {found.as_of:%Y-%m-%d}"),
         element("style", Markup(STYLE)),
     )
-    sections = [*_introduction(found, lang), *_columns(found, settings, lang), *_pictures(found, lang), *_bands(found, lang)]
-    command = f"qianmian monitor --model {found.job} --as-of {found.as_of:%Y-%m-%dT%H:%M} --report {path.name} --lang {lang}"
+    sections = [
+        *_introduction(found, lang),
+        *_columns(found, settings, lang),
+        *_pictures(found, lang),
+        *_bands(found, lang),
+    ]
+    command = (
+        f"qianmian monitor --model {found.job} --as-of {found.as_of:%Y-%m-%dT%H:%M} --report {path.name} --lang {lang}"
+    )
     end = [element("h2", word("command", lang)), element("p", element("code", command))]
     end.append(element("p", word("no_person", lang), class_="soft"))
     body = element("body", element("main", *sections, *end))

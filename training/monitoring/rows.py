@@ -1,4 +1,4 @@
-"""The customers that a churn model scores at one moment: features, score and outcome, by the day of their last order."""
+"""The customers whom a churn model scores at one moment: features, score, outcome, and days since the last order."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ JOB = "churn"
 RECENCY = "days_since_last_order"
 SCORE, OUTCOME = "score", "outcome"  # columns behind those of the features
 WINDOWS = 6  # of a reference: moments a horizon apart, at which the training has built profiles anyway
-# units of a window, each of whole days. Few and long ones, because days are correlated from one to the next and to the
-# same weekday; with one window to change places with, more of them, or the null would have too few arrangements
-UNITS, UNITS_OF_ONE = 4, 8
+UNITS = 8  # of a window: whole days with about equally many customers
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ class ScoredRows:
     def outcomes(self) -> NDArray[np.int64]:
         """1 where the customer churned; only if that is known."""
         return self.values[:, -1].astype(np.int64)
-
-    def units(self, active_days: int, n_units: int) -> NDArray[np.int64]:
-        """Unit of each row: units of equally many whole days back from the moment."""
-        length = -(-active_days // n_units)
-        return np.clip(self.days // length, 0, n_units - 1).astype(np.int64)
 
 
 def periods(bundle: ModelBundle) -> tuple[int, int]:
@@ -92,13 +85,9 @@ def scored_rows(context: TrainingContext, bundle: ModelBundle, as_of: datetime) 
     return ScoredRows(as_of, np.column_stack([found.X.astype(np.float64), scores, outcomes]), days.astype(np.float64))
 
 
-def histograms_of(
-    rows: Sequence[ScoredRows], active_days: int, like: DayHistograms | None = None
-) -> DayHistograms:
-    """Histograms of the rows of several moments; with the units and bins of `like`, if given."""
-    n_units = min(UNITS if len(rows) > 1 else UNITS_OF_ONE, active_days) if like is None else like.sums.shape[1]
-    windows = [(day_number(one.as_of), one.values, one.units(active_days, n_units)) for one in rows]
-    return day_histograms(windows, n_units, None if like is None else like.edges)
+def histograms_of(rows: Sequence[ScoredRows], like: DayHistograms | None = None) -> DayHistograms:
+    """Histograms of the rows of several moments, by the day of the last order; units and bins are those of `like`."""
+    return day_histograms([(day_number(one.as_of), one.values, one.days) for one in rows], UNITS, like)
 
 
 def reference_moments(context: TrainingContext, bundle: ModelBundle) -> list[datetime]:
@@ -116,7 +105,7 @@ def reference_of(context: TrainingContext, bundle: ModelBundle) -> DayHistograms
     """
     rows = [scored_rows(context, bundle, at) for at in reference_moments(context, bundle)]
     rows = [one for one in rows if len(one.days)]
-    return histograms_of(rows, periods(bundle)[1]) if rows else None
+    return histograms_of(rows) if rows else None
 
 
 def with_reference(context: TrainingContext, job: str, evaluated_model: EvaluatedModel) -> EvaluatedModel:
