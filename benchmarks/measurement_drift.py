@@ -71,6 +71,9 @@ def drift(folder: Path | None = None, simulations: int = SIMULATIONS) -> Measure
             ours[f"{name}_{rows}"] = _share(float(rate), n)
         theirs[f"false_alarm_rate_{rows}"] = _share(float(alarms[:, 2].mean()), n)
         false.append(float(alarms[:, 0].mean()))
+        if rows == max(SIZES):
+            single = float(np.mean([_beyond_noise(seed, rows, together=0.0) for seed in range(n)]))
+            ours[f"noise_alarm_rate_{rows}_without_runs"] = _share(single, n)
         print(f"{rows:,} rows: " + ", ".join(f"{part:.3f}" for part in alarms.mean(axis=0)), flush=True)
     found = float(np.mean([_finds(seed) for seed in range(n)]))
     ours["false_alarm_rate"] = _share(max(false), n)
@@ -125,6 +128,12 @@ def _alarms(seed: int, rows: int) -> tuple[bool, bool, bool]:
     reference, now = simulated(seed, rows)
     found = monitored.drift(reference, now, monitored.Limits(ALPHA), seed, PERMUTATIONS)
     return any(one.drifted for one in found), any(one.beyond_noise for one in found), _tests(reference, now)
+
+
+def _beyond_noise(seed: int, rows: int, together: float) -> bool:
+    """Whether any column is beyond noise; nothing has changed."""
+    found = monitored.drift(*simulated(seed, rows), monitored.Limits(ALPHA), seed, PERMUTATIONS, together)
+    return any(one.beyond_noise for one in found)
 
 
 def _tests(reference: DayHistograms, now: DayHistograms) -> bool:

@@ -28,6 +28,7 @@ HELPERS = {
     "common",
     "features_online",
     "http_load",
+    "measurement_drift",
     "predictions_churn",
     "predictions_lifecycle",
     "predictions_telco",

@@ -110,13 +110,15 @@ def drift(
     limits: Limits,
     seed: int = 0,
     n_permutations: int = N_PERMUTATIONS,
+    together: float = TOGETHER,
 ) -> list[ColumnDrift]:
     """The drift of each column.
 
     Unit i of every window has the days that lie equally far before its end, which are alike if nothing has changed. The
     null lets the units i of all windows change places, in runs of neighbours as in the stationary bootstrap (Politis &
-    Romano 1994), because neighbouring days are correlated. The p values of all columns are adjusted together by the step-down maximum over the same permutations
-    (Westfall & Young 1993), which needs no assumption on how the columns depend on each other.
+    Romano 1994), because neighbouring days are correlated. The p values of all columns are adjusted together by the
+    step-down maximum over the same permutations (Westfall & Young 1993), which needs no assumption on how the columns
+    depend on each other.
 
     Parameters
     ----------
@@ -127,6 +129,8 @@ def drift(
     limits : Limits
     seed : int
     n_permutations : int
+    together : float
+        Chance that a unit changes places together with the one before it.
 
     Returns
     -------
@@ -140,8 +144,8 @@ def drift(
     chosen = rng.integers(0, windows, (n_permutations + 1, units))
     if windows > 2:  # of two windows there would be too few arrangements
         for unit in range(1, units):
-            together = rng.random(n_permutations + 1) < TOGETHER
-            chosen[together, unit] = chosen[together, unit - 1]
+            joined = rng.random(n_permutations + 1) < together
+            chosen[joined, unit] = chosen[joined, unit - 1]
     chosen[0] = windows - 1  # as it is
     weights = np.zeros((n_permutations + 1, windows, units))
     np.put_along_axis(weights, chosen[:, None, :], 1.0, axis=1)

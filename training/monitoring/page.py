@@ -54,7 +54,7 @@ def _introduction(found: MonitoringReport, lang: Lang) -> list[Markup]:
         [
             element("th", word(check.name, lang), scope="row"),
             element("td", word(check.status, lang), class_="high" if check.status == "alarm" else None),
-            element("td", check.statement.say(lang)),
+            element("td", *_with_code(check.statement.say(lang))),
         ]
         for check in sorted(found.checks, key=lambda check: ("alarm", "fine", "unknown").index(check.status))
     ]
@@ -155,6 +155,11 @@ def _name(name: str, lang: Lang) -> str:
 
 def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:,.4g}"
+
+
+def _with_code(text: str) -> list[str]:
+    """The parts of a text; those between backticks are code."""
+    return [element("code", part) if place % 2 else part for place, part in enumerate(text.split("`"))]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Markup]], numbers_from: int | None = None) -> Markup:
