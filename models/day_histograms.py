@@ -61,14 +61,15 @@ class DayHistograms:
         )
 
     def save(self, path: Path) -> None:
-        """Write the histograms to an npz file."""
-        save_arrays(path, {name: getattr(self, name) for name in self.__dataclass_fields__})
+        """Write the histograms to an npz file; counts as float32, which has those up to 16 million exactly."""
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        save_arrays(path, {**arrays, "counts": self.counts.astype(np.float32)})
 
     @classmethod
     def load(cls, path: Path) -> DayHistograms:
         """Read what `save` wrote."""
         arrays = load_arrays(path)
-        return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: arrays[name].astype(np.float64) for name in cls.__dataclass_fields__})
 
 
 def bin_edges(values: Floats) -> Floats:

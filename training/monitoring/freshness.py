@@ -11,7 +11,7 @@ from features.compute.builder import Builder
 from features.profiles.snapshot import published_as_of
 from qianmian.model_settings import MonitoringSettings
 from training.monitoring.report import Check
-from training.monitoring.texts import Statement
+from training.monitoring.texts import CheckText
 
 WEEKS, FEWEST_WEEKS = 8, 4  # before the last 7 days, which say what is usual
 USUAL = 1.5  # times the largest week, or a part of the smallest: no usual week
@@ -25,11 +25,11 @@ def ages(builder: Builder, model_as_of: datetime, now: datetime, settings: Monit
     published, end = published_as_of(builder.lake.workspace), builder.lake.typical_end
     checks = [_age("model_age", model_as_of, now, settings.max_model_days)]
     if published is None:
-        checks.append(Check("profiles_age", "alarm", Statement("no_profiles")))
+        checks.append(Check("profiles_age", "alarm", CheckText("no_profiles")))
     else:
         checks.append(_age("profiles_age", published, now, settings.max_data_days))
     if end is None:
-        checks.append(Check("data_age", "unknown", Statement("no_rows")))
+        checks.append(Check("data_age", "unknown", CheckText("no_rows")))
     else:
         checks.append(_age("data_age", end, now, settings.max_data_days))
     return checks
@@ -37,10 +37,10 @@ def ages(builder: Builder, model_as_of: datetime, now: datetime, settings: Monit
 
 def _age(name: str, moment: datetime, now: datetime, most: int) -> Check:
     if moment > now:  # a moment of the past is looked at
-        return Check(name, "fine", Statement("later", {"date": f"{moment:%Y-%m-%d}"}))
+        return Check(name, "fine", CheckText("later", {"date": f"{moment:%Y-%m-%d}"}))
     days = (now - moment).days
     values = {"date": f"{moment:%Y-%m-%d}", "days": days, "most": most}
-    return Check(name, "alarm" if days > most else "fine", Statement("age", values))
+    return Check(name, "alarm" if days > most else "fine", CheckText("age", values))
 
 
 def arrivals(builder: Builder, tables: Collection[str], as_of: datetime) -> list[Check]:
@@ -59,20 +59,20 @@ def arrivals(builder: Builder, tables: Collection[str], as_of: datetime) -> list
             shares.append(1 - sum(with_id[start : start + ID_DAYS]) / total if total else None)
         now, then = shares
         if now is not None and then is not None:
-            statement = Statement("ids", {"now": f"{now:.1%}", "then": f"{then:.1%}"})
+            statement = CheckText("ids", {"now": f"{now:.1%}", "then": f"{then:.1%}"})
             checks.append(Check(f"ids_{name}", "alarm" if now - then > MORE_WITHOUT_ID else "fine", statement))
     return checks
 
 
 def _volume(name: str, rows: list[int], weeks: int) -> Check:
     if weeks < FEWEST_WEEKS:
-        return Check(name, "unknown", Statement("few_weeks", {"weeks": max(weeks, 0), "least": FEWEST_WEEKS}))
+        return Check(name, "unknown", CheckText("few_weeks", {"weeks": max(weeks, 0), "least": FEWEST_WEEKS}))
     parts = [rows[7 * week : 7 * week + 7] for week in range(weeks + 1)]
     totals, empty = [sum(part) for part in parts], [part.count(0) for part in parts]
     low, high = min(totals[1:]), max(totals[1:])
-    statement = Statement("rows", {"now": totals[0], "weeks": weeks, "low": low, "high": high})
+    statement = CheckText("rows", {"now": totals[0], "weeks": weeks, "low": low, "high": high})
     if empty[0] > max(empty[1:]) and low >= FEW_A_WEEK:
-        return Check(name, "alarm", Statement("rows_empty", {"text": statement, "empty": empty[0]}))
+        return Check(name, "alarm", CheckText("rows_empty", {"text": statement, "empty": empty[0]}))
     return Check(name, "fine" if low / USUAL <= totals[0] <= high * USUAL else "alarm", statement)
 
 

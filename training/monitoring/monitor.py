@@ -35,7 +35,7 @@ from training.monitoring.rows import (
     scored_rows,
     served_features,
 )
-from training.monitoring.texts import Statement
+from training.monitoring.texts import CheckText
 
 MIN_CUSTOMERS = 100  # of one moment, below which nothing is said
 SHOWN = 5  # columns that a sentence names
@@ -122,8 +122,8 @@ class Monitor:
         )
         checks = [vanished]
         if reference is None or len(current.days) < MIN_CUSTOMERS:
-            few = Statement("too_few", {"n": len(current.days), "least": MIN_CUSTOMERS})
-            reason = Statement("no_reference") if reference is None else few
+            few = CheckText("too_few", {"n": len(current.days), "least": MIN_CUSTOMERS})
+            reason = CheckText("no_reference") if reference is None else few
             checks += [Check(name, "unknown", reason) for name in ("features", "scores")]
         else:
             histogram = histograms_of([current], reference)
@@ -136,7 +136,7 @@ class Monitor:
             checks.append(_population(reference, len(current.days)))
         checks += ages(self.builder, self.bundle.as_of, now, self.settings.monitoring)
         checks += arrivals(self.builder, self._tables(as_of), as_of)
-        checks.append(Check("fallback", "unknown", Statement("fallback_elsewhere")))
+        checks.append(Check("fallback", "unknown", CheckText("fallback_elsewhere")))
         return replace(found, checks=tuple(checks))
 
     # ---- rows ------------------------------------------------------------------------------------------------------
@@ -172,8 +172,8 @@ class Monitor:
     def _vanished(self, as_of: datetime) -> Check:
         _, names = served_features(self.builder, self._spec, as_of)
         if not names:
-            return Check("vanished", "fine", Statement("none_vanished", {"n": len(self._spec.names)}))
-        return Check("vanished", "alarm", Statement("vanished_now", {"names": tuple(names)}))
+            return Check("vanished", "fine", CheckText("none_vanished", {"n": len(self._spec.names)}))
+        return Check("vanished", "alarm", CheckText("vanished_now", {"names": tuple(names)}))
 
     def _drift(
         self, reference: DayHistograms, current: DayHistograms, columns: Sequence[int]
@@ -198,24 +198,20 @@ class Monitor:
                 "of": len(features),
                 "names": (*names, *(("…",) if len(others) > SHOWN else ())),
             }
-            statement = Statement("drifted", values)
+            statement = CheckText("drifted", values)
         else:
             largest = next(name for name in _by_size(features) if name not in growing or len(growing) == len(features))
             usual = f"{features[largest].usual_shift:.2f} SD, PSI {features[largest].usual_psi:.3f}"
             values = {"n": len(features), "name": largest, "change": _change(features[largest]), "usual": usual}
-            statement = Statement("no_drift", values)
+            statement = CheckText("no_drift", values)
         if expected:
-            statement = Statement("expected", {"text": statement, "names": expected})
+            statement = CheckText("expected", {"text": statement, "names": expected})
         if found.reference is not None and len(found.reference.days) < 2:
-            statement = Statement("one_window", {"text": statement})
+            statement = CheckText("one_window", {"text": statement})
         return Check("features", "alarm" if others else "fine", statement)
 
     def _score(self, found: MonitoringReport) -> Check:
-        return self._one_column("scores", SCORE, found.columns[SCORE], *found.means(SCORE))
-
-    def _one_column(self, name: str, column: str, moved: ColumnDrift, then: float, now: float) -> Check:
-        values = {"now": f"{now:.1%}", "then": f"{then:.1%}", "change": _change(moved)}
-        return Check(name, "alarm" if moved.drifted else "fine", Statement("score_same", values))
+        return _mean_of("scores", found.columns[SCORE], *found.means(SCORE))
 
     def _outcomes(
         self, context: TrainingContext, as_of: datetime, found: MonitoringReport
@@ -224,26 +220,27 @@ class Monitor:
         moment = as_of - timedelta(days=self.horizon_days)
         if moment < self.bundle.as_of:
             date = self.bundle.as_of + timedelta(days=self.horizon_days)
-            reason = Statement("no_labels", {"date": f"{date:%Y-%m-%d}"})
+            reason = CheckText("no_labels", {"date": f"{date:%Y-%m-%d}"})
             return [Check(name, "unknown", reason) for name in ("outcomes", "calibration", "discrimination")], found
         rows = self._rows(context, moment)
         if len(rows.days) < MIN_CUSTOMERS:
-            reason = Statement("too_few", {"n": len(rows.days), "least": MIN_CUSTOMERS})
+            reason = CheckText("too_few", {"n": len(rows.days), "least": MIN_CUSTOMERS})
             return [Check(name, "unknown", reason) for name in ("outcomes", "calibration", "discrimination")], found
         y, p, settings = rows.outcomes, rows.scores, self.settings.monitoring
         bounds = self.bundle.facts.get(FACT)
         bands = RiskBands(*bounds) if bounds else None
         groups = calibration(y, p, bands, settings.calibration_ratio, settings.alpha)
-        checks = [self._outcome_drift(rows, found), _calibration(groups, moment)]
-        found = replace(found, calibration=groups)
+        drifted, moved = self._outcome_drift(rows, found)
+        checks = [drifted, _calibration(groups, moment)]
+        found = replace(found, calibration=groups, columns={**found.columns, **moved})
         if not 0 < y.sum() < len(y):
             values = {"date": f"{moment:%Y-%m-%d}", "churned": int(y.sum()), "n": len(y)}
-            return [*checks, Check("discrimination", "unknown", Statement("one_class", values))], found
+            return [*checks, Check("discrimination", "unknown", CheckText("one_class", values))], found
         evaluation = self.bundle.facts.get(EVALUATION)
         told = discrimination(y, p, evaluation, settings.auc_drop, self.settings.seed)
         return [*checks, _discrimination(told, moment)], replace(found, discrimination=told)
 
-    def _outcome_drift(self, rows: ScoredRows, found: MonitoringReport) -> Check:
+    def _outcome_drift(self, rows: ScoredRows, found: MonitoringReport) -> tuple[Check, dict[str, ColumnDrift]]:
         """Whether as many customers churn as in the reference, at the moments whose outcomes the training knew."""
         column = len(self.names) - 1
         reference = found.reference
@@ -251,11 +248,17 @@ class Monitor:
             [] if reference is None else np.flatnonzero(reference.rows[:, :, column].sum(axis=1) > 0).tolist()
         )
         if reference is None or not with_outcome:
-            return Check("outcomes", "unknown", Statement("no_earlier_outcomes"))
+            return Check("outcomes", "unknown", CheckText("no_earlier_outcomes")), {}
         now = histograms_of([rows], reference)
-        moved = self._drift(reference.take(with_outcome, range(len(self.names))), now, [column])[OUTCOME]
+        moved = self._drift(reference.take(with_outcome, range(len(self.names))), now, [column])
         then = reference.sums[:, :, column].sum() / reference.rows[:, :, column].sum()
-        return self._one_column("outcomes", OUTCOME, moved, float(then), float(rows.outcomes.mean()))
+        return _mean_of("outcomes", moved[OUTCOME], float(then), float(rows.outcomes.mean())), moved
+
+
+def _mean_of(name: str, moved: ColumnDrift, then: float, now: float) -> Check:
+    """The check of the score or the outcome."""
+    values = {"now": f"{now:.1%}", "then": f"{then:.1%}", "change": _change(moved)}
+    return Check(name, "alarm" if moved.drifted else "fine", CheckText("mean_of", values))
 
 
 def _by_size(columns: Mapping[str, ColumnDrift]) -> list[str]:
@@ -274,7 +277,7 @@ def _population(reference: DayHistograms, now: int) -> Check:
     low, high = int(then.min()), int(then.max())
     usual = low / USUAL <= now <= high * USUAL
     return Check(
-        "population", "fine" if usual else "alarm", Statement("population_now", {"now": now, "low": low, "high": high})
+        "population", "fine" if usual else "alarm", CheckText("population_now", {"now": now, "low": low, "high": high})
     )
 
 
@@ -288,10 +291,10 @@ def _calibration(groups: Mapping[str, Calibration], moment: datetime) -> Check:
         "high": f"{every.observed.high:.1%}",
         "n": every.observed.n,
     }
-    out = tuple(Statement(name) for name, group in groups.items() if group.out)
+    out = tuple(CheckText(name) for name, group in groups.items() if group.out)
     if not out:
-        return Check("calibration", "fine", Statement("calibrated", values))
-    return Check("calibration", "alarm", Statement("uncalibrated", {**values, "groups": out}))
+        return Check("calibration", "fine", CheckText("calibrated", values))
+    return Check("calibration", "alarm", CheckText("uncalibrated", {**values, "groups": out}))
 
 
 def _discrimination(told: Discrimination, moment: datetime) -> Check:
@@ -300,7 +303,7 @@ def _discrimination(told: Discrimination, moment: datetime) -> Check:
         for name, value in (("now", told.now.value), ("low", told.now.low), ("high", told.now.high))
     }
     if told.at_training is None:
-        return Check("discrimination", "unknown", Statement("auc_alone", values))
+        return Check("discrimination", "unknown", CheckText("auc_alone", values))
     then = told.at_training
     values |= {"then": f"{then.value:.3f}", "then_low": f"{then.low:.3f}", "then_high": f"{then.high:.3f}"}
-    return Check("discrimination", "alarm" if told.lost else "fine", Statement("auc", values))
+    return Check("discrimination", "alarm" if told.lost else "fine", CheckText("auc", values))

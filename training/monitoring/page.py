@@ -15,7 +15,7 @@ from qianmian.pages.style import STYLE
 from qianmian.workspace import atomic_path
 from training.monitoring.report import MonitoringReport
 from training.monitoring.rows import OUTCOME, SCORE
-from training.monitoring.texts import Lang, Statement, word
+from training.monitoring.texts import CheckText, Lang, word
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PICTURES = 4  # of features, beside that of the score
@@ -82,7 +82,7 @@ def _columns(found: MonitoringReport, settings: MonitoringSettings, lang: Lang) 
     values = {"alpha": settings.alpha, "shift": settings.min_shift, "psi": settings.min_psi}
     return [
         element("h2", word("columns", lang)),
-        element("p", Statement("columns_note", values).say(lang)),
+        element("p", CheckText("columns_note", values).say(lang)),
         _table([word(head, lang) for head in heads], rows, numbers_from=1),
     ]
 

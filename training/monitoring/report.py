@@ -12,7 +12,7 @@ import numpy as np
 from models.day_histograms import DayHistograms
 from training.monitoring.drift import ColumnDrift
 from training.monitoring.labels import Calibration, Discrimination
-from training.monitoring.texts import Lang, Statement, word
+from training.monitoring.texts import CheckText, Lang, word
 
 Status: TypeAlias = Literal["fine", "alarm", "unknown"]
 
@@ -27,12 +27,12 @@ class Check:
         Key in `TEXTS`.
     status : {"fine", "alarm", "unknown"}
         Unknown is what cannot be said yet, or from these data.
-    statement : Statement
+    statement : CheckText
     """
 
     name: str
     status: Status
-    statement: Statement
+    statement: CheckText
 
     def as_dict(self, lang: Lang) -> dict[str, str]:
         """The check as plain values."""
@@ -84,14 +84,14 @@ class MonitoringReport:
         """Which model was looked at, and when."""
         values = {"model": self.job, "version": self.version}
         dates = {"model_as_of": f"{self.model_as_of:%Y-%m-%d}", "as_of": f"{self.as_of:%Y-%m-%d}"}
-        return Statement("subtitle", values | dates).say(lang)
+        return CheckText("subtitle", values | dates).say(lang)
 
     def verdict(self, lang: Lang) -> str:
         """The result in one sentence."""
         if not self.alarms:
             return word("verdict_fine", lang)
         names = tuple(word(check.name, lang) for check in self.alarms)
-        return Statement("verdict_alarm", {"n": len(names), "names": names}).say(lang)
+        return CheckText("verdict_alarm", {"n": len(names), "names": names}).say(lang)
 
     def means(self, name: str) -> tuple[float, float]:
         """Mean of a column in the reference and now; NaN where it is not known."""

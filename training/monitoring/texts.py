@@ -36,7 +36,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "drifted": ("{n} of {of} columns have drifted: {names}", "{of} 列中有 {n} 列漂移：{names}"),
     "expected": ("{text}; as expected, {names} grow with the calendar", "{text}；{names} 随日历增长，属预期变化"),
-    "score_same": ("the mean is {now}, and was {then}: {change}", "均值为 {now}，参考期为 {then}：{change}"),
+    "mean_of": ("the mean is {now}, and was {then}: {change}", "均值为 {now}，参考期为 {then}：{change}"),
     "one_window": (
         "{text}; the reference is of one moment, so what is usual between months is not known",
         "{text}；参考期只有一个时点，无法得知月与月之间的正常波动",
@@ -143,12 +143,12 @@ CALENDAR = {"en": ", ", "zh": "、"}
 
 
 @dataclass(frozen=True)
-class Statement:
+class CheckText:
     """A sentence with its values, which is said in either language.
 
     Examples
     --------
-    >>> Statement("none_vanished", {"n": 3}).say("en")
+    >>> CheckText("none_vanished", {"n": 3}).say("en")
     'all 3 features of the model are computed'
     """
 
@@ -162,10 +162,10 @@ class Statement:
 
     @staticmethod
     def _value(value: Any, lang: Lang) -> str:
-        if isinstance(value, Statement):
+        if isinstance(value, CheckText):
             return value.say(lang)
         if isinstance(value, tuple):
-            return CALENDAR[lang].join(Statement._value(part, lang) for part in value)
+            return CALENDAR[lang].join(CheckText._value(part, lang) for part in value)
         return f"{value:,}" if isinstance(value, int) else str(value)
 
 
