@@ -149,7 +149,7 @@ def test_a_month_of_one_class_has_calibration_but_no_auc(look, earlier, trained,
     assert "needs both outcomes" in status(found, "discrimination")[1]
     assert status(found, "calibration")[0] == "alarm"
     assert found.calibration["all"].observed.value == 1
-    assert status(found, "data_age")[0] == "alarm"
+    assert status(found, "rows_transactions")[0] == "alarm"
 
 
 def test_of_too_few_customers_nothing_is_said(look, earlier, monkeypatch):
@@ -220,6 +220,10 @@ def test_auc_is_lost_beyond_noise_and_cannot_be_compared_without_that_of_the_tra
 )
 def test_a_week_is_compared_with_the_weeks_before(last, expected):
     assert _volume("rows_transactions", last + [100] * 56, 8).status == expected
+
+
+def test_a_table_that_stopped_weeks_ago_stays_an_alarm():
+    assert _volume("rows_transactions", [0] * 28 + [100] * 35, 8).status == "alarm"
 
 
 def test_what_is_usual_needs_some_weeks():

@@ -73,7 +73,9 @@ def _volume(name: str, rows: list[int], weeks: int) -> Check:
     statement = CheckText("rows", {"now": totals[0], "weeks": weeks, "low": low, "high": high})
     if empty[0] > max(empty[1:]) and low >= FEW_A_WEEK:
         return Check(name, "alarm", CheckText("rows_empty", {"text": statement, "empty": empty[0]}))
-    return Check(name, "fine" if low / USUAL <= totals[0] <= high * USUAL else "alarm", statement)
+    # without rows a week is no usual one, even if some of those before had none either
+    usual = low / USUAL <= totals[0] <= high * USUAL and (totals[0] > 0 or high == 0)
+    return Check(name, "fine" if usual else "alarm", statement)
 
 
 def _per_day(builder: Builder, name: str, as_of: datetime) -> tuple[list[int], list[int]]:
