@@ -25,6 +25,7 @@ from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
 from cli.keys import keys
+from cli.measure import measure
 from cli.models import models
 from cli.monitor import monitor
 from cli.score import score
@@ -50,6 +51,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "models": models,
         "monitor": monitor,
         "score": score,
+        "measure": measure,
         "keys": keys,
         "serve": serve,
         "erase": erase,
