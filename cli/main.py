@@ -27,6 +27,7 @@ from cli.ingest import ingest
 from cli.keys import keys
 from cli.measure import measure
 from cli.models import models
+from cli.monitor import monitor
 from cli.score import score
 from cli.serve import serve
 from cli.tags import tags
@@ -48,6 +49,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "analytics": analytics,
         "train": train,
         "models": models,
+        "monitor": monitor,
         "score": score,
         "measure": measure,
         "keys": keys,
@@ -76,7 +78,8 @@ app = typer.Typer(
     cls=OrderedGroup,
     name="qianmian",
     help="Customer profiles, recommenders, churn prediction and lookalike audiences, served over HTTP.",
-    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data · 4 refused by the gate.",
+    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data · 4 refused by the gate · "
+    "5 alarm of a monitor.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from features.compute.spec import FeatureSpec
 from features.id_map import CustomerMap, IdMap
+from models.day_histograms import DayHistograms
 from models.kinds import MODELS, model_class
 from models.persist import RETRAIN, Savable, checksum, load_arrays, load_json, save_arrays
 from qianmian.errors import ArtifactError
@@ -25,6 +26,7 @@ from qianmian.workspace import write_json
 
 FORMAT_VERSION = 2
 EVALUATED = "evaluated"  # folder of the evaluated twin
+REFERENCE_FILE = "reference.npz"  # not in bundles of earlier versions, and of models that no monitor knows
 MANIFEST_KEYS = ("kind", "as_of", "config", "facts", "item_attributes", "spec_hash", "libraries", "files")
 STATE_FOLDER, STATE_FILES = "model/", ("ids.npz", "items.npz", "spec.json")  # of a bundle: what was fitted
 LIBRARIES = (
@@ -69,6 +71,8 @@ class ModelBundle:
         The evaluated twin: the model of the same kind whose evaluation stands for that of `model`, fitted without the
         test period. A later model is compared with it where `model` has learnt from the days of the comparison
         (`load_evaluated`). It may hold nothing of single users. `load` leaves it in its file.
+    reference : DayHistograms or None
+        What a monitor compares later customers with (`training.monitoring`).
     """
 
     kind: str
@@ -81,6 +85,7 @@ class ModelBundle:
     config: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     evaluated: Savable | None = None
+    reference: DayHistograms | None = None
 
     @cached_property
     def user_map(self) -> IdMap:
@@ -116,6 +121,8 @@ class ModelBundle:
             if self.evaluated.user_arrays:
                 raise ValueError(f"the evaluated twin of {self.kind} holds arrays with users")
             self.evaluated.save(folder / EVALUATED)
+        if self.reference is not None:
+            self.reference.save(folder / REFERENCE_FILE)
         files = _checksums(folder)
         write_json(
             folder / "manifest.json",
@@ -183,6 +190,7 @@ class ModelBundle:
             attributes,
             manifest["config"],
             manifest["facts"],
+            reference=DayHistograms.load(folder / REFERENCE_FILE) if REFERENCE_FILE in manifest["files"] else None,
         )
 
 

@@ -248,3 +248,21 @@ class ListsSettings(Section):
     unlikely_to_return: float = Field(
         0.9, gt=0, le=1, description="a customer who has left with at least this probability is not contacted"
     )
+
+
+class MonitoringSettings(Section):
+    """Settings of `qianmian monitor`: from where on a change is an alarm."""
+
+    alpha: float = Field(
+        0.05, gt=0, le=0.5, description="share of false alarms: of all features and the score together, and of outcomes"
+    )
+    min_shift: float = Field(0.1, ge=0, description="smaller changes of a mean, in standard deviations, are no drift")
+    min_psi: float = Field(0.1, ge=0, description="smaller changes of a distribution (PSI) are no drift")
+    calibration_ratio: float = Field(
+        1.25,
+        gt=1,
+        description="observed over predicted outcomes between one divided by this and this are no alarm",
+    )
+    auc_drop: float = Field(0.03, ge=0, lt=0.5, description="a smaller loss of AUC since the training is no alarm")
+    max_model_days: int = Field(182, ge=1, description="an older model is to be trained again")
+    max_data_days: int = Field(7, ge=1, description="older data and profiles are stale")

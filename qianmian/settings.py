@@ -16,6 +16,7 @@ from qianmian.model_settings import (
     LifecycleSettings,
     ListsSettings,
     LookalikeSettings,
+    MonitoringSettings,
     PropensitySettings,
     RecommendSettings,
     Section,
@@ -243,6 +244,7 @@ class Settings(Section):
     clusters: ClustersSettings = Field(default_factory=ClustersSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     lists: ListsSettings = Field(default_factory=ListsSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
     profiles: ProfilesSettings = Field(default_factory=ProfilesSettings)

@@ -29,6 +29,7 @@ HELPERS = {
     "features_online",
     "http_load",
     "measurement_aa",
+    "measurement_drift",
     "measurement_kills",
     "measurement_oracles",
     "predictions_churn",

@@ -28,6 +28,7 @@ from training.comparison import HORIZONS
 from training.decision import NAMED, TrainingCall, judged, reasons_to_wait, version_in_production, with_test_start
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
+from training.monitoring.rows import with_reference
 from training.report import EvalReport
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,8 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, promote: bool | N
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = replace(job.run(context), arguments=context.arguments(job.name))
+        evaluated_model = with_reference(context, job.name, job.run(context))
+        evaluated_model = replace(evaluated_model, arguments=context.arguments(job.name))
     except DataError as error:
         if not may_skip:
             raise

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from qianmian.pages.charts import ChartLine, chart
+from qianmian.pages.markup import Markup, element
 from qianmian.schema import RISK_BANDS
 from serving.scoring.lists.columns import COLUMNS
-from serving.scoring.lists.report.charts import ChartLine, chart
-from serving.scoring.lists.report.markup import Markup, element
 from serving.scoring.lists.report.texts import ReportTexts
 from serving.scoring.lists.words import MONTHS, Lang, percent, pick
 

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from features.erasure.files import ROW_ATTRIBUTE
 from features.profiles.tags.declare import TagValue
+from qianmian.pages.charts import ChartLine, bar, chart
+from qianmian.pages.markup import Markup, element, joined
+from qianmian.pages.style import SCRIPT, STYLE
 from qianmian.schema import EVALUATION, LIFECYCLE_STAGES, RISK_BANDS
 from qianmian.workspace import atomic_path
 from serving.scoring.lists.churn import ChurnScores, Sort
 from serving.scoring.lists.columns import COLUMNS
 from serving.scoring.lists.contact import CONTACT, NO_SCORE, NOT_CONTACTED
-from serving.scoring.lists.report.charts import ChartLine, bar, chart
 from serving.scoring.lists.report.evaluation import how_sure
-from serving.scoring.lists.report.markup import Markup, element, joined
-from serving.scoring.lists.report.style import SCRIPT, STYLE
 from serving.scoring.lists.report.texts import ReportTexts
 from serving.scoring.lists.words import Lang, consent_words, day, money, number, percent, pick
 

@@ -1,0 +1,1 @@
+"""Whether a model that serves is still right: drift, calibration on outcomes that have arrived, and freshness."""

@@ -1,0 +1,121 @@
+"""What a monitor has found: a list of checks, each with a status and a sentence, and the figures behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from models.day_histograms import DayHistograms
+from training.monitoring.drift import ColumnDrift
+from training.monitoring.labels import Calibration, Discrimination
+from training.monitoring.texts import CheckText, Lang, word
+
+Status: TypeAlias = Literal["fine", "alarm", "unknown"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, its answer and why.
+
+    Attributes
+    ----------
+    name : str
+        Key in `TEXTS`.
+    status : {"fine", "alarm", "unknown"}
+        Unknown is what cannot be said yet, or from these data.
+    statement : CheckText
+    """
+
+    name: str
+    status: Status
+    statement: CheckText
+
+    def as_dict(self, lang: Lang) -> dict[str, str]:
+        """The check as plain values."""
+        return {"check": self.name, "status": self.status, "text": self.statement.say(lang)}
+
+
+@dataclass(frozen=True)
+class MonitoringReport:
+    """Whether a model is still right at one moment.
+
+    Attributes
+    ----------
+    job, version : str
+    as_of, model_as_of : datetime
+        The moment that is looked at, and the cutoff of the training.
+    reference_stored : bool
+        False if the reference was computed from the lake, for a model of an earlier version.
+    checks : tuple of Check
+    columns : mapping of str to ColumnDrift
+        Features, ``score`` and ``outcome``, as far as they could be compared.
+    calibration : mapping of str to Calibration
+        Of all customers and by risk band; empty without outcomes.
+    discrimination : Discrimination or None
+    reference, current : DayHistograms or None
+        Of the features, the score and the outcome; None without enough customers.
+    names : tuple of str
+        Names of the columns of these.
+    """
+
+    job: str
+    version: str
+    as_of: datetime
+    model_as_of: datetime
+    reference_stored: bool
+    checks: tuple[Check, ...] = ()
+    columns: Mapping[str, ColumnDrift] = field(default_factory=dict)
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    discrimination: Discrimination | None = None
+    reference: DayHistograms | None = None
+    current: DayHistograms | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def alarms(self) -> tuple[Check, ...]:
+        """The checks that need attention."""
+        return tuple(check for check in self.checks if check.status == "alarm")
+
+    def subtitle(self, lang: Lang) -> str:
+        """Which model was looked at, and when."""
+        values = {"model": self.job, "version": self.version}
+        dates = {"model_as_of": f"{self.model_as_of:%Y-%m-%d}", "as_of": f"{self.as_of:%Y-%m-%d}"}
+        return CheckText("subtitle", values | dates).say(lang)
+
+    def verdict(self, lang: Lang) -> str:
+        """The result in one sentence."""
+        if not self.alarms:
+            return word("verdict_fine", lang)
+        names = tuple(word(check.name, lang) for check in self.alarms)
+        return CheckText("verdict_alarm", {"n": len(names), "names": names}).say(lang)
+
+    def means(self, name: str) -> tuple[float, float]:
+        """Mean of a column in the reference and now; NaN where it is not known."""
+        found = []
+        for part in (self.reference, self.current):
+            n = 0.0 if part is None else float(part.rows[..., self.names.index(name)].sum())
+            found.append(float(part.sums[..., self.names.index(name)].sum()) / n if part is not None and n else np.nan)
+        return found[0], found[1]
+
+    def as_dict(self, lang: Lang = "en") -> dict[str, Any]:
+        """The report as plain values for JSON."""
+        return {
+            "model": self.job,
+            "model_version": self.version,
+            "as_of": self.as_of,
+            "model_as_of": self.model_as_of,
+            "reference": "stored" if self.reference_stored else "recomputed",
+            "alarm": bool(self.alarms),
+            "verdict": self.verdict(lang),
+            "checks": [check.as_dict(lang) for check in self.checks],
+            "columns": {
+                name: {**asdict(found), **dict(zip(("mean_then", "mean_now"), self.means(name), strict=True))}
+                for name, found in self.columns.items()
+            },
+            "calibration": {name: asdict(found) for name, found in self.calibration.items()},
+            "auc": None if self.discrimination is None else asdict(self.discrimination),
+        }
