@@ -12,7 +12,7 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
-from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.classify.rhythm import CHURN_FEATURES, day_number
 from models.classify.risk_bands import RiskBands
 from qianmian.model_settings import LifecycleSettings
 from qianmian.settings import Settings
@@ -33,19 +33,19 @@ END = datetime(2024, 7, 1)
 def builder(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     ingest(workspace, Synthetic(customers=150, days=200, seed=2), Settings(), now=datetime(2027, 1, 1))
-    return Builder(Lake(workspace), [one for one in FEATURES if one.name in RHYTHM_FEATURES])
+    return Builder(Lake(workspace), [one for one in FEATURES if one.name in CHURN_FEATURES])
 
 
-def test_rhythm_features_are_those_of_the_profiles(builder):
-    history = OrderHistory.read(builder.views(END))
+def test_features_of_the_history_are_those_of_the_profiles(builder):
+    history = OrderHistory.read(builder.views(END), with_categories=True)
     for as_of in (datetime(2024, 3, 1), datetime(2024, 6, 3, 12)):
         profile = builder.build(as_of).matrix()
-        found = history.features(as_of)
+        found = history.features(as_of, CHURN_FEATURES)
         places = {one_id: place for place, one_id in enumerate(history.one_ids.tolist())}
         rows = [row for row, one_id in enumerate(profile.one_ids.tolist()) if one_id in places]
         assert len(rows) > 100
         mine = found[[places[profile.one_ids[row]] for row in rows]]
-        for j, name in enumerate(RHYTHM_FEATURES):
+        for j, name in enumerate(CHURN_FEATURES):
             np.testing.assert_allclose(mine[:, j], profile.column(name)[rows], rtol=1e-3, atol=2e-2, err_msg=name)
 
 
@@ -190,7 +190,7 @@ def season_shop(folder, days: int) -> EvaluatedModel:
     workspace, settings = Workspace(folder), Settings()
     source = Synthetic(customers=500, days=days, seed=1, gap_days=45.0, season_strength=4.0)
     ingest(workspace, source, settings, now=datetime(2028, 1, 1))
-    builder = Builder(Lake(workspace), [one for one in FEATURES if one.name in RHYTHM_FEATURES])
+    builder = Builder(Lake(workspace), [one for one in FEATURES if one.name in CHURN_FEATURES])
     as_of = datetime(2024, 1, 1) + timedelta(days=days - 33)  # the end of November
     return JOBS["churn"].run(TrainingContext(workspace, as_of, settings, lambda line: None, _builder=builder))
 
