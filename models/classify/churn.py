@@ -106,10 +106,12 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         DataError
-            An outcome has fewer than 20 rows, or all rows belong to one customer.
+            An outcome has fewer than 20 rows, all rows belong to one customer, or the weeks are missing.
         """
         labels = check_outcomes(y)
-        target = labels if self.target == CHURN else np.asarray(weeks, dtype=np.int64)
+        if self.target == WEEKS and weeks is None:
+            raise DataError("the trees learn the weeks with an order, and these are not given", hint="pass `weeks`")
+        target = labels if weeks is None or self.target == CHURN else np.asarray(weeks, dtype=np.int64)
         self.classes_ = np.array([0, 1])
         self.n_features_in_ = X.shape[1]
         if self.folds == 0:

@@ -141,7 +141,7 @@ def test_the_simplest_model_within_noise_ships():
     better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true}
     recipe, note = chosen(better)
     assert recipe == MEAN
-    assert "trees on the profile, and logistic and trees on 25 columns 0.3567" in note
+    assert "trees on the profile, and logistic and trees on 27 columns 0.3567" in note
     # a thousand rows of three customers are three draws
     assert chosen(better, owners % 2)[0] == MEAN
     assert choose_recipe(None, RECIPES, 0)[0] == LOGISTIC

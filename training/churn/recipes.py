@@ -20,7 +20,6 @@ from models.classify.rhythm import (
     COUNT_COLUMNS,
     HABIT_COLUMNS,
     MADE_OF,
-    PATTERN_COLUMNS,
     PROCESS,
     RHYTHM_COLUMNS,
     RHYTHM_FEATURES,
@@ -85,19 +84,15 @@ RHYTHM_TREES = MemberRecipe("trees", RHYTHM, RHYTHM_COLUMNS)
 LOGISTIC = Recipe("logistic, 7 columns", (MemberRecipe("logistic", RHYTHM, COUNT_COLUMNS),))
 LOGISTIC_MONEY = Recipe("logistic, 12 columns", (MemberRecipe("logistic", RHYTHM, RHYTHM_COLUMNS),))
 TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
-PATTERN = (
-    MemberRecipe("logistic", RHYTHM, PATTERN_COLUMNS, records=True),
-    MemberRecipe("trees", RHYTHM, PATTERN_COLUMNS, records=True),
-)
 HABIT = (
     MemberRecipe("logistic", RHYTHM, HABIT_COLUMNS, records=True),
     MemberRecipe("trees", RHYTHM, HABIT_COLUMNS, records=True),
     MemberRecipe("trees", RHYTHM, HABIT_COLUMNS, records=True, target=WEEKS),
 )
-# a straight line and steps miss in different ways; so do the many dates with few columns and the few with all
-MEAN_PATTERN = Recipe("logistic and trees, 25 columns", PATTERN)
-MEAN_HABIT = Recipe("logistic, trees and trees of the weeks with an order, 27 columns", HABIT)
-MEAN = Recipe("trees on the profile, and logistic and trees on 25 columns", (MemberRecipe("trees", PROFILE), *PATTERN))
+# a straight line and steps miss in different ways; so do trees of churn and of weeks with an order, and the many dates
+# with few columns and the few with all
+MEAN_HABIT = Recipe("logistic and trees, 27 columns", HABIT)
+MEAN = Recipe("trees on the profile, and logistic and trees on 27 columns", (MemberRecipe("trees", PROFILE), *HABIT))
 # the simplest first: of models within noise of the best, the first one ships
 RECIPES = (
     Recipe("logistic, recency", (MemberRecipe("logistic", RHYTHM, RHYTHM_FEATURES[:1]),)),
@@ -106,7 +101,6 @@ RECIPES = (
     TREES,
     # after the trees, because its shape was fitted to all waits and not to the horizon: it must be ahead beyond noise
     Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
-    MEAN_PATTERN,
     MEAN_HABIT,
     MEAN,
 )
