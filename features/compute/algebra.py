@@ -92,7 +92,7 @@ CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
 DATE_SHIFT_SECONDS = 50_340
 SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
 SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
-# Of `expected`: how often a value comes again in the next days. With few repeats, the own gap is drawn to `USUAL_GAP_DAYS`.
+# Of `expected`: how often a value comes again in the next days; with few repeats, its gap is drawn to the usual one
 EXPECTED_DAYS = 28.0
 USUAL_GAP_DAYS = 28.0
 USUAL_GAP_WEIGHT = 2.0  # gaps that the usual one counts as

@@ -63,7 +63,9 @@ def test_without_categories_nothing_of_them_is_read(builder):
 def test_weeks_of_orders_before_and_after_a_moment():
     now = day_number(AS_OF)  # a Monday
     days = np.array([now - 92, now - 9, now - 8, now - 1, now, now + 6, now + 7, now + 28, now - 5])
-    history = OrderHistory(np.array(["a", "b"]), np.array([0, 8, 9]), days, np.ones(9), (days - (days + 3) % 7).astype(int))
+    history = OrderHistory(
+        np.array(["a", "b"]), np.array([0, 8, 9]), days, np.ones(9), (days - (days + 3) % 7).astype(int)
+    )
     assert history.weeks_with_order(AS_OF, 28).tolist() == [2, 0]  # the order of day 28 is after the horizon
     assert history.weeks_with_order(AS_OF, 29).tolist() == [3, 0]
     assert history.weeks_with_order(AS_OF, 5).tolist() == [1, 0]

@@ -109,7 +109,9 @@ SUBJECTS: Mapping[str, Subject] = {
         subcategories_distinct=("subcategory bought|subcategories bought", "购买 {} 个细分品类"),
         brands_distinct=("brand bought|brands bought", "购买 {} 个品牌"),
     ),
-    **_measures("categories", -1, categories_expected=("purchases of categories that are due", "预计再次购买品类的次数")),
+    "categories_expected": Subject(
+        "categories", "measure", "purchases of categories that are due", "预计再次购买品类的次数", -1
+    ),
     **_counts(
         "visits",
         -1,
