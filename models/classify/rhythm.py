@@ -46,7 +46,7 @@ PATTERN_FEATURES = (
     "gaps_silent_max",
 )
 RHYTHM_FEATURES = (*BASIC_FEATURES, *PATTERN_FEATURES)
-EXPECTED_CATEGORIES = "categories_expected_28d"
+EXPECTED_CATEGORIES = "categories_expected_182d"
 HABIT_FEATURES = ("order_weeks_91d", EXPECTED_CATEGORIES)
 CHURN_FEATURES = (*RHYTHM_FEATURES, *HABIT_FEATURES)
 TREND, PROCESS, SEASON = "orders_ratio_28d", "process_log_odds", ("season_sin", "season_cos")
