@@ -25,6 +25,7 @@ from cli.features import features
 from cli.identity import identity
 from cli.ingest import ingest
 from cli.keys import keys
+from cli.measure import measure
 from cli.models import models
 from cli.score import score
 from cli.serve import serve
@@ -48,6 +49,7 @@ VERBS: Registry[Callable[..., Any] | typer.Typer] = Registry(
         "train": train,
         "models": models,
         "score": score,
+        "measure": measure,
         "keys": keys,
         "serve": serve,
         "erase": erase,

@@ -28,6 +28,8 @@ HELPERS = {
     "common",
     "features_online",
     "http_load",
+    "measurement_aa",
+    "measurement_oracles",
     "predictions_churn",
     "predictions_lifecycle",
     "predictions_telco",

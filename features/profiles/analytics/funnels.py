@@ -191,6 +191,7 @@ def funnel(
     within_session: bool = False,
     per: Per = "customer",
     tags: pa.Table | None = None,
+    windows: pa.Table | None = None,
 ) -> Funnel:
     """Count how many pass the steps in order.
 
@@ -216,6 +217,8 @@ def funnel(
         customer-item pairs in which the item itself passes all steps.
     tags : pyarrow.Table, optional
         Columns ``one_id`` and ``tag``, from `tag_column`, for the drop-off of each group.
+    windows : pyarrow.Table, optional
+        Columns ``one_id``, ``start`` and ``end``: use only rows of these customers in ``[start, end)``.
 
     Raises
     ------
@@ -244,7 +247,12 @@ def funnel(
     all_steps = steps(views, "lines" if per == "item" else "orders", "session_id" in keys)
     rows = in_window(all_steps, "ts", views, window_days)
     rows = rows.filter(rows.step.isin(names), *(rows[key].notnull() for key in keys))
-    rows = _at_every_moment(rows.select(*keys, "ts", "step", "day", "date_only"), keys, views)
+    rows = rows.select(*keys, "ts", "step", "day", "date_only")
+    if windows is not None:
+        own = ibis.memtable(windows.select(["one_id", "start", "end"]))
+        inside = rows.inner_join(own, "one_id")
+        rows = inside.filter(inside.ts >= inside.start, inside.ts < inside.end).select(*rows.columns)
+    rows = _at_every_moment(rows, keys, views)
     with materialized(views, _entities(rows, names, entity, keys, within_days)) as found:
         each = found.group_by("one_id").aggregate(**{f"n{k}": found[f"reached{k}"].sum() for k in range(len(names))})
         times = found.aggregate(
