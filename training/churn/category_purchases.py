@@ -1,7 +1,7 @@
 """When the customers bought each category: what they are expected to buy again, at many past moments.
 
-It computes the feature `categories_expected_182d` for all customers at once, with the values that a profile build has at
-the same moment: 20 ms a moment for the million purchases of Complete Journey.
+It computes the feature `categories_expected_182d` for all customers at once, with the values that a profile build has
+at the same moment: 20 ms a moment for the million purchases of Complete Journey.
 """
 
 from __future__ import annotations
