@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,6 +13,8 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
+from features.profiles.purchase_process.process import PurchaseProcess
+from models.classify.churn import ChurnClassifier
 from models.classify.rhythm import CHURN_FEATURES, day_number
 from models.classify.risk_bands import RiskBands
 from qianmian.model_settings import LifecycleSettings
@@ -20,7 +23,7 @@ from qianmian.workspace import Workspace
 from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
-from training.churn.recipes import LOGISTIC, MEAN, RECIPES
+from training.churn.recipes import LOGISTIC, MEAN, RECIPES, MemberRecipe, Recipe, TrainingRows, can_fit, fit_member
 from training.churn.report import by_band, evaluate, in_words, predicted_and_observed
 from training.churn.snapshots import ChurnRows, Snapshots, moments
 from training.jobs import JOBS
@@ -126,6 +129,24 @@ def test_a_level_must_be_ahead_beyond_noise():
     assert chosen(SEASON, [0, 0, 0, 0, 0, 0.2]) == SEASON
     assert chosen(RECENT, [0, 0, 0, 0, 0, 0.2]) == OWN
     assert chosen(SEASON, [0.1] * 6, some=3) == OWN
+
+
+def test_trees_of_the_weeks_need_the_weeks_and_learn_shuffled_ones_with_the_labels():
+    rng = np.random.default_rng(0)
+    weeks = rng.integers(0, 5, 400)
+    X = weeks[:, None].astype(np.float32)
+    rows = ChurnRows(X, (weeks == 0).astype(np.int64), np.arange(400), np.zeros(400), weeks)
+    member = MemberRecipe("trees", "rhythm", ("orders_total",), target="weeks")
+    data = TrainingRows(rows, None, ("orders_total",), ("orders_total",), PurchaseProcess(10.0), 28, False, 0)
+    assert can_fit(Recipe("weeks", (member,)), data)
+    assert not can_fit(Recipe("weeks", (member,)), replace(data, rhythm=replace(rows, weeks=None)))
+
+    def shuffled(labels):
+        return np.random.default_rng(1).permutation(labels)
+
+    trees = ChurnClassifier(folds=2, target="weeks").fit(X, shuffled(rows.y), rows.owners, shuffled(weeks))
+    found = fit_member(member, data, shuffled, folds=2).model
+    np.testing.assert_array_equal(found.log_odds(X), trees.log_odds(X))
 
 
 def test_the_simplest_model_within_noise_ships():
