@@ -37,6 +37,7 @@ Aggregate = Literal[
     "top",
     "top_share",
     "entropy",
+    "expected",
     "quotient",
     "attribute",
     "missing",
@@ -45,7 +46,7 @@ Aggregate = Literal[
 VALUE_COUNT_AGGREGATES = ("distinct", "top", "top_share", "entropy")  # functions of the count or weight of each value
 NUMBER_OR_TEXT_AGGREGATES = ("attribute", "first", "last")  # the type of the default decides between text and number
 TWO_WINDOW_AGGREGATES = ("trend", "slope")  # compare the window with the equally long one before it
-TIME_AGGREGATES = ("recency", "age", "gap_mean", "gap_std", "first", "last")
+TIME_AGGREGATES = ("recency", "age", "gap_mean", "gap_std", "first", "last", "expected")
 COLUMN_AGGREGATES = (
     "sum",
     "mean",
@@ -57,6 +58,7 @@ COLUMN_AGGREGATES = (
     "ratio",
     "attribute",
     "days_since",
+    "expected",
     *VALUE_COUNT_AGGREGATES,
 )
 WINDOWLESS_AGGREGATES = ("attribute", "missing", "days_since", "quotient")
@@ -90,6 +92,11 @@ CLOCK_COLUMNS = ("hour",)  # of these: null as well if `ts` is only a date
 DATE_SHIFT_SECONDS = 50_340
 SESSION_GAP_SECONDS = 1_800  # a session ends after half an hour without an event
 SESSION_SEPARATOR = "\x1f"  # between the source, the customer's id there and the number in a `session_id`
+# Of `expected`: how often a value comes again in the next days; with few repeats, its gap is drawn to the usual one
+EXPECTED_DAYS = 28.0
+USUAL_GAP_DAYS = 28.0
+USUAL_GAP_WEIGHT = 2.0  # gaps that the usual one counts as
+OVERDUE_RATE = 0.7  # each gap without the value, once it is overdue, leaves exp(−0.7), about half, of what is expected
 WEIGHT_DIGITS = 6  # weights are rounded before comparison, because the order of summation changes floats
 # sort order of the rows of each view: by time, the other columns only break ties
 SORT_KEYS = {
@@ -145,6 +152,9 @@ class Feature:
         - ``distinct``: number of values of `column`; ``top``: the most frequent value (count descending, value
           ascending), ``top_share``: its share, ``entropy``: Shannon entropy in nats. With `over`, each row has that
           column as weight
+        - ``expected``: how many times the values of `column` are expected in the next 28 days: Σ over its values of
+          28 ÷ g · exp(−0.7 · max(a ÷ g − 1, 0)), where a is the days since the last row with the value, and g its gap,
+          (days from the first to the last + 2 · 28) ÷ (n − 1 + 2), for n different values of `over`, the days or orders
         - ``quotient``: feature `column` ÷ feature `over`; ``attribute``: a column of the profile; ``missing``: 1 if all
           records of the customer pass `where`, or there is none, else 0; ``days_since``: days from a date column of
           the profile to `as_of`, negative for a later date
@@ -255,11 +265,11 @@ def _declaration_problems(feature: Feature, seen: Mapping[str, Feature]) -> Iter
         yield f"aggregate '{aggregate}' needs a column"
     if aggregate == "missing" and not feature.where:
         yield "aggregate 'missing' needs `where`: the columns that are not known"
-    if aggregate == "ratio" and not feature.over:
-        yield "aggregate 'ratio' needs `over`"
-    if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy"):
+    if aggregate in ("ratio", "expected") and not feature.over:
+        yield f"aggregate '{aggregate}' needs `over`"
+    if feature.over and aggregate not in ("ratio", "quotient", "top", "top_share", "entropy", "expected"):
         yield f"aggregate '{aggregate}' does not accept `over`"
-    if aggregate in TWO_WINDOW_AGGREGATES and feature.window_days is None:
+    if aggregate in (*TWO_WINDOW_AGGREGATES, "expected") and feature.window_days is None:
         yield f"aggregate '{aggregate}' needs a window"
     if feature.window_days is not None and (aggregate in WINDOWLESS_AGGREGATES or feature.window_days < 1):
         yield f"aggregate '{aggregate}' does not accept a window of {feature.window_days} days"

@@ -1,8 +1,8 @@
 """Compilation of features into one Ibis expression, for DuckDB and Spark.
 
-There are three kinds of passes over a view, and features share passes where possible: plain aggregates (one pass per
-view), counts of each value (one pass per column, for all windows and filters), and aggregates of rows ordered by time
-(one pass per window and filter).
+There are four kinds of passes over a view, and features share passes where possible: plain aggregates (one pass per
+view), counts of each value (one pass per column, for all windows and filters), aggregates of rows ordered by time (one
+pass per window and filter), and the times of each value (one pass per feature).
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ import ibis.expr.types as ir
 
 from features.compute.algebra import (
     COMPARISONS,
+    EXPECTED_DAYS,
+    OVERDUE_RATE,
     PATH_SEPARATOR,
     SORT_KEYS,
+    USUAL_GAP_DAYS,
+    USUAL_GAP_WEIGHT,
     VALUE_COUNT_AGGREGATES,
     WEIGHT_DIGITS,
     Condition,
@@ -167,6 +171,21 @@ def _ordered_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
     return t.filter(t.place == 0).select("one_id", **{feature.name: t[feature.column]})
 
 
+def _expected_aggregate(t: ir.Table, feature: Feature, views: Views) -> ir.Table:
+    """`expected`: the gap and the age of each value of a customer, then the sum over the values."""
+    known = t[feature.column].notnull() & t[feature.over].notnull()
+    t = t.filter(all_of(_window(t, views, feature.window_days), row_filter(t, feature.where), known))
+    values = t.group_by(one_id=t.one_id, value=t[feature.column]).aggregate(
+        first=t.ts.min(), last=t.ts.max(), n=t[feature.over].nunique()
+    )
+    span = (epoch_seconds(values.last) - epoch_seconds(values.first)) / SECONDS_PER_DAY
+    gap = (span + USUAL_GAP_WEIGHT * USUAL_GAP_DAYS) / (values.n.cast("float64") - 1.0 + USUAL_GAP_WEIGHT)
+    overdue = days_before(views.cutoff, values.last) / gap - 1.0
+    left = ibis.ifelse(overdue > 0.0, (-OVERDUE_RATE * overdue).exp(), 1.0)
+    values = values.mutate(expected=EXPECTED_DAYS / gap * left)
+    return values.group_by("one_id").aggregate(**{feature.name: values.expected.sum()})
+
+
 def compile_features(features: Sequence[Feature], views: Views) -> ir.Table:
     """Compile features into one expression: `one_id` and one column per feature, unordered.
 
@@ -227,6 +246,8 @@ def _subqueries(features: Sequence[Feature], views: Views) -> Iterable[ir.Table]
             by_value[feature.view, feature.column].append(feature)
         elif feature.aggregate in ORDERED_AGGREGATES:
             yield _ordered_aggregate(_rows(views, feature.view, [feature]), feature, views)
+        elif feature.aggregate == "expected":
+            yield _expected_aggregate(_rows(views, feature.view, [feature]), feature, views)
         elif feature.aggregate != "quotient":
             plain[feature.view].append(feature)
     for view, group in plain.items():

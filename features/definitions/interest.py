@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from features.compute.algebra import Feature
 
+EXPECTED_WINDOW_DAYS = 182  # of the purchases that say which categories are expected again: half a year
+
 # fmt: off
 FEATURES = (
     Feature("top_category", "lines", "top", "category_top", default="", description="broadest category bought most, ever"),
@@ -22,5 +24,6 @@ FEATURES = (
     Feature("top_brand_91d", "lines", "top", "brand", window_days=91, default="", description="brand bought most, last 91 days"),
     Feature("brands_distinct_91d", "lines", "distinct", "brand", window_days=91, unit="brands", description="different brands bought in the last 91 days"),
     Feature("viewed_category_share_28d", "events", "top_share", "category_top", window_days=28, unit="0..1", description="share of the last 28 days' events in the category met most"),
+    Feature("categories_expected_182d", "lines", "expected", "category", window_days=EXPECTED_WINDOW_DAYS, over="day", unit="purchases", description="purchases of the finest categories expected in the next 28 days, by how often and how lately each was bought in the last 182"),
 )
 # fmt: on

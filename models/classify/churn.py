@@ -19,11 +19,17 @@ from models.persist import load_json
 from qianmian.errors import DataError
 from qianmian.workspace import write_json
 
+CHURN, WEEKS = "churn", "weeks"  # targets of the trees
+OBJECTIVES = {CHURN: "binary:logistic", WEEKS: "reg:squarederror"}
+
 
 class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Gradient-boosted trees with Platt scaling (Platt 1999) of out-of-fold margins.
 
     All snapshots of a customer are in the same fold.
+
+    The trees learn who churned, or in how many weeks of the horizon the customers ordered: that also tells those who
+    hardly stayed from those who came every week. Either way the calibration turns the margins into log-odds of churn.
 
     Parameters
     ----------
@@ -33,6 +39,8 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Number of folds of the cross-validation that the calibration is fitted on; 0 for no calibration.
     seed : int
         Seed of the trees.
+    target : {"churn", "weeks"}
+        What the trees learn: churn by log loss, the weeks with an order by squared error.
 
     Attributes
     ----------
@@ -53,17 +61,25 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         reg_lambda: float = 5.0,
         folds: int = 5,
         seed: int = 0,
+        target: str = CHURN,
     ) -> None:
         self.n_estimators, self.max_depth, self.learning_rate = n_estimators, max_depth, learning_rate
         self.min_child_weight, self.subsample, self.colsample_bytree = min_child_weight, subsample, colsample_bytree
-        self.reg_lambda, self.folds, self.seed = reg_lambda, folds, seed
+        self.reg_lambda, self.folds, self.seed, self.target = reg_lambda, folds, seed, target
 
     def fit_trees(self, X: NDArray[np.float32], y: NDArray[np.int64]) -> xgb.Booster:
-        """Fit trees alone, without the calibration: enough to order customers by their margins."""
-        parameters = {name: value for name, value in self.get_params().items() if name not in ("folds", "seed")}
-        return fit_trees(X, y, "binary:logistic", parameters, self.seed)
+        """Fit trees alone to the target, without the calibration: enough to order customers by their margins."""
+        own = ("folds", "seed", "target")
+        parameters = {name: value for name, value in self.get_params().items() if name not in own}
+        return fit_trees(X, y, OBJECTIVES[self.target], parameters, self.seed)
 
-    def fit(self, X: NDArray[np.float32], y: NDArray[np.int64], groups: NDArray[Any] | None = None) -> Self:
+    def fit(
+        self,
+        X: NDArray[np.float32],
+        y: NDArray[np.int64],
+        groups: NDArray[Any] | None = None,
+        weeks: NDArray[np.int64] | None = None,
+    ) -> Self:
         """Fit the trees and the calibration.
 
         Parameters
@@ -74,17 +90,22 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             1 where the customer churned, else 0.
         groups : ndarray, (n,), optional
             Customer of each row, if a customer appears in several snapshots.
+        weeks : ndarray of int, (n,), optional
+            Weeks of the horizon with an order, 0 where the customer churned; needed if the trees learn them.
 
         Raises
         ------
         DataError
-            An outcome has fewer than 20 rows, or all rows belong to one customer.
+            An outcome has fewer than 20 rows, all rows belong to one customer, or the weeks are missing.
         """
         labels = check_outcomes(y)
+        if self.target == WEEKS and weeks is None:
+            raise DataError("the trees learn the weeks with an order, and these are not given", hint="pass `weeks`")
+        target = labels if weeks is None or self.target == CHURN else np.asarray(weeks, dtype=np.int64)
         self.classes_ = np.array([0, 1])
         self.n_features_in_ = X.shape[1]
         if self.folds == 0:
-            self.booster_, self.calibration_ = self.fit_trees(X, labels), np.array([1.0, 0.0])
+            self.booster_, self.calibration_ = self.fit_trees(X, target), np.array([1.0, 0.0])
             return self
         margins = np.empty(len(labels), dtype=np.float64)
         owners = np.arange(len(labels)) if groups is None else np.asarray(groups)
@@ -92,9 +113,9 @@ class ChurnClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if folds < 2:
             raise DataError("the churn model needs more than one customer", hint="ingest more customers")
         parts = list(GroupKFold(folds).split(X, labels, owners))
-        whole = partial(self.fit_trees, X, labels)
+        whole = partial(self.fit_trees, X, target)
         self.booster_, *boosters = run_parallel(
-            [whole, *(partial(self.fit_trees, X[train], labels[train]) for train, _ in parts)]
+            [whole, *(partial(self.fit_trees, X[train], target[train]) for train, _ in parts)]
         )
         for booster, (_, held_out) in zip(boosters, parts, strict=True):
             margins[held_out] = booster.predict(to_dmatrix(X[held_out]), output_margin=True)

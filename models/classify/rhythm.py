@@ -1,7 +1,8 @@
 """Columns of the churn models: features of a customer's rhythm of orders, quantities made of them, and the season.
 
 A churn model reads the features of the profiles. The rhythm features are those of them that the times and amounts of
-the orders alone determine, so that training can compute them at many past moments.
+the orders alone determine, and the habit features need the categories bought beside them: training can compute both at
+many past moments (`training.churn.history`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ PATTERN_FEATURES = (
     "gaps_silent_max",
 )
 RHYTHM_FEATURES = (*BASIC_FEATURES, *PATTERN_FEATURES)
+EXPECTED_CATEGORIES = "categories_expected_182d"
+HABIT_FEATURES = ("order_weeks_91d", EXPECTED_CATEGORIES)
+CHURN_FEATURES = (*RHYTHM_FEATURES, *HABIT_FEATURES)
 TREND, PROCESS, SEASON = "orders_ratio_28d", "process_log_odds", ("season_sin", "season_cos")
 WINDOW = "window_days"
 # the derived columns, and the feature to which a reason assigns what they contribute; None for the date
@@ -62,6 +66,7 @@ MADE_OF = {
 COUNT_COLUMNS = (*BASIC_FEATURES[:6], TREND)  # recency and counts: seven
 RHYTHM_COLUMNS = (*BASIC_FEATURES[:6], *BASIC_FEATURES[7:], TREND)  # recency, frequency and money: twelve
 PATTERN_COLUMNS = (*RHYTHM_COLUMNS, PROCESS, *PATTERN_FEATURES)  # and weeks, trends and gaps: twenty-five
+HABIT_COLUMNS = (*PATTERN_COLUMNS, *HABIT_FEATURES)  # and which categories are due: twenty-seven
 DAYS_PER_YEAR = 365.25
 EPOCH = datetime(1970, 1, 1)
 SMALLEST = 1e-6  # of a probability, before its log-odds are taken

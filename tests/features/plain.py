@@ -354,7 +354,7 @@ def reference_value(feature, tables, key, as_of, others, zone="UTC"):
         else []
     )
     weights = Counter()
-    for row in rows if feature.column else ():
+    for row in rows if feature.column and feature.aggregate != "expected" else ():
         if row[feature.column] is not None:
             weights[row[feature.column]] += (
                 (row[feature.over] or 0.0) if feature.over and feature.aggregate != "ratio" else 1
@@ -398,6 +398,8 @@ def reference_value(feature, tables, key, as_of, others, zone="UTC"):
             return min(days, default=None)
         case "age":
             return max(days, default=None)
+        case "expected":
+            return sum(expected_again(times, as_of) for times in times_of(rows, feature)) or None
         case "trend" | "slope":
             now = amount_of(rows, feature.column)
             then = amount_of(passing(within(everything, feature.window_days, as_of, back=1), feature), feature.column)
@@ -410,6 +412,24 @@ def reference_value(feature, tables, key, as_of, others, zone="UTC"):
             return counts[0][1] / weight if counts else None
         case "entropy":
             return -sum(n / weight * math.log(n / weight) for _, n in counts) if counts else None
+
+
+def times_of(rows, feature):
+    """(moment, occasion) of the rows of each value."""
+    times = {}
+    for row in rows:
+        if row[feature.column] is not None and row[feature.over] is not None:
+            times.setdefault(row[feature.column], []).append((row["ts"], row[feature.over]))
+    return times.values()
+
+
+def expected_again(times, as_of):
+    """How many times in four weeks something comes again, by its own gap and the usual one of four weeks."""
+    moments, occasions = [ts for ts, _ in times], {occasion for _, occasion in times}
+    span = (max(moments) - min(moments)).total_seconds() / 86_400
+    gap = (span + 2 * 28) / (len(occasions) - 1 + 2)
+    silent = (as_of - max(moments)).total_seconds() / 86_400 / gap
+    return 28 / gap * math.exp(-0.7 * max(silent - 1, 0))
 
 
 def known(tables, as_of):
@@ -503,6 +523,9 @@ def declared():
                 ("orders", "trend", "", (), "", 0.0, days),
                 ("orders", "trend", "amount", (), "", 0.0, days),
                 ("events", "trend", "", CART, "", 0.0, days),
+                ("lines", "expected", "category", (), "day", 0.0, days),
+                ("lines", "expected", "item_id", DISCOUNTED, "order_id", -1.0, days),
+                ("events", "expected", "category_top", CART, "hour", -1.0, days),
             )
     yield from (
         ("profiles", "attribute", "age_band", (), "", "", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,7 +13,9 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources.synthetic import Synthetic
 from features.definitions import FEATURES
-from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from features.profiles.purchase_process.process import PurchaseProcess
+from models.classify.churn import ChurnClassifier
+from models.classify.rhythm import CHURN_FEATURES, day_number
 from models.classify.risk_bands import RiskBands
 from qianmian.model_settings import LifecycleSettings
 from qianmian.settings import Settings
@@ -20,7 +23,7 @@ from qianmian.workspace import Workspace
 from training.churn.choice import RecipeValidation, choose_recipe
 from training.churn.history import OrderHistory
 from training.churn.levels import OWN, RECENT, SEASON, SEASON_DRIFT, Rates, choose_level, missed, target_rate
-from training.churn.recipes import LOGISTIC, MEAN, RECIPES
+from training.churn.recipes import LOGISTIC, MEAN, RECIPES, MemberRecipe, Recipe, TrainingRows, can_fit, fit_member
 from training.churn.report import by_band, evaluate, in_words
 from training.churn.snapshots import ChurnRows, Snapshots, moments
 from training.classify.slices import predicted_and_observed
@@ -34,19 +37,19 @@ END = datetime(2024, 7, 1)
 def builder(tmp_path_factory):
     workspace = Workspace(tmp_path_factory.mktemp("shop"))
     ingest(workspace, Synthetic(customers=150, days=200, seed=2), Settings(), now=datetime(2027, 1, 1))
-    return Builder(Lake(workspace), [one for one in FEATURES if one.name in RHYTHM_FEATURES])
+    return Builder(Lake(workspace), [one for one in FEATURES if one.name in CHURN_FEATURES])
 
 
-def test_rhythm_features_are_those_of_the_profiles(builder):
-    history = OrderHistory.read(builder.views(END))
+def test_features_of_the_history_are_those_of_the_profiles(builder):
+    history = OrderHistory.read(builder.views(END), with_categories=True)
     for as_of in (datetime(2024, 3, 1), datetime(2024, 6, 3, 12)):
         profile = builder.build(as_of).matrix()
-        found = history.features(as_of)
+        found = history.features(as_of, CHURN_FEATURES)
         places = {one_id: place for place, one_id in enumerate(history.one_ids.tolist())}
         rows = [row for row, one_id in enumerate(profile.one_ids.tolist()) if one_id in places]
         assert len(rows) > 100
         mine = found[[places[profile.one_ids[row]] for row in rows]]
-        for j, name in enumerate(RHYTHM_FEATURES):
+        for j, name in enumerate(CHURN_FEATURES):
             np.testing.assert_allclose(mine[:, j], profile.column(name)[rows], rtol=1e-3, atol=2e-2, err_msg=name)
 
 
@@ -129,6 +132,24 @@ def test_a_level_must_be_ahead_beyond_noise():
     assert chosen(SEASON, [0.1] * 6, some=3) == OWN
 
 
+def test_trees_of_the_weeks_need_the_weeks_and_learn_shuffled_ones_with_the_labels():
+    rng = np.random.default_rng(0)
+    weeks = rng.integers(0, 5, 400)
+    X = weeks[:, None].astype(np.float32)
+    rows = ChurnRows(X, (weeks == 0).astype(np.int64), np.arange(400), np.zeros(400), weeks)
+    member = MemberRecipe("trees", "rhythm", ("orders_total",), target="weeks")
+    data = TrainingRows(rows, None, ("orders_total",), ("orders_total",), PurchaseProcess(10.0), 28, False, 0)
+    assert can_fit(Recipe("weeks", (member,)), data)
+    assert not can_fit(Recipe("weeks", (member,)), replace(data, rhythm=replace(rows, weeks=None)))
+
+    def shuffled(labels):
+        return np.random.default_rng(1).permutation(labels)
+
+    trees = ChurnClassifier(folds=2, target="weeks").fit(X, shuffled(rows.y), rows.owners, shuffled(weeks))
+    found = fit_member(member, data, shuffled, folds=2).model
+    np.testing.assert_array_equal(found.log_odds(X), trees.log_odds(X))
+
+
 def test_the_simplest_model_within_noise_ships():
     rng = np.random.default_rng(0)
     y, owners = rng.integers(0, 2, 3000), np.arange(3000)
@@ -142,7 +163,7 @@ def test_the_simplest_model_within_noise_ships():
     better = {**dict.fromkeys(same, np.full(3000, 0.5)), MEAN.name: true}
     recipe, note = chosen(better)
     assert recipe == MEAN
-    assert "trees on the profile, and logistic and trees on 25 columns 0.3567" in note
+    assert "trees on the profile, and logistic and trees on 27 columns 0.3567" in note
     # a thousand rows of three customers are three draws
     assert chosen(better, owners % 2)[0] == MEAN
     assert choose_recipe(None, RECIPES, 0)[0] == LOGISTIC
@@ -191,7 +212,7 @@ def season_shop(folder, days: int) -> EvaluatedModel:
     workspace, settings = Workspace(folder), Settings()
     source = Synthetic(customers=500, days=days, seed=1, gap_days=45.0, season_strength=4.0)
     ingest(workspace, source, settings, now=datetime(2028, 1, 1))
-    builder = Builder(Lake(workspace), [one for one in FEATURES if one.name in RHYTHM_FEATURES])
+    builder = Builder(Lake(workspace), [one for one in FEATURES if one.name in CHURN_FEATURES])
     as_of = datetime(2024, 1, 1) + timedelta(days=days - 33)  # the end of November
     return JOBS["churn"].run(TrainingContext(workspace, as_of, settings, lambda line: None, _builder=builder))
 

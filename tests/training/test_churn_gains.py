@@ -48,7 +48,7 @@ def test_weeks_with_an_order():
     now = day_number(as_of)
     # two orders in the last week, one on the edge of 13 weeks, one before; and a customer who only orders later
     days = np.array([now - 91.5, now - 91, now - 3, now - 1, now + 2])
-    history = OrderHistory(np.array(["a", "b"]), np.array([0, 4, 5]), days, np.ones(5))
+    history = OrderHistory(np.array(["a", "b"]), np.array([0, 4, 5]), days, np.ones(5), np.zeros(5, dtype=np.int64))
     assert history.active_weeks(as_of, 13).tolist() == [2, 0]
     assert in_middle(np.array([-1, 0, 1, 2, 6, 7])).tolist() == [False, False, False, True, True, False]
 

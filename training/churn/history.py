@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from features.compute.views import Views
 from features.definitions.recency import NEVER
 from features.profiles.purchase_process.order_times import OrderTimes
-from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.classify.rhythm import EXPECTED_CATEGORIES, RHYTHM_FEATURES, day_number
 from models.value.columns import SLOPES, WINDOWS
+from training.churn.category_purchases import CategoryPurchases
 
 NO_GAP = 365.0  # days; the default of `gap_days_mean`, for a customer with one order
 LONGER_THAN_ANY_GAP = 1e5  # days
+WEEK_DAYS = 7
 Floats = NDArray[np.float64]
 
 
@@ -45,6 +47,10 @@ class OrderHistory:
         Times of all orders in days since 1970, ascending for each customer.
     amounts : ndarray of float64
         Paid amount of each order; 0 if unknown.
+    weeks : ndarray of int64
+        Calendar week of each order, as the day number of its Monday in the time zone of the workspace.
+    categories : CategoryPurchases or None
+        Purchases of categories; None if they were not read.
     sampled_below : int or None
         Hash below which customers are in the sample; None if all are.
     """
@@ -53,10 +59,18 @@ class OrderHistory:
     starts: NDArray[np.int64]
     days: Floats
     amounts: Floats
+    weeks: NDArray[np.int64]
+    categories: CategoryPurchases | None = None
     sampled_below: int | None = None
 
     @classmethod
-    def read(cls, views: Views, max_customers: int | None = None, sampled_below: int | None = None) -> OrderHistory:
+    def read(
+        cls,
+        views: Views,
+        max_customers: int | None = None,
+        sampled_below: int | None = None,
+        with_categories: bool = False,
+    ) -> OrderHistory:
         """Read the orders before the cutoff of `views`.
 
         Parameters
@@ -66,13 +80,15 @@ class OrderHistory:
             Number of customers of a sample, drawn by a hash of the `one_id`; by default all.
         sampled_below : int, optional
             Instead: the customers with a smaller hash, so that samples of several moments are of the same customers.
+        with_categories : bool
+            Whether the purchases of categories are read too; they are many more than the orders.
         """
         lines = views["lines"]
         lines = lines.filter(lines.ts.notnull())
         orders = lines.group_by(["one_id", "source", "order_id"]).aggregate(
-            ts=lines.ts.min(), amount=lines.amount.sum().fill_null(0.0)
+            ts=lines.ts.min(), amount=lines.amount.sum().fill_null(0.0), week=lines.week.min()
         )
-        table = orders.select("one_id", "ts", "amount").to_pyarrow()
+        table = orders.select("one_id", "ts", "amount", "week").to_pyarrow()
         encoded = table["one_id"].combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.combine_chunks()
@@ -82,6 +98,7 @@ class OrderHistory:
         code = place[encoded.indices.to_numpy(zero_copy_only=False)] if len(table) else np.empty(0, dtype=np.int64)
         seconds = table["ts"].cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]").astype(np.int64) / 1e6
         days, amounts = seconds / 86_400, table["amount"].to_numpy().astype(np.float64)
+        weeks = table["week"].cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int64)
         too_many = max_customers is not None and len(names) > max_customers
         if sampled_below is not None or too_many:
             from pandas.util import hash_array
@@ -91,12 +108,14 @@ class OrderHistory:
                 sampled_below = int(np.partition(hashes, max_customers)[max_customers])
             kept = hashes < np.uint64(sampled_below or 0)
             rows = kept[code]
-            code, days, amounts = (np.cumsum(kept) - 1)[code[rows]], days[rows], amounts[rows]
+            code, days, amounts, weeks = (np.cumsum(kept) - 1)[code[rows]], days[rows], amounts[rows], weeks[rows]
             names = np.sort(names)[kept]
         order = np.lexsort((days, code))
         sizes = np.bincount(code, minlength=len(names))
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return cls(np.sort(names), starts, days[order], amounts[order], sampled_below)
+        names = np.sort(names)
+        categories = CategoryPurchases.read(views, names.tolist()) if with_categories else None
+        return cls(names, starts, days[order], amounts[order], weeks[order], categories, sampled_below)
 
     def ends(self, day: float) -> NDArray[np.int64]:
         """Place after the last order of each customer before a day, shape (n,)."""
@@ -143,7 +162,10 @@ class OrderHistory:
             "last_gap_days": self._gap_mean(np.maximum(end - 1, first + 1), end, 0.0),
             "order_gap_days_mean_182d": self._gap_mean(end - counts[182] + 1, end, 182.0),
             "order_gap_days_std_182d": self._gap_spread(end - counts[182], end),
+            "order_weeks_91d": self._calendar_weeks(end - counts[91], end),
         }
+        if self.categories is not None:
+            found[EXPECTED_CATEGORIES] = self.categories.expected(now)
         return np.column_stack([found[name] for name in names]).astype(np.float32)
 
     @cached_property
@@ -179,6 +201,18 @@ class OrderHistory:
         mean = (sums[end] - sums[after]) / np.maximum(size, 1)
         left = squares[end] - squares[after] - np.maximum(size, 0) * np.square(mean)
         return np.where(size > 1, np.sqrt(np.maximum(left, 0.0) / np.maximum(size - 1, 1)), 0.0)
+
+    def _calendar_weeks(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Different calendar weeks of the orders of the places ``[begin, end)`` of each customer, shape (n,)."""
+        begins_week = np.concatenate([[0], np.cumsum(np.diff(self.weeks, prepend=-1) != 0)])
+        after_first = np.minimum(begin + 1, end)
+        return np.asarray((end > begin) + begins_week[end] - begins_week[after_first], dtype=np.int64)
+
+    def weeks_with_order(self, as_of: datetime, days: int) -> NDArray[np.int64]:
+        """In how many of the weeks that begin at a moment, the last one cut at `days`, customers order, shape (n,)."""
+        edges = [*range(0, days, WEEK_DAYS), days]
+        ends = np.array([self.ends(day_number(as_of) + edge) for edge in edges])
+        return np.asarray((np.diff(ends, axis=0) > 0).sum(axis=0), dtype=np.int64)
 
     def active_weeks(self, as_of: datetime, weeks: int) -> NDArray[np.int64]:
         """In how many of the last weeks, each of seven days, each customer has an order before a moment, shape (n,)."""

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from features.compute.spec import FeatureSpec
 from features.profiles.purchase_process.process import PurchaseProcess
 from models.classify.boosting import MIN_ROWS, check_outcomes
-from models.classify.churn import ChurnClassifier
+from models.classify.churn import CHURN, WEEKS, ChurnClassifier
 from models.classify.churn_model import ChurnModel, Member
 from models.classify.logistic import LogisticClassifier
 from models.classify.own_window import OwnWindow
 from models.classify.rhythm import (
     COUNT_COLUMNS,
+    HABIT_COLUMNS,
     MADE_OF,
-    PATTERN_COLUMNS,
     PROCESS,
     RHYTHM_COLUMNS,
     RHYTHM_FEATURES,
@@ -49,12 +49,15 @@ class MemberRecipe:
         Columns that it reads; empty for all features of the profile.
     records : bool
         Whether it also reads which customers have a record (`training.churn.records`).
+    target : str
+        What trees learn (`models.classify.churn.OBJECTIVES`).
     """
 
     kind: str
     rows: str
     columns: tuple[str, ...] = ()
     records: bool = False
+    target: str = CHURN
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,15 @@ RHYTHM_TREES = MemberRecipe("trees", RHYTHM, RHYTHM_COLUMNS)
 LOGISTIC = Recipe("logistic, 7 columns", (MemberRecipe("logistic", RHYTHM, COUNT_COLUMNS),))
 LOGISTIC_MONEY = Recipe("logistic, 12 columns", (MemberRecipe("logistic", RHYTHM, RHYTHM_COLUMNS),))
 TREES = Recipe("trees, 12 columns", (RHYTHM_TREES,))
-PATTERN = (
-    MemberRecipe("logistic", RHYTHM, PATTERN_COLUMNS, records=True),
-    MemberRecipe("trees", RHYTHM, PATTERN_COLUMNS, records=True),
+HABIT = (
+    MemberRecipe("logistic", RHYTHM, HABIT_COLUMNS, records=True),
+    MemberRecipe("trees", RHYTHM, HABIT_COLUMNS, records=True),
+    MemberRecipe("trees", RHYTHM, HABIT_COLUMNS, records=True, target=WEEKS),
 )
-# a straight line and steps miss in different ways; so do the many dates with few columns and the few with all
-MEAN_PATTERN = Recipe("logistic and trees, 25 columns", PATTERN)
-MEAN = Recipe("trees on the profile, and logistic and trees on 25 columns", (MemberRecipe("trees", PROFILE), *PATTERN))
+# a straight line and steps miss in different ways; so do trees of churn and of weeks with an order, and the many dates
+# with few columns and the few with all
+MEAN_HABIT = Recipe("logistic and trees, 27 columns", HABIT)
+MEAN = Recipe("trees on the profile, and logistic and trees on 27 columns", (MemberRecipe("trees", PROFILE), *HABIT))
 # the simplest first: of models within noise of the best, the first one ships
 RECIPES = (
     Recipe("logistic, recency", (MemberRecipe("logistic", RHYTHM, RHYTHM_FEATURES[:1]),)),
@@ -96,7 +101,7 @@ RECIPES = (
     TREES,
     # after the trees, because its shape was fitted to all waits and not to the horizon: it must be ahead beyond noise
     Recipe("purchase process", (MemberRecipe("logistic", RHYTHM, (PROCESS,)),)),
-    MEAN_PATTERN,
+    MEAN_HABIT,
     MEAN,
 )
 
@@ -176,12 +181,13 @@ def fit_member(
     names = data.rhythm_features if member.rows == RHYTHM else data.features
     columns = data.columns(member)
     X = data.design(names).columns(rows.X, columns, rows.days)
-    model = (
-        ChurnClassifier(folds=folds, seed=data.seed, **{**data.trees, **(parameters or {})})
-        if member.kind == "trees"
-        else LogisticClassifier()
-    )
-    return Member(member.kind, columns, model.fit(X, relabel(rows.y), groups=rows.owners))
+    y = relabel(rows.y)
+    if member.kind == "logistic":
+        return Member(member.kind, columns, LogisticClassifier().fit(X, y))
+    chosen = {**data.trees, **(parameters or {})}
+    trees = ChurnClassifier(folds=folds, seed=data.seed, target=member.target, **chosen)
+    weeks = relabel(rows.weeks) if member.target == WEEKS and rows.weeks is not None else None
+    return Member(member.kind, columns, trees.fit(X, y, rows.owners, weeks))
 
 
 def fit_recipe(recipe: Recipe, data: TrainingRows, relabel: Relabel, folds: int = FOLDS) -> ChurnModel:
@@ -197,7 +203,9 @@ def can_fit(recipe: Recipe, data: TrainingRows) -> bool:
         if not data.columns(member):
             return False
         rows = data.rhythm if member.rows == RHYTHM else data.profile
-        if rows is None or not rows.both_outcomes(MIN_ROWS) or len(np.unique(rows.owners)) < 2:
+        if rows is None or (member.target == WEEKS and rows.weeks is None):
+            return False
+        if not rows.both_outcomes(MIN_ROWS) or len(np.unique(rows.owners)) < 2:
             return False
     return True
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.compute.builder import Builder
 from features.profiles.purchase_process.fitting import fit_process
 from features.profiles.purchase_process.process import PurchaseProcess
-from models.classify.rhythm import day_number
+from models.classify.rhythm import EXPECTED_CATEGORIES, day_number
 from qianmian.model_settings import LifecycleSettings
 from training.churn.history import OrderHistory
 from training.churn.records import Records
@@ -40,12 +40,16 @@ class ChurnRows:
         Customer of each row.
     days : ndarray of float64, shape (n,)
         Moment of each row in days since 1970.
+    weeks : ndarray of int64, shape (n,), or None
+        In how many weeks of the horizon the customer has an order; None if it was not counted. Models that learn it
+        (`models.classify.churn.ChurnClassifier`) read it in the rows of the past only, like `y`.
     """
 
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     owners: NDArray[Any]
     days: NDArray[np.float64]
+    weeks: NDArray[np.int64] | None = None
 
     def capped(self, max_rows: int = MAX_ROWS) -> ChurnRows:
         """These rows, or those of a sample of the customers if there are more than `max_rows`."""
@@ -57,7 +61,8 @@ class ChurnRows:
 
     def take(self, rows: NDArray[np.int64]) -> ChurnRows:
         """Some of the rows."""
-        return ChurnRows(self.X[rows], self.y[rows], self.owners[rows], self.days[rows])
+        weeks = self.weeks[rows] if self.weeks is not None else None
+        return ChurnRows(self.X[rows], self.y[rows], self.owners[rows], self.days[rows], weeks)
 
     def both_outcomes(self, least: int) -> bool:
         """Whether at least `least` rows churned, and as many did not."""
@@ -67,11 +72,13 @@ class ChurnRows:
 def stacked(parts: Iterable[ChurnRows]) -> ChurnRows:
     """The rows of several moments, one below the other."""
     found = list(parts)
+    weeks = [part.weeks for part in found if part.weeks is not None]
     return ChurnRows(
         np.concatenate([part.X for part in found]),
         np.concatenate([part.y for part in found]),
         np.concatenate([part.owners for part in found]),
         np.concatenate([part.days for part in found]),
+        np.concatenate(weeks) if len(weeks) == len(found) else None,
     )
 
 
@@ -155,11 +162,12 @@ class Snapshots:
         """Orders before a moment at least, of the customers as they were known then."""
         moment = as_of if self.moved else self.end
         if moment not in self._histories:
+            views, categories = self.builder.views(moment), EXPECTED_CATEGORIES in self.rhythm
             if moment == self.end:
-                self._histories[moment] = OrderHistory.read(self.builder.views(moment), MAX_CUSTOMERS)
+                self._histories[moment] = OrderHistory.read(views, MAX_CUSTOMERS, with_categories=categories)
             else:  # the same customers at every moment, or those who left the sample would count as churned
                 below = self.history(self.end).sampled_below
-                self._histories[moment] = OrderHistory.read(self.builder.views(moment), None, below)
+                self._histories[moment] = OrderHistory.read(views, None, below, with_categories=categories)
         return self._histories[moment]
 
     def dates(self, last: datetime) -> list[datetime]:
@@ -176,16 +184,14 @@ class Snapshots:
             places = history.active(as_of, self.active_days)
             places = places[~np.isin(history.one_ids[places], list(self.left_out))]
             one_ids, later = history.one_ids[places], as_of + self.horizon
-            if later > self.end:
-                y = np.zeros(len(places), dtype=np.int64)
-            elif self.moved:
-                after = self.history(later)
-                y = (~np.isin(one_ids, after.one_ids[after.bought(as_of, later)])).astype(np.int64)
-            else:
-                y = (~history.bought(as_of, later)[places]).astype(np.int64)
+            # of the customers as they are known at the end of the horizon; who is nobody any more orders nothing
+            after = self.history(later) if self.moved and later <= self.end else history
+            at = np.minimum(np.searchsorted(after.one_ids, one_ids), max(len(after.one_ids) - 1, 0))
+            weeks = np.where(after.one_ids[at] == one_ids, after.weeks_with_order(as_of, self.horizon_days)[at], 0)
+            y = (weeks == 0).astype(np.int64) if later <= self.end else np.zeros(len(places), dtype=np.int64)
             rhythm = history.features(as_of, self.rhythm)[places]
             X = np.column_stack([rhythm, self.records.values(as_of, one_ids)])
-            self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)))
+            self._rows[as_of] = ChurnRows(X, y, one_ids, np.full(len(places), day_number(as_of)), weeks)
         return self._rows[as_of]
 
     def came_back(self, as_of: datetime, days: int) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from features.compute.spec import FeatureSpec
 from models.bundle import ModelBundle
 from models.classify.boosting import to_dmatrix
 from models.classify.churn import ChurnClassifier
-from models.classify.rhythm import RHYTHM_FEATURES, day_number
+from models.classify.rhythm import CHURN_FEATURES, day_number
 from models.classify.risk_bands import FACT, RiskBands
 from qianmian.errors import DataError
 from training import plots
@@ -142,7 +142,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     context.require_outcomes(horizon, gap)
     profile_spec = context.profile(train_dates[-1]).neutral_spec()
     candidates = context.stationary_spec(train_dates[-1])
-    rhythm = tuple(name for name in RHYTHM_FEATURES if name in profile_spec.names)
+    rhythm = tuple(name for name in CHURN_FEATURES if name in profile_spec.names)
     wide = profile_spec.select([*candidates.names, *(name for name in rhythm if name not in candidates.names)])
     shared = [account.one_id for account in context.shared_accounts]
     snapshots = Snapshots(

@@ -16,6 +16,7 @@ first/last of a column, ordered by time                                first, la
 times      count, first and last time                                  count, age, recency
 gaps       as times, and squared deviations of the gaps between rows   count, age, recency, gap_std
 values     weight of each value of a column                            counts per value
+repeats    of each value: number, first and last time                  none: it always has a window
 =========  ==========================================================  =====================================
 
 Merging means and deviations: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -31,7 +32,7 @@ from typing import Literal
 
 from features.compute.algebra import TWO_WINDOW_AGGREGATES, VALUE_COUNT_AGGREGATES, Aggregate, Condition, Feature
 
-Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values"]
+Kind = Literal["rows", "total", "moments", "min", "max", "first", "last", "times", "gaps", "values", "repeats"]
 NULL_TEXT = "\x1f"  # marks "no such row" in a text column of the base
 NAN = float("nan")
 
@@ -47,6 +48,7 @@ BASE_AGGREGATES: dict[Kind, dict[str, Aggregate]] = {
     "times": {"n": "count", "age": "age", "recency": "recency"},
     "gaps": {"n": "count", "age": "age", "recency": "recency", "std": "gap_std"},
     "values": {},
+    "repeats": {},
 }
 KIND_OF: dict[str, Kind] = {
     "sum": "total",
@@ -60,6 +62,7 @@ KIND_OF: dict[str, Kind] = {
     "age": "times",
     "gap_mean": "times",
     "gap_std": "gaps",
+    "expected": "repeats",
     **dict.fromkeys(VALUE_COUNT_AGGREGATES, "values"),
 }
 
@@ -197,6 +200,6 @@ def _partials_of(feature: Feature, share_of_all_rows: bool) -> list[PartialAggre
     kind = KIND_OF[aggregate]
     if kind in ("times", "gaps"):
         return [replace(partial, kind=kind)]
-    over = feature.over if kind == "values" else ""
+    over = feature.over if kind in ("values", "repeats") else ""
     text = feature.categorical and kind in ("first", "last")
     return [replace(partial, kind=kind, column=feature.column, over=over, text=text)]

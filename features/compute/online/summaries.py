@@ -123,6 +123,21 @@ def _values(s: Selection, low: int, high: int, partial: PartialAggregate, _a: Re
     return {"values": distinct[present], "weights": weights[present]} if len(present) else None
 
 
+def _repeats(s: Selection, low: int, high: int, partial: PartialAggregate, _a: ReadContext) -> Summary | None:
+    numbers, (occasions, of_rows) = s.factorized(partial.column)[1][low:high], s.factorized(partial.over)
+    of_rows = of_rows[low:high]
+    known = ((numbers >= 0) & (of_rows >= 0)).nonzero()[0]
+    if not len(known):
+        return None
+    # each value has one run, in which its rows stay ordered by time
+    order = known[numbers[known].argsort(kind="stable")]
+    numbers, seconds = numbers[order], s.seconds[low:high][order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    pairs = np.unique(numbers * np.int64(len(occasions)) + of_rows[order])
+    counts = np.bincount(pairs // len(occasions))[numbers[starts]]
+    return {"n": counts, "age": seconds[starts], "recency": seconds[np.append(starts[1:], len(order)) - 1]}
+
+
 SUMMARISE: dict[str, Callable[[Selection, int, int, PartialAggregate, ReadContext], Summary | None]] = {
     "rows": _rows,
     "total": _total,
@@ -134,6 +149,7 @@ SUMMARISE: dict[str, Callable[[Selection, int, int, PartialAggregate, ReadContex
     "times": _times,
     "gaps": _gaps,
     "values": _values,
+    "repeats": _repeats,
 }
 
 # ---- merged summaries of old and recent rows; every old row is earlier than every recent row -------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from features.compute.algebra import Feature
+from features.compute.algebra import EXPECTED_DAYS, OVERDUE_RATE, USUAL_GAP_DAYS, USUAL_GAP_WEIGHT, Feature
 from features.compute.online.recent import current_rows
 from features.compute.online.state import CustomerState, OnlineState
 from features.compute.online.summaries import (
@@ -25,7 +25,7 @@ from features.compute.online.summaries import (
     squared_deviations,
     summaries,
 )
-from qianmian.times import microseconds
+from qianmian.times import MICROSECONDS_PER_SECOND, SECONDS_PER_DAY, microseconds
 
 Value = float | str | None
 FeatureReader = Callable[[Feature, Sequence[Summary | None], ReadContext], Value]
@@ -140,6 +140,16 @@ def _entropy(_f: Feature, partials: Sequence[Summary | None], _a: ReadContext) -
     return max(float(-(p * np.log(p)).sum()), 0.0)
 
 
+def _expected(_f: Feature, partials: Sequence[Summary | None], context: ReadContext) -> Value:
+    found = partials[0]
+    if found is None:
+        return None
+    span = (found["recency"] - found["age"]) / SECONDS_PER_DAY
+    gap = (span + USUAL_GAP_WEIGHT * USUAL_GAP_DAYS) / (found["n"] - 1.0 + USUAL_GAP_WEIGHT)
+    overdue = (context.now // MICROSECONDS_PER_SECOND - found["recency"]) / SECONDS_PER_DAY / gap - 1.0
+    return float((EXPECTED_DAYS / gap * np.exp(-OVERDUE_RATE * np.maximum(overdue, 0.0))).sum())
+
+
 def _attribute(customer: CustomerState, feature: Feature, now: datetime) -> Value:
     value = customer.attributes[feature.name]
     if isinstance(value, str) or feature.aggregate != "days_since" or value == feature.default or customer.row < 0:
@@ -172,4 +182,5 @@ FEATURE_READERS: dict[str, FeatureReader] = {
         None if partials[0] is None else float(partials[0]["weights"].max() / partials[0]["weights"].sum())
     ),
     "entropy": _entropy,
+    "expected": _expected,
 }

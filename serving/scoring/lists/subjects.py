@@ -109,6 +109,9 @@ SUBJECTS: Mapping[str, Subject] = {
         subcategories_distinct=("subcategory bought|subcategories bought", "购买 {} 个细分品类"),
         brands_distinct=("brand bought|brands bought", "购买 {} 个品牌"),
     ),
+    "categories_expected": Subject(
+        "categories", "measure", "purchases of categories that are due", "预计再次购买品类的次数", -1
+    ),
     **_counts(
         "visits",
         -1,

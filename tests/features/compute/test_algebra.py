@@ -21,6 +21,8 @@ GOOD = Feature("orders_28d", "orders", "count", window_days=28, description="d")
         ({"aggregate": "entropy"}, "needs a column"),
         ({"aggregate": "ratio", "column": "amount"}, "needs `over`"),
         ({"aggregate": "trend", "window_days": None}, "needs a window"),
+        ({"aggregate": "expected", "column": "channel"}, "needs `over`"),
+        ({"aggregate": "expected", "column": "channel", "over": "day", "window_days": None}, "needs a window"),
         ({"aggregate": "top", "column": "channel"}, "default must be text"),
         ({"default": ""}, "default must be a number"),
         ({"is_identifier": True}, "an identifier must be text"),

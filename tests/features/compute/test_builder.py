@@ -64,7 +64,7 @@ def test_the_pool_has_every_aggregate_and_window():
         "attribute": {None},
         "missing": {None},
         "days_since": {None},
-        **dict.fromkeys(TWO_WINDOW_AGGREGATES, {7, 28}),
+        **dict.fromkeys((*TWO_WINDOW_AGGREGATES, "expected"), {7, 28}),
     }
     for kind in declared_kinds:
         assert {feature.window_days for feature in FEATURE_POOL if feature.aggregate == kind} == windowless.get(

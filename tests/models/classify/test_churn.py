@@ -108,6 +108,23 @@ def test_batch_equals_single(model, data):
     np.testing.assert_allclose(np.concatenate([model.explain(row[None]) for row in X]), model.explain(X), atol=1e-6)
 
 
+def test_trees_of_the_weeks_give_the_probability_of_churn(tmp_path):
+    """Customers order in each of four weeks with a chance of their own, which their first column tells."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 3)).astype(np.float32)
+    weeks = rng.binomial(4, 1 / (1 + np.exp(-X[:, 0])))
+    y = (weeks == 0).astype(np.int64)
+    model = ChurnClassifier(**QUICK, target="weeks").fit(X[:2000], y[:2000], weeks=weeks[:2000])
+    p = model.predict_proba(X[2000:])[:, 1]
+    assert p.mean() == pytest.approx(y[2000:].mean(), abs=0.02)
+    assert roc_auc_score(y[2000:], p) > 0.8
+    assert np.corrcoef(model.explain(X[:200])[:, 0], X[:200, 0])[0, 1] < -0.8  # fewer weeks, more churn
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(ChurnClassifier.load(tmp_path / "model").log_odds(X), model.log_odds(X))
+    with pytest.raises(DataError, match="weeks"):
+        ChurnClassifier(**QUICK, target="weeks").fit(X, y)
+
+
 def test_a_customers_snapshots_stay_in_one_fold():
     """The same customer a hundred times: without groups the held-out rows are known by heart and the margin is trusted too much."""
     rng = np.random.default_rng(0)
