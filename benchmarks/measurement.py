@@ -4,7 +4,8 @@
 
 The parts, of which `--only` names some:
 
-- `oracles`: every published figure of the experiments table; `failed` counts those that differ (`measurement_oracles.py`).
+- `oracles`: every published figure of the experiments table; `failed` counts those that differ
+  (`measurement_oracles.py`).
 - `aa`: A/A tests looked at daily, `false_positive_rate` of the confidence sequences beside that of a t test at every
   look (`measurement_aa.py`).
 - `ope`: relative errors of off-policy values of simulated logs whose target value is known (`measurement_ope.py`).
