@@ -27,13 +27,22 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FILE",
+            help="classify, uplift: the table that the version was trained on.",
+            show_default=False,
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a version again on the same data, and compare hash and metrics; nothing is registered.
 
-    The arguments, settings and tuned parameters are those that MLflow holds of its run. A lake of another digest is
-    refused. The exit code is 3 if the model or a metric differs.
+    The arguments, settings and tuned parameters are those that MLflow holds of its run. A lake or a table of another
+    digest is refused. The exit code is 3 if the model or a metric differs.
     """
     from training.reproduce import reproduce as reproduce_version
 
@@ -44,6 +53,7 @@ def reproduce(
             name,
             version,
             lake_workspace=None if lake is None else Workspace.locate(lake),
+            data=data,
             progress=output.step,
         )
     output.result(found.as_dict())

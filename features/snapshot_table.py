@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def read_snapshot_table(path: Path) -> pa.Table:
     if not table.num_rows:
         raise DataError("the table has no rows", where=str(path), hint="one row a customer is needed")
     return table
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of the bytes of a file, by which a run names the table that it has learnt from."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def as_texts(table: pa.Table) -> pa.Table:

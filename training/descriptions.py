@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qianmian.schema import registered_name
+from training.jobs.arguments import TrainingArguments
 from training.jobs.base import EvaluatedModel
 from training.report import EvalReport
 
@@ -68,7 +69,7 @@ def command(evaluated_model: EvaluatedModel) -> str:
     for option, value in options.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             words += [f"--{option}", str(one)] if one not in (None, "") else []
-    if evaluated_model.arguments is not None and evaluated_model.arguments.tune:
+    if isinstance(evaluated_model.arguments, TrainingArguments) and evaluated_model.arguments.tune:
         words.append("--tune")
     return shlex.join(words)
 

@@ -16,10 +16,12 @@ from models.bundle import library_versions
 from qianmian.redaction import redact
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.jobs.base import EvaluatedModel, TrainingArguments
+from training.jobs.arguments import TableArguments, TrainingArguments
+from training.jobs.base import EvaluatedModel
 
 NOT_OF_TRAINING = frozenset({"serving", "lists"})  # sections of the settings that no training reads
 ARGUMENTS_FILE = "training.json"  # artifact of a run: what `qianmian models reproduce` trains again from
+OPTIONS = "options"  # key of that file, for a table
 VERSION_TAGS = ("data_digest", "model_hash", "git_commit")  # what the version in the registry says, too
 CODE = Path(qianmian.__file__).resolve().parent.parent  # a checkout, or where packages are installed
 GIT_SECONDS = 10
@@ -43,10 +45,11 @@ def provenance(workspace: Workspace, evaluated_model: EvaluatedModel) -> dict[st
         changes), and ``libraries``, the versions of Python and of what fits models.
     """
     bundle, arguments = evaluated_model.bundle, evaluated_model.arguments
+    settings = effective_settings(workspace, arguments.settings) if isinstance(arguments, TrainingArguments) else {}
     return {
         "data_digest": str(bundle.facts["data_digest"]),
         "spec_hash": bundle.spec.hash if bundle.spec else "",
-        "settings_hash": digest(effective_settings(workspace, arguments.settings)) if arguments else "",
+        "settings_hash": digest(settings) if settings else "",
         "model_hash": bundle.model_hash,
         "seed": str(bundle.facts["seed"]),
         "git_commit": git_commit(),
@@ -72,8 +75,15 @@ def effective_settings(workspace: Workspace, settings: Settings) -> dict[str, An
     return plain
 
 
-def recorded_arguments(workspace: Workspace, arguments: TrainingArguments) -> dict[str, Any]:
+def recorded_arguments(workspace: Workspace, arguments: TrainingArguments | TableArguments) -> dict[str, Any]:
     """What `ARGUMENTS_FILE` holds: the arguments of a training as plain values."""
+    if isinstance(arguments, TableArguments):
+        return {
+            "job": arguments.job,
+            OPTIONS: dict(arguments.options),
+            "settings": {"seed": arguments.seed},
+            "libraries": versions_of_libraries(),
+        }
     return {
         "job": arguments.job,
         "as_of": arguments.as_of.isoformat(),

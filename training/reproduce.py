@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from features.data.lake import Lake
 from features.data.locking import workspace_lock
 from features.definitions.building import make_builder
+from features.snapshot_table import file_digest, read_snapshot_table
 from models.bundle import model_hash
 from models.parallel import one_blas_thread
 from models.persist import load_json
 from qianmian import model_store
-from qianmian.errors import ArtifactError, DataError, NotFound
+from qianmian.errors import ArtifactError, DataError, NotFound, UsageError
 from qianmian.packs import builtin_packs
 from qianmian.schema import registered_name
 from qianmian.settings import Settings, problems_of
@@ -28,7 +29,7 @@ from qianmian.workspace import Workspace
 from training.gate import apply_gate
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Progress, TrainingContext
-from training.provenance import ARGUMENTS_FILE, effective_settings, provenance, versions_of_libraries
+from training.provenance import ARGUMENTS_FILE, OPTIONS, effective_settings, provenance, versions_of_libraries
 from training.tracking import flatten_metrics, tracking_at
 
 TOLERANCE = 1e-9  # of a metric, relative: MLflow's stores keep 64 bits, some of them as text
@@ -114,6 +115,7 @@ def reproduce(
     version: int,
     *,
     lake_workspace: Workspace | None = None,
+    data: Path | None = None,
     progress: Progress = lambda line: None,
 ) -> Reproduction:
     """Train a version again, on the same data with the same arguments, and compare; nothing is registered or published.
@@ -127,6 +129,8 @@ def reproduce(
     version : int
     lake_workspace : Workspace, optional
         Workspace whose lake is read, such as a restored backup of the time of the training; default: the same.
+    data : Path, optional
+        The table of a model that was trained on one; it may have another name by now.
     progress : callable, optional
         Called with a line of text at each step.
 
@@ -135,15 +139,60 @@ def reproduce(
     NotFound
         There is no such model or version.
     DataError
-        The lake has another digest, or the run does not hold what is needed.
+        The lake or the table has another digest, or the run does not hold what is needed.
+    UsageError
+        A lake is given for a model of a table or the reverse, or the table is missing.
     """
     workspace.require()
     run = read_run(workspace, registered_name(name), version)
+    if OPTIONS in run.arguments:
+        if data is None or lake_workspace is not None:
+            raise UsageError(
+                f"{run.name} version {version} was trained on a table, which is not kept",
+                got="no --data" if data is None else "--lake",
+                hint=f"give the file of digest {run.data_digest}: "
+                f"qianmian models reproduce {run.arguments['job']} {version} --data FILE",
+            )
+        with workspace_lock(workspace), one_blas_thread():
+            return compare(workspace, run, _of_table(run, data, progress), run.arguments["settings"])
+    if data is not None:
+        raise UsageError(
+            f"{run.name} version {version} was trained on the lake", where="--data", hint="omit --data, or see --lake"
+        )
+    return _of_lake(workspace, run, lake_workspace, progress)
+
+
+def _of_table(run: RegisteredRun, data: Path, progress: Progress) -> EvaluatedModel:
+    """Train the version of a table again."""
+    from training.classify import run as classify
+    from training.uplift import table as uplift
+
+    read_snapshot_table(data)  # a file that is missing or no table is refused as `train` does
+    if (found := file_digest(data)) != run.data_digest:
+        raise DataError(
+            f"{run.name} version {run.version} was trained on another table",
+            where=str(data),
+            got=f"a file of digest {found}",
+            allowed=f"digest {run.data_digest}",
+            hint="give the same file, byte by byte",
+        )
+    progress(f"{run.arguments['job']}: training version {run.version} again, on {data.name}")
+    options, seed = dict(run.arguments[OPTIONS]), int(run.arguments["settings"]["seed"])
+    as_of = datetime.fromisoformat(run.manifest["as_of"])
+    if run.manifest["kind"] == classify.KIND:
+        return classify.evaluate(classify.SnapshotTask(data, **options), seed, as_of, progress)
+    return uplift.evaluate(uplift.UpliftTask(data, **options), seed, as_of, progress)
+
+
+def _of_lake(
+    workspace: Workspace, run: RegisteredRun, lake_workspace: Workspace | None, progress: Progress
+) -> Reproduction:
+    """Train a version of the lake again and compare."""
     source = (lake_workspace or workspace).require()
     lake = Lake(source)
     if lake.digest != run.data_digest:
         raise DataError(
-            f"{run.name} version {version} was trained on other data, so it cannot be repeated on this lake",
+            f"{run.name} version {run.version} was trained on other data, so it cannot be repeated on this lake",
             where=str(source.lake),
             got=f"a lake of digest {lake.digest}",
             allowed=f"digest {run.data_digest}",
@@ -151,7 +200,7 @@ def reproduce(
         )
     settings = settings_of(run, source)
     arguments, job = run.arguments, JOBS[str(run.arguments["job"])]
-    progress(f"{job.name}: training version {version} again, as of {str(arguments['as_of'])[:10]}")
+    progress(f"{job.name}: training version {run.version} again, as of {str(arguments['as_of'])[:10]}")
     with workspace_lock(workspace), workspace_lock(source), one_blas_thread():
         context = TrainingContext(
             workspace,
@@ -256,8 +305,8 @@ def read_run(workspace: Workspace, name: str, version: int) -> RegisteredRun:
         if ARGUMENTS_FILE not in recorded:
             raise DataError(
                 f"{name} version {version} cannot be repeated: its run does not hold its arguments",
-                got="a model of an earlier version of this project, or of a table (`--data`), which is not kept",
-                hint="train again: a training on the lake records them, one on the same table has the same model_hash",
+                got="a model of an earlier version of this project",
+                hint="train again: this version of the project records them",
             )
         arguments = load_json(Path(client.download_artifacts(run_id, ARGUMENTS_FILE, folder)))
         try:

@@ -14,17 +14,22 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from features.data.lake import Lake
+from features.snapshot_table import file_digest
 from models.bundle import model_hash
 from models.parallel import limit_threads, thread_budget
-from qianmian.errors import DataError, NotFound
+from qianmian.errors import DataError, NotFound, UsageError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from tests.training.test_classify import people, written
+from tests.training.test_uplift_table import mailing
 from training import provenance as origin
 from training import reproduce as module
 from training import train
+from training.classify.run import SnapshotTask, train_classify
 from training.jobs import JOBS
 from training.jobs.base import TrainingContext
 from training.reproduce import different_values, flat, reproduce
+from training.uplift.table import UpliftTask, train_uplift_table
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 
@@ -96,6 +101,44 @@ def test_a_run_without_arguments_is_refused(registered, monkeypatch):
     monkeypatch.setattr(module, "ARGUMENTS_FILE", "of_no_run.json")
     with pytest.raises(DataError, match="does not hold its arguments"):
         reproduce(registered, "content", 1)
+
+
+@pytest.mark.slow
+def test_a_model_of_a_table_is_reproduced_from_the_same_file(tmp_path):
+    """The file is given again, under another name; its digest says whether it is the same."""
+    workspace, file = Workspace(tmp_path / "w"), written(tmp_path, people(200))
+    task = SnapshotTask(file, "leaves", "customer", name="phones", excluded=("country",))
+    train_classify(workspace, task, settings=Settings(seed=3), clock=CLOCK)
+    moved = file.rename(tmp_path / "moved.csv")
+    arguments = ["models", "reproduce", "classify-phones", "1", "--workspace", str(workspace.root)]
+    done = CliRunner().invoke(app, [*arguments, "--data", str(moved)])
+    assert done.exit_code == 0, done.output
+    assert "is reproduced" in done.output
+    with pytest.raises(UsageError, match="trained on a table, which is not kept") as caught:
+        reproduce(workspace, "classify-phones", 1)
+    assert "--data FILE" in str(caught.value)
+    with pytest.raises(UsageError, match="got '?--lake"):
+        reproduce(workspace, "classify-phones", 1, data=moved, lake_workspace=workspace)
+    other = written(tmp_path, people(200, seed=1), "other.csv")
+    with pytest.raises(DataError, match="trained on another table") as refused:
+        reproduce(workspace, "classify-phones", 1, data=other)
+    assert file_digest(other) in str(refused.value)
+    assert file_digest(moved) in str(refused.value)
+
+
+@pytest.mark.slow
+def test_an_uplift_model_of_a_table_is_reproduced(tmp_path):
+    workspace, file = Workspace(tmp_path / "w"), written(tmp_path, mailing(), "mailing.csv")
+    task = UpliftTask(file, "segment", "visit", id_column="customer", excluded=("spend",))
+    train_uplift_table(workspace, task, settings=Settings(), clock=CLOCK)
+    found = reproduce(workspace, "uplift-table", 1, data=file)
+    assert found.same, found
+    assert not found.differences
+
+
+def test_a_table_for_a_model_of_the_lake_is_refused(registered, tmp_path):
+    with pytest.raises(UsageError, match="was trained on the lake"):
+        reproduce(registered, "content", 1, data=tmp_path / "people.csv")
 
 
 def test_an_unknown_version_is_named(registered):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.snapshot_table import read_snapshot_table, require_column
+from features.snapshot_table import file_digest, read_snapshot_table, require_column
 from models.bundle import ModelBundle
 from models.classify.risk_bands import FACT, RiskBands
 from models.classify.snapshot_model import SnapshotColumn, SnapshotModel, encoded
@@ -35,6 +34,7 @@ from training.classify.evaluation import (
     measure,
 )
 from training.gate import GateRule
+from training.jobs.arguments import TableArguments
 from training.jobs.base import EvaluatedModel, Progress
 from training.run import Clock, JobResult
 from training.table_training import table_job_name, train_table_job
@@ -160,7 +160,7 @@ def evaluate(
     bands = RiskBands.relative(p)
     facts = {
         "job": task.job,
-        "data_digest": hashlib.sha256(task.data.read_bytes()).hexdigest()[:16],
+        "data_digest": file_digest(task.data),
         "seed": seed,
         "rows": len(label.y),
         "base_rate": float(label.y.mean()),
@@ -202,6 +202,7 @@ def evaluate(
         },
         rows.select(names).slice(0, 5),
         comparison="a table has no later rows than those that it has learnt from",
+        arguments=TableArguments.of_task(task, task.job, seed),
     )
 
 

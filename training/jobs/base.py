@@ -32,6 +32,7 @@ from qianmian.workspace import Workspace
 from training.attributes import unknown_attributes
 from training.comparison import LossComparison
 from training.gate import GateRule
+from training.jobs.arguments import TableArguments, TrainingArguments
 from training.report import EvalReport
 
 if TYPE_CHECKING:
@@ -39,34 +40,6 @@ if TYPE_CHECKING:
 
 MOST_UNKNOWN = 0.25  # of the days in which a model is tested, without data
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class TrainingArguments:
-    """What a training was given: with the same lake, they give the same model (`training.provenance` records them).
-
-    Attributes
-    ----------
-    job : str
-        Name in `JOBS`.
-    as_of : datetime
-        Cutoff, naive UTC.
-    settings : Settings
-    horizon_days, active_days : int or None
-        Those of the command line; None for those of the settings.
-    tune : bool
-        Whether parameters were searched.
-    inherited : mapping of str to any
-        What the job took from earlier trainings (`TrainingContext.inherited`).
-    """
-
-    job: str
-    as_of: datetime
-    settings: Settings
-    horizon_days: int | None
-    active_days: int | None
-    tune: bool
-    inherited: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,9 +64,8 @@ class EvaluatedModel:
         Tag → one_ids and their values, published once the model is the champion (`features.profiles.tags.published`).
     comparison : LossComparison or str
         How the model is compared with the champion; or why two models of its job cannot be compared on rows.
-        Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
-    arguments : TrainingArguments or None
-        Those of a training on the lake; None for a table.
+    arguments : TrainingArguments, TableArguments or None
+        What a reproduction needs; `training.run` adds that of a training on the lake.
     """
 
     bundle: ModelBundle
@@ -104,7 +76,7 @@ class EvaluatedModel:
     example: pa.Table
     tags: Mapping[str, tuple[Sequence[str], Sequence[TagValue]]] = field(default_factory=dict)
     comparison: LossComparison | str = "the models of this job are not compared on rows"
-    arguments: TrainingArguments | None = None
+    arguments: TrainingArguments | TableArguments | None = None
 
 
 @dataclass

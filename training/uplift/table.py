@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from features.snapshot_table import read_snapshot_table, require_column
+from features.snapshot_table import file_digest, read_snapshot_table, require_column
 from models.bundle import ModelBundle
 from models.uplift.table_model import UpliftTableModel
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training.classify.run import require_one_row_a_customer
 from training.gate import GateRule
+from training.jobs.arguments import TableArguments
 from training.jobs.base import EvaluatedModel, Progress
 from training.report import EvalReport, Metric
 from training.run import Clock, JobResult
@@ -134,7 +134,7 @@ def evaluate(task: UpliftTask, seed: int, now: datetime, progress: Progress) -> 
     effect = chosen.evaluation.effect
     facts = {
         "job": task.job,
-        "data_digest": hashlib.sha256(task.data.read_bytes()).hexdigest()[:16],
+        "data_digest": file_digest(task.data),
         "seed": seed,
         "rows": len(trial),
         "treatment": task.treatment,
@@ -158,6 +158,7 @@ def evaluate(task: UpliftTask, seed: int, now: datetime, progress: Progress) -> 
         figures(chosen.evaluation, task.outcome),
         table.select(trial.names).slice(0, 5),
         comparison="a table has no later rows than those that it has learnt from",
+        arguments=TableArguments.of_task(task, task.job, seed),
     )
 
 
