@@ -268,8 +268,12 @@ def model_hash(kind: str, files: Mapping[str, str]) -> str:
     files : mapping of str to str
         Checksum of each file of the bundle; files that are no part of the fitted state are passed over.
     """
-    state = {name: files[name] for name in files if name in STATE_FILES or name.startswith(STATE_FOLDER)}
-    return hashlib.sha256(json.dumps([kind, state], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([kind, state_files(files)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def state_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of a bundle that are its fitted state, with their checksums."""
+    return {name: files[name] for name in files if name in STATE_FILES or name.startswith(STATE_FOLDER)}
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +185,48 @@ def keep_inside(workspace: Workspace) -> None:
             if folder is not None and address and not is_inside(workspace, address):
                 inside = (workspace.root / folder).as_uri()
                 connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = ?", (inside, name))
+
+
+def check_experiments(workspace: Workspace, jobs: Sequence[str], run_id: str | None) -> None:
+    """Check, before hours of a training, that its runs and models can be written where they are read.
+
+    Only stores whose tables `rows` reads are checked.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    jobs : sequence of str
+    run_id : str or None
+        The run that `mlflow run` has opened, which the first job joins.
+
+    Raises
+    ------
+    WorkspaceError
+        The experiment of a job was deleted, or the one of the run is not of this project and stores its artifacts
+        outside the workspace.
+    """
+    for number, name in (
+        rows(workspace, "SELECT experiment_id, name FROM experiments WHERE lifecycle_stage = 'deleted'") or ()
+    ):
+        if name in {f"{REGISTERED_PREFIX}{job}" for job in jobs}:
+            raise WorkspaceError(
+                "the experiment of the job was deleted, so MLflow takes no runs in it",
+                where=name,
+                hint=f"mlflow experiments restore --experiment-id {number}, or delete it for good with `mlflow gc`",
+            )
+    query = (
+        "SELECT e.name, e.artifact_location FROM experiments e JOIN runs r ON r.experiment_id = e.experiment_id "
+        "WHERE r.run_uuid = :run"
+    )
+    joined = rows(workspace, query, {"run": run_id}) if run_id and own_store(workspace) else None
+    for name, address in joined or ():
+        if _folder_of_experiment(name) is None and not is_inside(workspace, address):
+            raise WorkspaceError(
+                f"the experiment {name} stores its models outside the workspace",
+                where=str(workspace.root),
+                got=address,
+                hint="mlflow run without --experiment-name, or with that of the job, such as qianmian-churn",
+            )
 
 
 def is_inside(workspace: Workspace, address: str) -> bool:

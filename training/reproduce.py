@@ -17,7 +17,7 @@ from features.data.lake import Lake
 from features.data.locking import workspace_lock
 from features.definitions.building import make_builder
 from features.snapshot_table import file_digest, read_snapshot_table
-from models.bundle import model_hash
+from models.bundle import model_hash, state_files
 from models.parallel import one_blas_thread
 from models.persist import load_json
 from qianmian import model_store
@@ -83,7 +83,7 @@ class Reproduction:
     other_metrics : dict of str to (float, float)
         Those that differ: as registered and as repeated; NaN for one that is missing.
     other_files : tuple of str
-        Files of the bundle that differ.
+        Files of the fitted state that differ.
     differences : tuple of str
         What differs between both trainings and may explain it: settings, libraries, code.
     """
@@ -236,11 +236,11 @@ def compare(
     other_metrics = {
         metric: pair for metric, pair in pairs.items() if not math.isclose(*pair, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     }
-    kind, files = str(run.manifest["kind"]), run.manifest["files"]
+    kind, files = str(run.manifest["kind"]), state_files(run.manifest["files"])
     with tempfile.TemporaryDirectory(prefix="qianmian-reproduce-") as folder:
         evaluated_model.bundle.save(Path(folder))
         manifest = load_json(Path(folder) / MANIFEST)
-    own = manifest["files"]
+    own = state_files(manifest["files"])
     hashes = run.tags.get("qianmian.model_hash") or model_hash(kind, files), str(manifest["model_hash"])
     other_files = tuple(sorted(file for file in {*files, *own} if files.get(file) != own.get(file)))
     now = provenance(workspace, evaluated_model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +125,8 @@ def train(
     UsageError
         If no job is named, or none of the named jobs can be tuned.
     WorkspaceError
-        If the workspace was copied or moved, and its model store cannot be changed.
+        If the workspace was copied or moved, and its model store cannot be changed, or its runs cannot be written
+        (`model_store.check_experiments`).
     """
     workspace.require()
     model_store.adopt(workspace, required=True)  # before the hours of a training whose model could not be stored
@@ -142,6 +144,7 @@ def train(
             allowed=", ".join(job.name for job in JOBS.values() if job.can_tune),
         )
     # until the end, so that no model and no profiles appear with a customer who was erased meanwhile
+    model_store.check_experiments(workspace, names, os.environ.get("MLFLOW_RUN_ID"))
     with workspace_lock(workspace):
         context = TrainingContext(
             workspace,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BY_CUSTOMER = ("scenes", "lookalike", "contact")  # kinds of models that are given ids, and no features
 STAGE = "lifecycle_stage"
 DIGITS = 3  # of the numbers of the input example
-SHARED_BY = 2  # rows that have a category, or a number at all, for the input example to show one
+SHARED_BY = 2  # rows that have a category, or a number other than 0, for the input example to show one
 
 
 def input_columns(bundle: ModelBundle) -> dict[str, str]:
@@ -94,6 +94,8 @@ def _typical(values: pd.Series[Any], kind: str) -> Any:
         numbers = pd.to_numeric(known, errors="coerce").dropna().to_numpy(dtype=np.float64)
         if len(numbers) < SHARED_BY:
             return np.nan
+        if np.count_nonzero(numbers) < SHARED_BY:  # the mean would tell the number of one customer
+            return 0.0
         whole = bool((numbers == np.round(numbers)).all())
         return float(np.round(numbers.mean()) if whole else f"{numbers.mean():.{DIGITS}g}")
     counts = known.astype(str).value_counts(sort=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -75,6 +76,7 @@ def train_table_job(
     started = time.perf_counter()
     workspace.create()
     model_store.adopt(workspace, required=True)
+    model_store.check_experiments(workspace, [job], os.environ.get("MLFLOW_RUN_ID"))
     with workspace_lock(workspace), one_blas_thread():
         progress(f"{job}: reading {data}")
         evaluated = evaluate(clock())

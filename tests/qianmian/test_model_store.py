@@ -168,6 +168,22 @@ def test_experiments_that_mlflow_made_store_new_artifacts_inside(original, tmp_p
     assert client.get_experiment(theirs).artifact_location == (tmp_path / "x").as_uri()
 
 
+def test_a_run_that_cannot_be_written_is_refused_before_the_training(original, tmp_path):
+    """`mlflow run --experiment-name` makes an experiment outside the workspace; MLflow takes no runs in a deleted one."""
+    client = MlflowClient(original.tracking_uri)
+    theirs = client.create_experiment("chosen", (tmp_path / "mlruns").as_uri())
+    run_id = client.create_run(theirs).info.run_id
+    model_store.check_experiments(original, ["churn"], None)
+    model_store.check_experiments(original, ["churn"], client.create_run("0").info.run_id)
+    with pytest.raises(WorkspaceError, match="the experiment chosen stores its models outside the workspace") as caught:
+        model_store.check_experiments(original, ["churn"], run_id)
+    assert str(tmp_path / "mlruns") in str(caught.value)
+    client.delete_experiment(client.create_experiment("qianmian-left", original.artifact_root.as_uri()))
+    model_store.check_experiments(original, ["churn"], None)
+    with pytest.raises(WorkspaceError, match="mlflow experiments restore --experiment-id"):
+        model_store.check_experiments(original, ["churn", "left"], None)
+
+
 def test_a_workspace_in_which_only_mlflow_opened_runs(original, tmp_path):
     """`mlflow run` uses the experiment `Default`; that of this project is not there then."""
     with contextlib.closing(sqlite3.connect(original.mlflow_db, isolation_level=None)) as store:

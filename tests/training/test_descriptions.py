@@ -86,15 +86,24 @@ def test_a_description_has_the_facts_and_fits_into_the_registry():
 
 
 def test_the_input_example_of_a_table_is_of_no_row():
-    """Rounded means, and a category only where two rows have it."""
-    columns = (SnapshotColumn("age", "number"), SnapshotColumn("days", "number"), SnapshotColumn("city", "category"))
+    """Rounded means, and a category, or a number other than 0, only where two rows have it."""
+    numbers = [SnapshotColumn(name, "number") for name in ("age", "days", "refund")]
+    columns = (*numbers, SnapshotColumn("city", "category"))
     model = evaluated("classify")
     bundle = replace(model.bundle, model=SnapshotModel((*columns, SnapshotColumn("street", "category"))))
     rows = pa.table(
-        {"age": ["20.5", "31", None], "days": ["1", "2", "9"], "city": ["X", "X", "Y"], "street": ["a", "b", "c"]}
+        {
+            "age": ["20.5", "31", None],
+            "days": ["1", "2", "9"],
+            "refund": ["0", "4321.5", "0"],
+            "city": ["X", "X", "Y"],
+            "street": ["a", "b", "c"],
+        }
     )
     example = signatures.input_example(bundle, rows.to_pandas())
-    assert example.to_dict("records") == [{"age": 25.8, "days": 4.0, "city": "X", "street": None}]
+    assert example.to_dict("records") == [{"age": 25.8, "days": 4.0, "refund": 0.0, "city": "X", "street": None}]
+    alone = signatures.input_example(bundle, rows.slice(1, 1).to_pandas())
+    assert alone.isna().all(axis=None), "of a single customer nothing is shown"
     assert signatures.input_example(replace(bundle, kind="contact"), rows.to_pandas()) is None
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
@@ -15,7 +16,9 @@ from typer.testing import CliRunner
 from cli.main import app
 from features.data.lake import Lake
 from features.snapshot_table import file_digest
-from models.bundle import model_hash
+from models.bundle import ModelBundle, model_hash
+from models.classify.calibrated import CalibratedClassifier
+from models.classify.snapshot_model import SnapshotColumn, SnapshotModel
 from models.parallel import limit_threads, thread_budget
 from qianmian.errors import DataError, NotFound, UsageError
 from qianmian.settings import Settings
@@ -232,6 +235,20 @@ def test_a_changed_checkout_is_dirty(tmp_path):
     (tmp_path / "file").write_text("two")
     origin.git_commit.cache_clear()
     assert origin.git_commit(tmp_path).endswith("-dirty")
+
+
+def test_regression_and_trees_have_the_same_hash_on_one_core_and_on_two():
+    rng, before = np.random.default_rng(0), thread_budget()
+    X = rng.normal(size=(4_000, 8)).astype(np.float32)
+    y = (X[:, 0] + rng.normal(size=4_000) > 0).astype(np.int64)
+    hashes = []
+    for threads in (1, 2):
+        limit_threads(threads)
+        model = CalibratedClassifier(("logistic", "trees"), (False,) * 8, 0).fit(X, y)
+        columns = tuple(SnapshotColumn(f"c{place}", "number") for place in range(8))
+        hashes.append(ModelBundle("classify", SnapshotModel(columns, model, "y", "yes"), CLOCK()).model_hash)
+    limit_threads(before)
+    assert hashes[0] == hashes[1]
 
 
 @pytest.mark.slow
