@@ -29,6 +29,7 @@ LIBRARIES = (
     "ibis-framework",
     "mlflow",
     "numpy",
+    "orjson",
     "pandas",
     "pyarrow",
     "pydantic",

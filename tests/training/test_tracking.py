@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -18,6 +19,8 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from features.compute.builder import Builder
 from features.data.lake import Lake
@@ -218,17 +221,33 @@ def test_the_words_of_the_code_are_no_trace_of_a_customer(tmp_path):
     assert scan_workspace(workspace, customer, wheel.wheels_below(workspace.artifact_root)) == []
 
 
+def distributions_of(lines):
+    """What pip installs for these requirements: their distributions and what they need, without extras."""
+    found, todo = set(), [Requirement(line).name for line in lines if "==" in line]
+    while todo:
+        if (name := canonicalize_name(todo.pop())) not in found:
+            found.add(name)
+            needed = map(Requirement, importlib.metadata.requires(name) or ())
+            todo += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
 @pytest.mark.slow
 def test_a_model_is_loaded_with_its_wheel_and_its_requirements_alone(trained, folder, profiles, tmp_path):
-    """The project itself is on no path, and what only trains or serves cannot be imported."""
+    """The project itself is on no path, and what its requirements do not install cannot be imported."""
     frame = tmp_path / "profiles.parquet"
     profiles.assign(lifecycle_stage="active").to_parquet(frame)
+    needed = distributions_of((folder("churn") / "requirements.txt").read_text().splitlines())
+    packages = importlib.metadata.packages_distributions()
+    absent = {name for name, owners in packages.items() if not needed & {canonicalize_name(one) for one in owners}}
+    absent -= {package.__name__ for package in wheel.PACKAGES}
+    assert {"implicit", "lightfm", "bentoml", "optuna", "training", "serving", "cli"} <= absent
     code = f"""
         import sys
 
         class Absent:
             def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in ("implicit", "lightfm", "bentoml", "optuna", "training", "serving", "cli"):
+                if name.split(".")[0] in {absent}:
                     raise ModuleNotFoundError(name)
 
         sys.meta_path.insert(0, Absent())
