@@ -9,16 +9,19 @@ import mlflow
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from mlflow.tracking import MlflowClient
 
 from cli.main import run
 from features.profiles.snapshot import load_current
 from features.profiles.tags.published import read
+from qianmian.errors import NotFound
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from tests.features.conftest import write_lake
 from training import train
 from training.clusters.matching import before_this
+from training.reproduce import reproduce
 from training.run import JobResult
 from training.tracking import tracking_at
 
@@ -91,3 +94,11 @@ def test_ids_stay_in_the_next_training(trained):
     now = read(trained, "behaviour_cluster")
     assert (second.version, now.model_version) == (2, "2")
     assert now.values == before
+    with pytest.MonkeyPatch.context() as patch:  # the clusters of then are those of version 1, not those of version 2
+        patch.setattr("training.clusters.report.RESAMPLES", 20)
+        found = reproduce(trained, "clusters", 2)
+    assert found.same, found
+    client = MlflowClient(trained.tracking_uri, trained.tracking_uri)
+    client.delete_model_version(registered_name("clusters"), "1")
+    with pytest.raises(NotFound, match="has no version 1, whose clusters were in production"):
+        reproduce(trained, "clusters", 2)

@@ -14,7 +14,9 @@ from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
 from cli.main import app
+from features.data.ingest import ingest
 from features.data.lake import Lake
+from features.data.sources import SOURCES
 from features.snapshot_table import file_digest
 from models.bundle import ModelBundle, model_hash
 from models.classify.calibrated import CalibratedClassifier
@@ -258,6 +260,30 @@ def test_one_core_and_two_give_the_same_model(shop, settings, job):
     for threads in (1, 2):
         limit_threads(threads)
         context = TrainingContext(shop, Lake(shop).default_as_of, settings, lambda line: None)
+        found.append(JOBS[job].run(context).bundle.model_hash)
+    limit_threads(before)
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "shop_of", "section"),
+    [
+        ("demand", {"customers": 2000, "days": 330, "seed": 3, "intent": True, "demand_types": True}, {}),
+        (
+            "uplift",
+            {"customers": 1500, "days": 105, "seed": 1},
+            {"campaigns": ["kind=message"], "horizon_days": 7, "outcome": "orders"},
+        ),
+    ],
+)
+def test_jobs_of_special_data_are_the_same_on_one_core_and_on_two(tmp_path, job, shop_of, section):
+    workspace, settings = Workspace(tmp_path / "w"), Settings.model_validate({job: section})
+    ingest(workspace, SOURCES["synthetic"](**shop_of), settings)
+    found, before = [], thread_budget()
+    for threads in (1, 2):
+        limit_threads(threads)
+        context = TrainingContext(workspace, Lake(workspace).default_as_of, settings, lambda line: None)
         found.append(JOBS[job].run(context).bundle.model_hash)
     limit_threads(before)
     assert found[0] == found[1]

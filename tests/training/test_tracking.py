@@ -51,12 +51,12 @@ def profiles(trained, settings):
 
 
 @pytest.fixture
-def folder(trained, client):
-    """Folder of the logged model of a job."""
+def folder(store, client):
+    """Folder of the logged model of a job; MLflow reads its address in the store that it points to."""
 
     def find(job: str) -> Path:
         source = client.get_model_version(f"qianmian-{job}", "1").source
-        return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=trained.workspace.tracking_uri))
+        return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=store.tracking_uri))
 
     return find
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.bundle import ModelBundle
 from qianmian import model_store
-from qianmian.errors import ArtifactError
+from qianmian.errors import ArtifactError, NotFound
 from qianmian.paths import sqlite_file
 from qianmian.schema import CHAMPION, registered_name
 from qianmian.workspace import Workspace
@@ -58,6 +58,11 @@ def before_this(workspace: Workspace, named: Mapping[str, Any] | None = None) ->
     workspace : Workspace
     named : mapping of str to any, optional
         `Before.named` of a run that is reproduced: the clusters that were in production then.
+
+    Raises
+    ------
+    NotFound
+        The version that is named was deleted.
     """
     if model_store.own_store(workspace) is None and sqlite_file(workspace.tracking_uri) == workspace.mlflow_db:
         return Before()  # nothing was trained
@@ -81,9 +86,17 @@ def _version(client: Any, version: str | None, last_id: int) -> Before:
     if version is None:
         return Before(None, last_id)
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
+    name = registered_name(JOB)
     with tempfile.TemporaryDirectory(prefix="qianmian-model-") as folder:
-        address = client.get_model_version_download_uri(registered_name(JOB), version)
+        try:
+            address = client.get_model_version_download_uri(name, version)
+        except MlflowException as error:
+            raise NotFound(
+                f"{name} has no version {version}, whose clusters were in production",
+                hint="see `qianmian models list`",
+            ) from error
         root = Path(download_artifacts(address, dst_path=folder))
         manifests = sorted(root.glob("artifacts/*/manifest.json"))
         try:
