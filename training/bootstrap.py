@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,65 @@ def percentile_interval(estimate: float, bootstrap_values: NDArray[np.float64], 
     return Metric(estimate, float(low), float(high), n)
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """A statistic of labels and predictions, and its values on bootstrap resamples of the customers.
+
+    The values of two predictions of the same customers by the same seed are of the same resamples, and so are paired.
+
+    Attributes
+    ----------
+    statistic : callable
+        (labels, predictions) → float.
+    estimate : float
+        Of the customers themselves.
+    values : ndarray of float64
+        Of each resample with both classes.
+    n : int
+        Customers.
+    """
+
+    statistic: Statistic
+    estimate: float
+    values: NDArray[np.float64]
+    n: int
+
+    @classmethod
+    def of(
+        cls,
+        statistic: Statistic,
+        y: NDArray[np.int64],
+        p: NDArray[np.float64],
+        seed: int = 0,
+        n_resamples: int | None = None,
+    ) -> Resampled:
+        """As `statistic_metric`, whose parameters these are."""
+        rng, values = np.random.default_rng(seed), []
+        for _ in range(n_resamples or STATISTIC_RESAMPLES):
+            rows = rng.integers(0, len(y), len(y))
+            if 0 < y[rows].sum() < len(y):
+                values.append(_of_repeats(statistic, y[rows], p[rows]))
+        return cls(statistic, _of_repeats(statistic, y, p), np.array(values, dtype=np.float64), len(y))
+
+    def metric(self) -> Metric:
+        """The statistic with its interval."""
+        low, high = _central(self.values)
+        if self.statistic is expected_calibration_error and len(self.values):
+            bias = float(np.mean(self.values)) - self.estimate
+            low, high = max(low - bias, 0.0), high - bias
+        return Metric(self.estimate, low, high, self.n)
+
+    def minus(self, other: Resampled) -> Metric:
+        """The difference to another one of the same customers and seed, with its paired interval."""
+        return Metric(self.estimate - other.estimate, *_central(self.values - other.values), self.n)
+
+
+def _central(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The central 95 % of bootstrap values."""
+    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
 def statistic_metric(
     statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64], seed: int = 0, n_resamples: int | None = None
 ) -> Metric:
@@ -108,17 +168,7 @@ def statistic_metric(
     n_resamples : int, optional
         Default `STATISTIC_RESAMPLES`. Resamples with one class only are ignored.
     """
-    rng = np.random.default_rng(seed)
-    estimate, values = _of_repeats(statistic, y, p), []
-    for _ in range(n_resamples or STATISTIC_RESAMPLES):
-        rows = rng.integers(0, len(y), len(y))
-        if 0 < y[rows].sum() < len(y):
-            values.append(_of_repeats(statistic, y[rows], p[rows]))
-    low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
-    if statistic is expected_calibration_error and values:
-        bias = float(np.mean(values)) - estimate
-        low, high = max(low - bias, 0.0), high - bias
-    return Metric(estimate, float(low), float(high), len(y))
+    return Resampled.of(statistic, y, p, seed, n_resamples).metric()
 
 
 def paired_difference(
@@ -130,14 +180,8 @@ def paired_difference(
     n_resamples: int | None = None,
 ) -> Metric:
     """statistic(p) − statistic(q) on the same customers, with the interval of paired resamples."""
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(n_resamples or STATISTIC_RESAMPLES):
-        rows = rng.integers(0, len(y), len(y))
-        if 0 < y[rows].sum() < len(y):
-            values.append(_of_repeats(statistic, y[rows], p[rows]) - _of_repeats(statistic, y[rows], q[rows]))
-    low, high = np.quantile(values, [0.025, 0.975]) if values else (float("nan"), float("nan"))
-    return Metric(_of_repeats(statistic, y, p) - _of_repeats(statistic, y, q), float(low), float(high), len(y))
+    p_values, q_values = (Resampled.of(statistic, y, one, seed, n_resamples) for one in (p, q))
+    return p_values.minus(q_values)
 
 
 def _of_repeats(statistic: Statistic, y: NDArray[np.int64], p: NDArray[np.float64]) -> float:

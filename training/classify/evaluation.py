@@ -14,7 +14,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 
 from models.classify.column_encoding import ColumnEncoding
 from training import plots
-from training.bootstrap import CLASSIFICATION, Statistic, paired_difference, statistic_metric
+from training.bootstrap import CLASSIFICATION, Resampled, Statistic
 from training.churn.gains import lift_at
 from training.classify.choice import fit_best
 from training.report import EvalReport, Metric, Metrics
@@ -58,17 +58,18 @@ def measure(
     rankings : mapping of str to ndarray, optional
         Scores of baselines that only order the customers.
     """
-    metrics = {prefix + name: statistic_metric(METRICS[name], y, p, seed) for name in METRICS}
+    own = {name: Resampled.of(METRICS[name], y, p, seed) for name in METRICS}
     beside: dict[str, dict[str, Metric]] = {}
     differences: dict[str, Metric] = {}
     for name, q in {**rankings, **baselines}.items():
         orders = name in rankings or (name != BASE_RATE and np.ptp(q) > 0)
         possible = [one for one in METRICS if (orders if one in RANKING else name in baselines)]
-        beside[name] = {prefix + one: statistic_metric(METRICS[one], y, q, seed) for one in possible}
+        theirs = {one: Resampled.of(METRICS[one], y, q, seed) for one in possible}
+        beside[name] = {prefix + one: found.metric() for one, found in theirs.items()}
         for one in COMPARED:
             if one in possible:
-                differences[f"{prefix}{one}:{name}"] = paired_difference(METRICS[one], y, p, q, seed)
-    return EvalReport(metrics, beside, differences)
+                differences[f"{prefix}{one}:{name}"] = own[one].minus(theirs[one])
+    return EvalReport({prefix + name: found.metric() for name, found in own.items()}, beside, differences)
 
 
 def joined(reports: Sequence[EvalReport]) -> EvalReport:
