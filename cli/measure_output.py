@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from training.measurement.differences import Difference
     from training.measurement.effects import EffectEstimate, Measurement, MetricEffect
     from training.measurement.funnels import FunnelEffects
+    from training.measurement.notes import Language
 
 
 INTERVALS = "intervals: 95 %"
@@ -57,15 +58,15 @@ CHINESE = {
 Translate = Callable[[str], str]
 
 
-def print_measurement(output: Output, found: Measurement, language: str) -> None:
+def print_measurement(output: Output, found: Measurement, language: Language) -> None:
     """Print the sentences and the tables; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, number, sentences
 
     crossed, say = not found.is_valid, translator(language)
-    for line in sentences(found, "zh" if language == "zh" else "en"):
+    for line in sentences(found, language):
         output.say(line)
     for note in found.notes:
-        output.say(f"{say('note')}: {note}")
+        output.say(f"{say('note')}: {note.text(language)}")
     heads = (say("metric"), say("variant"))
     columns: tuple[str, ...] = (_at(say, "difference", found.daily), say("relative"), "p", say("p (Holm)"))
     rows = [
@@ -99,7 +100,7 @@ def print_measurement(output: Output, found: Measurement, language: str) -> None
         output.say(say(CUPED_NOTE))
 
 
-def translator(language: str) -> Translate:
+def translator(language: Language) -> Translate:
     """A function from the English words of a table to those of a language."""
     return (lambda text: CHINESE.get(text, text)) if language == "zh" else (lambda text: text)
 
@@ -181,15 +182,15 @@ def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
             output.say(f"{effect.metric}, {effect.variant}, {test.segment}: {differ} {figures}")
 
 
-def print_funnel(output: Output, found: FunnelEffects, language: str) -> None:
+def print_funnel(output: Output, found: FunnelEffects, language: Language) -> None:
     """Print the steps of each variant; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, mismatch_sentence, number
 
     crossed, say = not found.is_valid, translator(language)
     if crossed:
-        output.say(mismatch_sentence(found.ratio, "zh" if language == "zh" else "en"))
+        output.say(mismatch_sentence(found.ratio, language))
     for note in found.notes:
-        output.say(f"{say('note')}: {note}")
+        output.say(f"{say('note')}: {note.text(language)}")
     rows = [
         [
             one.step,
