@@ -20,6 +20,9 @@ CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the period befo
 FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
 CHINESE = {
     "metric": "指标",
+    "order": "是否下单",
+    "orders": "订单数",
+    "amount": "销售额",
     "variant": "实验组",
     "estimate": "估计",
     "raw": "原始",
@@ -71,7 +74,7 @@ def print_measurement(output: Output, found: Measurement, language: Language) ->
     columns: tuple[str, ...] = (_at(say, "difference", found.daily), say("relative"), "p", say("p (Holm)"))
     rows = [
         [
-            *(effect.metric, effect.variant, say(name)),
+            *(say(effect.metric), effect.variant, say(name)),
             *(crossed_out(text, crossed) for text in _figures(effect, made, found.daily)),
         ]
         for effect in found.effects
@@ -82,7 +85,7 @@ def print_measurement(output: Output, found: Measurement, language: Language) ->
     columns = (*columns, say("p (BH)"), say("chance to win"))
     more = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             number(effect.mean_control),
             number(effect.mean_treatment),
@@ -137,7 +140,7 @@ def _print_balance(output: Output, found: Measurement, say: Translate) -> None:
 
     rows = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             format_difference(effect.balance),
             number(effect.balance.p_value),
@@ -158,7 +161,7 @@ def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
     crossed = not found.is_valid
     rows = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             one.segment,
             one.value,
@@ -179,7 +182,7 @@ def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
         for test in effect.interactions:
             figures = f"Cochran's Q = {number(test.statistic)}, {say('p (Holm)')} = {number(test.p_holm)}"
             differ = say("do the segments differ (at one look)?")
-            output.say(f"{effect.metric}, {effect.variant}, {test.segment}: {differ} {figures}")
+            output.say(f"{say(effect.metric)}, {effect.variant}, {test.segment}: {differ} {figures}")
 
 
 def print_funnel(output: Output, found: FunnelEffects, language: Language) -> None:

@@ -347,6 +347,17 @@ def test_an_arm_that_brought_nothing_has_no_relative_difference():
     assert effect.raw.absolute_sequence.high < 0
 
 
+def test_the_chance_to_win_is_of_the_estimate_that_is_told():
+    """An arm of heavier buyers is ahead, and with what they bought before it is behind."""
+    rng = np.random.default_rng(3)
+    before = rng.normal(20.0, 5.0, 400) + np.where(np.arange(400) % 2, 2.0, 0.0)
+    variant = np.where(np.arange(400) % 2, "mail", "control")
+    metric = MetricSeries("orders", before + rng.normal(0.0, 1.0, 400) - 0.5 * (variant == "mail"), None, before)
+    effect = measure(Experiment(variant, "control", (metric,)), daily=False).effects[0]
+    assert effect.raw.absolute.low > 0 > effect.cuped.absolute.high
+    assert effect.chances.chance_to_win < 0.025
+
+
 def test_a_constant_period_before_is_told():
     metric = MetricSeries("orders", np.arange(200.0), None, np.ones(200))
     found = measure(Experiment(ARMS, "control", (metric,)))

@@ -163,10 +163,11 @@ def confidence_sequence(
     return Difference(value, value - half, value + half, p_value, math.sqrt(variance))
 
 
-def chances(control: ArmMoments, treatment: ArmMoments, relative: bool = True) -> Chances:
+def chances(control: ArmMoments, treatment: ArmMoments, relative: bool = True, shared: float = 0.0) -> Chances:
     """Probability that the treatment is better, and the risk of either choice, with a flat prior.
 
-    The posterior of the difference d is normal, and the risk of keeping the control is E[max(d, 0)].
+    The posterior of the difference d is normal, and the risk of keeping the control is E[max(d, 0)]. `shared` is that
+    of `estimate`.
 
     Examples
     --------
@@ -174,7 +175,7 @@ def chances(control: ArmMoments, treatment: ArmMoments, relative: bool = True) -
     >>> round(found.chance_to_win, 5), round(found.risk_control, 4), round(found.risk_treatment, 5)
     (0.60918, 0.0814, 0.04058)
     """
-    value, variance = estimate(control, treatment, relative)
+    value, variance = estimate(control, treatment, relative, shared)
     error = math.sqrt(variance)
     win = float(norm.cdf(value / error))
     gained = error * float(norm.pdf(value / error)) + value * win

@@ -82,7 +82,7 @@ class MetricEffect:
     balance : Difference or None
         Difference of the period before, which has to be chance.
     chances : Chances
-        Of the raw difference; relative where that can be told.
+        Of what is decided by; relative where that can be told.
     p_value, p_bonferroni, p_holm, p_benjamini_hochberg : float
         Of what is decided by (CUPED where there is a period before), and corrected for all metrics and variants.
     segments : tuple of SegmentEffect
@@ -193,7 +193,7 @@ def _effect(
     _require_spread(metric, outcomes)
     control, treatment = moments_of(outcomes)
     raw = effect_of(control, treatment, planned)
-    cuped, removed, balance, told = None, None, None, outcomes
+    cuped, removed, balance, shared, told = None, None, None, 0.0, outcomes
     if metric.before is not None:
         before = _series(experiment, replace(metric, values=metric.before, denominator=None), arms)
         adjusted = adjusted_for_before(outcomes, before)
@@ -209,8 +209,9 @@ def _effect(
                     allowed="what was measured before the exposure",
                     hint="name another column",
                 )
-            cuped = effect_of(*moments_of(adjusted.outcomes), planned, adjusted.shared_variance)
-            balance, told = welch(*moments_of(before)), adjusted.outcomes
+            shared, told = adjusted.shared_variance, adjusted.outcomes
+            cuped = effect_of(*moments_of(told), planned, shared)
+            balance = welch(*moments_of(before))
     _require_even_tails(metric, variant, told, notes)
     effect = MetricEffect(
         metric.name,
@@ -223,7 +224,7 @@ def _effect(
         cuped,
         removed,
         balance,
-        chances(control, treatment, relative=has_relative(control, treatment)),
+        chances(*moments_of(told), has_relative(*moments_of(told)), shared),
         (cuped or raw).at(daily)[0].p_value,
     )
     return _with_segments(experiment, metric, effect, daily, planned) if experiment.segments else effect
