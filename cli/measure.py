@@ -267,7 +267,9 @@ def funnel(
         )
         if out is not None:
             write_table(builder.lake.workspace, funnel_table(found), out)
-    output.result({"campaign": campaign, "as_of": moment, "window_days": window_days, **found.as_dict(lang.value), "out": out})
+    output.result(
+        {"campaign": campaign, "as_of": moment, "window_days": window_days, **found.as_dict(lang.value), "out": out}
+    )
     print_funnel(output, found, lang.value)
     _finish(output, out, strict, found.is_valid)
 

@@ -66,9 +66,14 @@ def test_dates_and_clock_times_of_other_time_zones_mix(tmp_path):
         {**line("u" if number < 6 else f"u{number % 3}", 0, "milk", f"o{number}"), "ts": ts, "date_only": only}
         for number, (ts, only) in enumerate(times)
     ]
-    twice = {**line("v", 0, "milk", "w"), "ts": monday}  # an order whose first line is only a date, and the other is not
+    twice = {
+        **line("v", 0, "milk", "w"),
+        "ts": monday,
+    }  # an order whose first line is only a date, and the other is not
     lines += [{**twice, "date_only": True}, {**twice, "ts": times[2][0], "date_only": False, "line_no": 2}]
-    workspace = write_lake(tmp_path / "shop", {"transactions": lines, "items": [{"item_id": "milk", "category": "milk"}]})
+    workspace = write_lake(
+        tmp_path / "shop", {"transactions": lines, "items": [{"item_id": "milk", "category": "milk"}]}
+    )
     builder = Builder(workspace, [one for one in FEATURES if one.name in HABIT_FEATURES], timezone=zone)
     history = OrderHistory.read(builder.views(AS_OF), with_categories=True)
     for as_of in (AS_OF, monday + timedelta(hours=21), monday + timedelta(hours=3)):

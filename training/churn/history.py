@@ -211,8 +211,8 @@ class OrderHistory:
 
     def _calendar_weeks(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
         """Different calendar weeks of the orders of the places ``[begin, end)`` of each customer, shape (n,)."""
-        # distinct ones, not changes from order to order: an order that is only a date may be of a later local day, and so
-        # of a later week, than one with a clock time that comes after it
+        # distinct ones, not changes from order to order: an order that is only a date may be of a later local day, and
+        # so of a later week, than one with a clock time that comes after it
         places, (owners, same_week) = np.arange(len(self.days)), self._same_week_before
         first = begin[owners]
         counted = (places >= first) & (places < end[owners]) & (same_week < first)

@@ -128,7 +128,9 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
     notes = []
     if overlapping.any():
         both = f"{int(overlapping.sum()):,}"
-        notes.append(Note(f"left out, in more than one variant: {both} customers", f"已排除同时属于多个组的 {both} 位客户"))
+        notes.append(
+            Note(f"left out, in more than one variant: {both} customers", f"已排除同时属于多个组的 {both} 位客户")
+        )
     if not over.all():
         waiting = f"{int((~over).sum()):,}"
         text = f"not counted yet, because their {window_days} days are not over: {waiting} customers"

@@ -280,9 +280,7 @@ def _require_spread(metric: MetricSeries, outcomes: tuple[Series, Series]) -> No
         )
 
 
-def _require_even_tails(
-    metric: MetricSeries, variant: str, outcomes: tuple[Series, Series], notes: list[Note]
-) -> None:
+def _require_even_tails(metric: MetricSeries, variant: str, outcomes: tuple[Series, Series], notes: list[Note]) -> None:
     """Refuse a difference that a small arm with a few large values decides; note one that is near to it."""
     sizes = (len(outcomes[0]), len(outcomes[1]))
     skewness = skewness_of_difference(skewness_of(outcomes), *sizes)
@@ -294,7 +292,7 @@ def _require_even_tails(
             "them: its intervals would miss the truth far more often than they say",
             where=f"{metric.name} of {variant}",
             got=f"arms of {sizes[0]:,} and {sizes[1]:,} customers, skewness of the difference {skewness:.2f}",
-            allowed=f"at most {MAX_SKEWNESS:g}: about {enough:,} customers in the smaller arm, or arms of the same size",
+            allowed=f"at most {MAX_SKEWNESS:g}: about {enough:,} customers in the smaller arm, or arms of one size",
             hint="measure whether customers buy (--outcome order, or a yes or no), wait for more customers, or hold a "
             "larger part out",
         )
@@ -302,8 +300,9 @@ def _require_even_tails(
         notes.append(
             Note(
                 f"{metric.name}: the smaller arm has {least:,} customers and a few have large values, so the intervals "
-                "miss the truth in up to 9 % of experiments, not in 5 %",
-                f"{metric.name}：较小的一组只有 {least:,} 位客户，且少数客户数值很大；区间未覆盖真值的概率可达 9%，而不是 5%",
+                "miss the truth in up to one of seven experiments, not in one of twenty",
+                f"{metric.name}：较小的一组只有 {least:,} 位客户，且少数客户数值很大；"
+                "区间未覆盖真值的概率可达七分之一，而不是二十分之一",
             )
         )
 

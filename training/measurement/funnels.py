@@ -16,7 +16,7 @@ from training.measurement.corrections import holm
 from training.measurement.differences import MAX_SKEWNESS, PLANNED, Difference
 from training.measurement.effects import effect_of
 from training.measurement.experiment import MIN_CUSTOMERS, weights_of
-from training.measurement.moments import ArmMoments, skewness_of_share, skewness_of_difference
+from training.measurement.moments import ArmMoments, skewness_of_difference, skewness_of_share
 from training.measurement.notes import Language, Note
 from training.measurement.sample_ratio import SampleRatio
 

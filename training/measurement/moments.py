@@ -92,7 +92,7 @@ def skewness_of_difference(skewness: float, n_control: int, n_treatment: int) ->
     (0.0, 1.44)
     """
     uneven = abs(n_control**-2 - n_treatment**-2) / (1 / n_control + 1 / n_treatment) ** 1.5
-    return abs(skewness) * uneven
+    return float(abs(skewness) * uneven)
 
 
 def linearised(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -96,7 +96,8 @@ def _english(effect: MetricEffect, control: str, shown: Difference, relative: bo
             f"{effect.variant} and {control} cannot be told apart in {noun}: the difference is somewhere between "
             f"{signed(size, shown.low)} and {signed(size, shown.high)}{per}."
         )
-    more = "more" if shown.value > 0 else "fewer" if effect.metric in ("order", "orders") or _is_target(effect.metric) else "less"
+    is_count = effect.metric in ("order", "orders") or _is_target(effect.metric)
+    more = "more" if shown.value > 0 else "fewer" if is_count else "less"
     low, high = sorted((abs(shown.low), abs(shown.high)))
     text = (
         f"{effect.variant} brought {size(abs(shown.value))} {more} {noun}{per} than {control}, somewhere between "
