@@ -151,6 +151,8 @@ def number(value: float) -> str:
     >>> number(0.012345), number(1234.5), number(1.82e-6)
     ('0.0123', '1,234', '1.82e-06')
     """
+    if value < 0:
+        return f"−{number(-value)}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
