@@ -77,7 +77,7 @@ def test_a_profile_of_today_does_not_join_a_past_moment(tmp_path: Path, honest: 
 
 def test_a_profile_of_today_that_is_allowed_is_named_as_too_good(tmp_path: Path, honest: EvalReport) -> None:
     trained = JOBS["churn"].run(context_of(tmp_path, CASE / "sources.yaml", ("member_tier",), "always"))
-    assert auc(trained.report) > auc(honest) + 0.15
+    assert auc(trained.report) > auc(honest) + 0.1  # the trees that read it are one of several members of a mean
     (note,) = of_attributes(trained.report)
     assert "member_tier alone predicts as well as the model" in note
 
