@@ -213,7 +213,7 @@ def test_a_model_within_its_bounds_passes(made):
 @pytest.mark.parametrize(
     ("settings", "computed", "told"),
     [
-        ({"max_size_mb": 0.0001}, None, "size: the bundle has"),
+        ({"max_size_mb": 0.0001}, None, "size: the model has"),
         ({"max_answer_seconds": 1e-9}, None, "latency: 5 rows take"),
         ({}, ["orders_28d"], "features: days_since_last_order: not among those that a server computes"),
     ],
