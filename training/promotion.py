@@ -36,6 +36,7 @@ ANY_CHAMPION = "any"
 REFUSED = "refused"  # value of `GATE_TAG`
 INTENTS_QUERY = "SELECT name, value FROM registered_model_tags WHERE key = :key"
 MAX_TAG = 4900  # characters; MLflow takes 5,000
+MODEL_URI = "models:/"  # begin of the address of a logged model
 Event = dict[str, Any]
 
 
@@ -78,7 +79,12 @@ def register(
     _require_inside(workspace, client, model_uri)
     short = {key: value[:MAX_TAG] for key, value in tags.items()}
     version = client.create_model_version(
-        name, source=model_uri, run_id=run_id, tags=short, description=description or None
+        name,
+        source=model_uri,
+        run_id=run_id,
+        tags=short,
+        description=description or None,
+        model_id=model_uri.removeprefix(MODEL_URI),  # an MLflow server takes the address of a model only with it
     )
     return int(version.version)
 
@@ -270,7 +276,9 @@ def _intents(workspace: Workspace, client: Any | None = None) -> list[tuple[str,
     file = sqlite_file(workspace.tracking_uri)
     if file is not None and not file.exists():
         return []
-    models = (client or client_of(workspace)).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'")
+    models = (client or client_of(workspace)).search_registered_models(
+        filter_string=f"name LIKE '{REGISTERED_PREFIX}%'"
+    )
     return [(str(model.name), model.tags[INTENT_TAG]) for model in models if INTENT_TAG in model.tags]
 
 
@@ -287,7 +295,7 @@ def _require_inside(workspace: Workspace, client: Any, model_uri: str) -> None:
     """Check that the artifacts of a model are in the workspace, if its own store has recorded them."""
     if model_store.own_store(workspace) is None:
         return
-    address = str(client.get_logged_model(model_uri.removeprefix("models:/")).artifact_location)
+    address = str(client.get_logged_model(model_uri.removeprefix(MODEL_URI)).artifact_location)
     if not model_store.is_inside(workspace, address):
         raise WorkspaceError(
             "the model was stored outside the workspace",

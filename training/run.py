@@ -25,7 +25,15 @@ from qianmian.settings import Settings
 from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
 from training.comparison import HORIZONS
-from training.decision import CHOSEN, NAMED, TrainingCall, judged, reasons_to_wait, version_in_production, with_test_start
+from training.decision import (
+    CHOSEN,
+    NAMED,
+    TrainingCall,
+    judged,
+    reasons_to_wait,
+    version_in_production,
+    with_test_start,
+)
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.monitoring.rows import with_reference
