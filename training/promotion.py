@@ -130,7 +130,8 @@ def promote(
     -------
     dict or None
         Name of the registered model, action, version, previous version, reason, the data of the version, whether its
-        tags are published now, and whether those of another version stay instead. None, and nothing has changed, if another version than `compared_with` has become the champion meanwhile.
+        tags are published now, and whether those of another version stay instead. None, and nothing has changed, if
+        another version than `compared_with` has become the champion meanwhile.
 
     Raises
     ------
