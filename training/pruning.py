@@ -73,7 +73,8 @@ def _remove(workspace: Workspace, client: Any, version: Any) -> None:
     client.delete_model_version(version.name, str(version.version))
     others = {client.get_model_version_download_uri(one.name, one.version) for one in client.search_model_versions()}
     if address not in others:
-        get_artifact_repository(address, workspace.tracking_uri, workspace.tracking_uri).delete_artifacts()
+        artifacts: Any = get_artifact_repository(address, workspace.tracking_uri, workspace.tracking_uri)
+        artifacts.delete_artifacts()
         if version.model_id:
             client.delete_logged_model(version.model_id)
     logger.info("registry=pruned model=%s version=%s", version.name, version.version)
