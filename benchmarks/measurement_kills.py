@@ -57,6 +57,7 @@ from training.run import gate_and_register
 
 MUSTS = {"broken_registry": Must("metric", most=0)}
 KILLS, JOB, TAG = 50, "churn", "churn_risk"
+FACTS = {"job": JOB, "data_digest": "a digest", "seed": 0, "horizon_days": 28}
 NAMES = ("days_since_last_order", "orders_28d")
 START, NOW = datetime(2025, 1, 1), datetime(2025, 3, 1, tzinfo=UTC)
 IMPORTED = (
@@ -285,7 +286,7 @@ def _train(workspace: Workspace, now: datetime) -> object:
         evaluated_model(now),
         lambda: now,
         lambda line: None,
-        "a digest",
+        str(FACTS["data_digest"]),
         settings=GateSettings(),
         call=TrainingCall(computed=NAMES),
     )
@@ -319,7 +320,7 @@ def evaluated_model(now: datetime, worse_by: float = 0.0) -> EvaluatedModel:
     one_ids = [f"one{number}" for number in range(CUSTOMERS)]
     as_of = START + timedelta(days=28)
     return EvaluatedModel(
-        ModelBundle("churn", model, as_of, spec, facts={"job": JOB, "horizon_days": 28}, evaluated=model),
+        ModelBundle("churn", model, as_of, spec, facts=FACTS, evaluated=model),
         report,
         [GateRule("brier:base rate", higher_is_better=False)],
         {"at": now.isoformat()},

@@ -1,8 +1,9 @@
-"""`qianmian models`: lists, shows, compares, promotes, rolls back, exports and reproduces the registered models."""
+"""`qianmian models`: lists, shows, compares, promotes, rolls back, exports, prunes and reproduces registered models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from qianmian.schema import registered_name
 from qianmian.workspace import Workspace
 
 models = typer.Typer(
-    help="List, show, compare, promote, roll back and export the registered models.", no_args_is_help=True
+    help="List, show, compare, promote, roll back, export and prune the registered models.", no_args_is_help=True
 )
 SLICE = "slice/"  # prefix of the metrics of slices in a run
 ReasonOption = Annotated[
@@ -200,6 +201,33 @@ def export(
     output.say(f"stored: {tag}. Next: bentoml build")
 
 
+@models.command("prune")
+def prune(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="A registered model or its job. Default: all models.", show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, metavar="N", help="Number of the newest versions of each model that stay.")
+    ] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, and list what would be.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old versions and their artifacts; champion, challenger, previous and the runs in MLflow stay."""
+    from training.pruning import prune as prune_versions
+
+    output, located = _opened(workspace, as_json)
+    pruned = [asdict(one) for one in prune_versions(located, name, keep, dry_run=dry_run)]
+    output.result({"workspace": located.root, "dry_run": dry_run, "pruned": pruned})
+    for one in pruned:
+        output.say(f"{one['name']}: version {one['version']} {'would be' if dry_run else 'is'} removed")
+    if not pruned:
+        output.say("there is nothing to remove")
+
+
 models.command("reproduce")(reproduce)
 
 
@@ -301,3 +329,5 @@ def _print_change(output: Output, changed: dict[str, Any] | None) -> None:
     output.say(f"{changed['name']}: version {changed['version']} is the champion now{before}")
     if changed["tags_published"]:
         output.say("its tags are published; the next `qianmian train`, `score` or `features` builds profiles with them")
+    elif changed["tags_of_another"]:
+        output.say("its tags are no longer kept: those of the former champion stay published until the next training")

@@ -97,16 +97,27 @@ class ModelBundle:
         """item_id → column of the model."""
         return IdMap(self.item_ids)
 
-    @cached_property
+    @property
     def model_hash(self) -> str:
         """Hash of the fitted state: equal models have equal hashes, whenever they were fitted and however evaluated.
 
-        Boosters, arrays, parameters, ids and feature columns count; facts and library versions do not. The state is
-        written to a temporary folder, because the files are what is compared.
+        Boosters, arrays, parameters, ids and feature columns count; facts and library versions do not.
         """
-        with tempfile.TemporaryDirectory(prefix="qianmian-hash-") as folder:
-            self._save_state(Path(folder))
-            return model_hash(self.kind, _checksums(Path(folder)))
+        return self._hash_and_size[0]
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the fitted state on the disk: what a server loads."""
+        return self._hash_and_size[1]
+
+    @cached_property
+    def _hash_and_size(self) -> tuple[str, int]:
+        """Hash and bytes of the fitted state, written to a temporary folder, because the files are what is compared."""
+        with tempfile.TemporaryDirectory(prefix="qianmian-hash-") as scratch:
+            folder = Path(scratch)
+            self._save_state(folder)
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            return model_hash(self.kind, _checksums(folder)), size
 
     def save(self, folder: Path) -> None:
         """Write the bundle; `manifest.json` is written last and lists the checksum of every other file.

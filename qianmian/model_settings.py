@@ -231,7 +231,7 @@ class GateSettings(Section):
     max_calibration_error: float = Field(
         0.1, gt=0, le=1, description="a model whose calibration error (ece) is beyond noise above this is refused"
     )
-    max_size_mb: float = Field(4_000.0, gt=0, description="a larger bundle is refused")
+    max_size_mb: float = Field(4_000.0, gt=0, description="a larger model is refused")
     max_answer_seconds: float = Field(
         5.0, gt=0, description="a model that takes more CPU seconds to predict a few customers is refused"
     )

@@ -144,7 +144,7 @@ def test_mlproject_has_an_entry_point_for_each_job():
     assert set(project["entry_points"]) == {"main", "classify", *JOBS}
     for name, entry in project["entry_points"].items():
         own = {"data", "label"} if name == "classify" else {"as_of", "horizon_days"}
-        assert {*own, "workspace"} <= set(entry["parameters"])
+        assert {*own, "workspace", "promotion"} <= set(entry["parameters"])
         command = entry["command"].format(**dict.fromkeys(entry["parameters"], "''"))
         assert f"qianmian train {'all' if name == 'main' else name} " in command
 
@@ -171,6 +171,7 @@ def test_an_entry_point_passes_on_only_the_parameters_that_are_set(name, tmp_pat
     assert called() == f"train|{job}|"
     assert called(as_of="2017-11-01", workspace="a b") == f"train|{job}|--as-of|2017-11-01|--workspace|a b|"
     assert called(horizon_days="14") == f"train|{job}|--horizon-days|14|"
+    assert called(promotion="no-promote") == f"train|{job}|--no-promote|"
 
 
 def pins(name):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from training.run import JobResult, train
 
 __all__ = ["JOBS", "JobResult", "train"]
-# imported at first use (PEP 562): the jobs need XGBoost and matplotlib, and `training.measurement` neither
+# imported at first use (PEP 562): the jobs need XGBoost and matplotlib, which a measurement or a rollback does not
 MODULES = {"JOBS": "training.jobs", "JobResult": "training.run", "train": "training.run"}
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Collection
-from pathlib import Path
 
 from models.bundle import ModelBundle
 from qianmian.model_settings import GateSettings
@@ -48,9 +46,9 @@ def _calibration(report: EvalReport, bound: float) -> list[str]:
 
 def _footprint(evaluated_model: EvaluatedModel, settings: GateSettings) -> list[str]:
     found = []
-    size = size_mb(evaluated_model.bundle)
+    size = evaluated_model.bundle.state_bytes / MEGABYTE
     if size > settings.max_size_mb:
-        found.append(f"size: the bundle has {size:,.1f} MB, more than gate.max_size_mb = {settings.max_size_mb:g}")
+        found.append(f"size: the model has {size:,.1f} MB, more than gate.max_size_mb = {settings.max_size_mb:g}")
     seconds = answer_seconds(evaluated_model)
     if seconds > settings.max_answer_seconds:
         bound = f"gate.max_answer_seconds = {settings.max_answer_seconds:g}"
@@ -64,13 +62,6 @@ def _features(bundle: ModelBundle, computed: Collection[str] | None) -> list[str
         return []
     unknown = [one.name for one in bundle.spec.features if one.name not in computed and one.view != "profiles"]
     return [f"features: {', '.join(unknown[:5])}: not among those that a server computes"] if unknown else []
-
-
-def size_mb(bundle: ModelBundle) -> float:
-    """Size of a bundle on the disk, in MB."""
-    with tempfile.TemporaryDirectory() as scratch:
-        bundle.save(Path(scratch) / "bundle")
-        return sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file()) / MEGABYTE
 
 
 def answer_seconds(evaluated_model: EvaluatedModel) -> float:

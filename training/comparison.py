@@ -23,7 +23,7 @@ from qianmian.errors import ArtifactError
 from training.bootstrap import bootstrap_means, percentile_interval
 from training.report import Metric
 
-FEWEST_ROWS = 50  # of a slice that can hold a model back
+FEWEST_ROWS = 50  # of a comparison, and of a slice that can hold a model back
 HORIZONS = ("horizon_days", "active_days", "min_days")  # facts that say what is predicted, and of whom
 ALPHA = 0.05
 TEST_START = "test_start"  # fact of a bundle: begin of the test period, of whose days its evaluated twin knows nothing
@@ -166,9 +166,12 @@ def judge(comparison: LossComparison, theirs: Floats, champion: str, which: str,
     columns = {"": np.ones(len(comparison.own), dtype=bool), **comparison.slices}
     difference = comparison.own - theirs
     usable = np.isfinite(difference)
-    kept = {name: rows for name, rows in columns.items() if (rows & usable).sum() >= (FEWEST_ROWS if name else 1)}
+    kept = {name: rows for name, rows in columns.items() if (rows & usable).sum() >= FEWEST_ROWS}
     if "" not in kept:
-        return Verdict.not_compared("it says nothing about any of the customers of the test period")
+        return Verdict.not_compared(
+            f"it predicts {usable.sum():,} of the {len(usable):,} customers of the test period, and {FEWEST_ROWS} are "
+            "needed"
+        )
     values = np.column_stack([np.where(rows, difference, np.nan) for rows in kept.values()])
     resampled = bootstrap_means(values, seed)
     passed, failed, found = [], [], {}

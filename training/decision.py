@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from training.jobs.base import EvaluatedModel
 from training.report import EvalReport
 
 NAMED = "horizon_named"  # tag of a version whose horizon somebody named
+CHOSEN = ("label", "outcome")  # facts of a model whose question is not that of the job alone, but was chosen
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,14 @@ class ProductionVersion:
 
     @property
     def as_of(self) -> datetime | None:
-        text = self.manifest.get("as_of")
+        text = self.manifest.get("as_of") or self.tags.get("as_of")
         return datetime.fromisoformat(text) if text else None
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Those of the bundle; those that are tags, too, if it cannot be read."""
+        known: Mapping[str, Any] = self.manifest.get("facts", self.tags)
+        return known
 
 
 @dataclass(frozen=True)
@@ -171,12 +178,11 @@ def reasons_to_wait(
             f"its data end at {bundle.as_of:%Y-%m-%d}, before those of the champion (version {champion.version}, "
             f"{champion.as_of:%Y-%m-%d})"
         )
-    theirs = champion.manifest.get("facts", {})
-    if not call.fits_horizon or call.horizon_named or champion.tags.get(NAMED) == "true":
-        found += [
-            f"{name} is {bundle.facts.get(name)}, and that of the champion (version {champion.version}) is "
-            f"{theirs.get(name)}"
-            for name in HORIZONS
-            if name in theirs and bundle.facts.get(name) != theirs[name]
-        ]
+    compares_horizon = not call.fits_horizon or call.horizon_named or champion.tags.get(NAMED) == "true"
+    found += [
+        f"{name} is {bundle.facts.get(name)}, and that of the champion (version {champion.version}) is "
+        f"{champion.facts[name]}"
+        for name in (*CHOSEN, *(HORIZONS if compares_horizon else ()))
+        if name in champion.facts and str(bundle.facts.get(name)) != str(champion.facts[name])
+    ]
     return tuple(found)

@@ -7,16 +7,14 @@ repeated. A process that is killed leaves the champion of before or that of afte
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from features.data.locking import try_lock
-from features.profiles.tags.published import forget_versions, keep_published, publish_version
+from features.data.locking import champions_lock
+from features.profiles.tags.published import forget_versions, keep_published, publish_version, published_files
 from qianmian import model_store
 from qianmian.errors import GateRefused, UsageError, WorkspaceError
 from qianmian.paths import sqlite_file
@@ -30,15 +28,15 @@ from qianmian.schema import (
     REGISTERED_PREFIX,
     registered_name,
 )
-from qianmian.workspace import Workspace, explain_os_errors
+from qianmian.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
 ANY_CHAMPION = "any"
 REFUSED = "refused"  # value of `GATE_TAG`
 INTENTS_QUERY = "SELECT name, value FROM registered_model_tags WHERE key = :key"
-LOCK_SECONDS, LOCK_STEP = 20.0, 0.1  # how long to wait for another process that changes a champion
 MAX_TAG = 4900  # characters; MLflow takes 5,000
+MODEL_URI = "models:/"  # begin of the address of a logged model
 Event = dict[str, Any]
 
 
@@ -71,7 +69,7 @@ def register(
     """
     from mlflow.exceptions import MlflowException
 
-    client, name = _client(workspace), registered_name(job)
+    client, name = client_of(workspace), registered_name(job)
     try:
         client.get_registered_model(name)
     except MlflowException as error:
@@ -81,15 +79,20 @@ def register(
     _require_inside(workspace, client, model_uri)
     short = {key: value[:MAX_TAG] for key, value in tags.items()}
     version = client.create_model_version(
-        name, source=model_uri, run_id=run_id, tags=short, description=description or None
+        name,
+        source=model_uri,
+        run_id=run_id,
+        tags=short,
+        description=description or None,
+        model_id=model_uri.removeprefix(MODEL_URI),  # an MLflow server takes the address of a model only with it
     )
     return int(version.version)
 
 
 def challenge(workspace: Workspace, job: str, version: int) -> None:
     """Give a version the alias `challenger`, which the one before it loses."""
-    client, name = _client(workspace), registered_name(job)
-    with _changing(workspace):
+    client, name = client_of(workspace), registered_name(job)
+    with champions_lock(workspace):
         client.set_registered_model_alias(name, CHALLENGER, str(version))
         _forget_others(workspace, client, name)
 
@@ -126,8 +129,9 @@ def promote(
     Returns
     -------
     dict or None
-        Name of the registered model, action, version, previous version, reason, and the data of the version. None, and
-        nothing has changed, if another version than `compared_with` has become the champion meanwhile.
+        Name of the registered model, action, version, previous version, reason, the data of the version, whether its
+        tags are published now, and whether those of another version stay instead. None, and nothing has changed, if
+        another version than `compared_with` has become the champion meanwhile.
 
     Raises
     ------
@@ -136,7 +140,7 @@ def promote(
     GateRefused
         If the gate has refused the version.
     """
-    client, name = _client(workspace), _require_registered(workspace, job)
+    client, name = client_of(workspace), require_registered(workspace, job)
     found = {int(one.version): one for one in client.search_model_versions(f"name = '{name}'")}
     if version not in found:
         raise UsageError(
@@ -151,7 +155,7 @@ def promote(
                 hint=f"train again, or `qianmian models promote {job} {version} --despite-gate`",
             )
         reason = f"despite the gate: {reason or tags.get('gate_reasons', '')}"
-    with _changing(workspace):
+    with champions_lock(workspace):
         mend_locked(workspace, client)
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
         if compared_with != ANY_CHAMPION and compared_with != (None if champion is None else str(champion)):
@@ -167,8 +171,8 @@ def rollback(workspace: Workspace, job: str, now: datetime, *, reason: str = "")
     UsageError
         If the model is not registered or has no previous version.
     """
-    client, name = _client(workspace), _require_registered(workspace, job)
-    with _changing(workspace):
+    client, name = client_of(workspace), require_registered(workspace, job)
+    with champions_lock(workspace):
         mend_locked(workspace, client)
         before = client.get_registered_model(name).aliases.get(PREVIOUS)
         if before is None:
@@ -198,8 +202,8 @@ def mend(workspace: Workspace) -> list[Event]:
     """
     if not _intents(workspace):
         return []
-    with _changing(workspace):
-        return mend_locked(workspace, _client(workspace))
+    with champions_lock(workspace):
+        return mend_locked(workspace, client_of(workspace))
 
 
 def mend_locked(workspace: Workspace, client: Any) -> list[Event]:
@@ -256,38 +260,13 @@ def _finish(workspace: Workspace, client: Any, name: str, intent: Event) -> Even
     _forget_others(workspace, client, name)
     client.set_registered_model_tag(name, f"{EVENT_TAG}{intent['at']}", json.dumps(event, ensure_ascii=False))
     client.delete_registered_model_tag(name, INTENT_TAG)
-    return {"name": name, **event, "tags_published": published}
+    of_another = not published and bool(published_files(workspace, name))
+    return {"name": name, **event, "tags_published": published, "tags_of_another": of_another}
 
 
 def _forget_others(workspace: Workspace, client: Any, name: str) -> None:
     """Forget the kept tags of the versions that have no alias."""
     forget_versions(workspace, name, [str(one) for one in client.get_registered_model(name).aliases.values()])
-
-
-@contextlib.contextmanager
-def _changing(workspace: Workspace) -> Iterator[None]:
-    """Hold the lock of changes of champions inside the `with` block.
-
-    Raises
-    ------
-    WorkspaceError
-        If another process holds it for longer than a change takes.
-    """
-    with contextlib.ExitStack() as stack:
-        with explain_os_errors(workspace.root):
-            workspace.online.mkdir(parents=True, exist_ok=True)
-            handle = stack.enter_context((workspace.online / ".champions.lock").open("a"))
-        for _ in range(round(LOCK_SECONDS / LOCK_STEP)):
-            if try_lock(handle):
-                break
-            time.sleep(LOCK_STEP)
-        else:
-            raise WorkspaceError(
-                "another process is changing a champion",
-                where=str(workspace.root),
-                hint="wait until it has finished, then run the command again",
-            )
-        yield
 
 
 def _intents(workspace: Workspace, client: Any | None = None) -> list[tuple[str, str]]:
@@ -298,11 +277,14 @@ def _intents(workspace: Workspace, client: Any | None = None) -> list[tuple[str,
     file = sqlite_file(workspace.tracking_uri)
     if file is not None and not file.exists():
         return []
-    models = (client or _client(workspace)).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'")
+    models = (client or client_of(workspace)).search_registered_models(
+        filter_string=f"name LIKE '{REGISTERED_PREFIX}%'"
+    )
     return [(str(model.name), model.tags[INTENT_TAG]) for model in models if INTENT_TAG in model.tags]
 
 
-def _client(workspace: Workspace) -> Any:
+def client_of(workspace: Workspace) -> Any:
+    """MLflow client of the store of a workspace, which may be written."""
     model_store.check_reachable(workspace)
     from mlflow.tracking import MlflowClient
 
@@ -314,7 +296,7 @@ def _require_inside(workspace: Workspace, client: Any, model_uri: str) -> None:
     """Check that the artifacts of a model are in the workspace, if its own store has recorded them."""
     if model_store.own_store(workspace) is None:
         return
-    address = str(client.get_logged_model(model_uri.removeprefix("models:/")).artifact_location)
+    address = str(client.get_logged_model(model_uri.removeprefix(MODEL_URI)).artifact_location)
     if not model_store.is_inside(workspace, address):
         raise WorkspaceError(
             "the model was stored outside the workspace",
@@ -324,11 +306,18 @@ def _require_inside(workspace: Workspace, client: Any, model_uri: str) -> None:
         )
 
 
-def _require_registered(workspace: Workspace, job: str) -> str:
+def require_registered(workspace: Workspace, job: str) -> str:
+    """Name of the registered model of a job.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
     name = registered_name(job)
     names = sorted(
         model.name
-        for model in _client(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'")
+        for model in client_of(workspace).search_registered_models(filter_string=f"name LIKE '{REGISTERED_PREFIX}%'")
     )
     if name not in names:
         raise UsageError(

@@ -26,7 +26,15 @@ from qianmian.settings import Settings
 from qianmian.times import not_in_the_future
 from qianmian.workspace import Workspace
 from training.comparison import HORIZONS
-from training.decision import NAMED, TrainingCall, judged, reasons_to_wait, version_in_production, with_test_start
+from training.decision import (
+    CHOSEN,
+    NAMED,
+    TrainingCall,
+    judged,
+    reasons_to_wait,
+    version_in_production,
+    with_test_start,
+)
 from training.jobs import JOBS
 from training.jobs.base import EvaluatedModel, Job, Progress, TrainingContext
 from training.monitoring.rows import with_reference
@@ -88,8 +96,8 @@ def train(
 ) -> list[JobResult]:
     """Train the named jobs on the data before `as_of`, register the models, and publish profiles.
 
-    A model that passes the gate becomes the champion, unless its data end before those of the champion or its horizon
-    is another one; then it is the challenger.
+    A model that passes the gate becomes the champion, unless its data end before those of the champion or its horizon,
+    outcome or label is another one; then it is the challenger.
 
     Parameters
     ----------
@@ -268,7 +276,7 @@ def gate_and_register(
     tags = {
         "as_of": f"{evaluated_model.bundle.as_of:%Y-%m-%d}",
         "data_digest": data_digest,
-        **{fact: str(facts[fact]) for fact in HORIZONS if facts.get(fact) is not None},
+        **{fact: str(facts[fact]) for fact in (*CHOSEN, *HORIZONS) if facts.get(fact) is not None},
         NAMED: "true" if call.horizon_named else "false",
         GATE_TAG: gate,
         "gate_reasons": " | ".join(report.reasons),

@@ -1,20 +1,23 @@
-"""Locks of files: of a lake, because each writer replaces the content that it started from, and of a workspace."""
+"""Locks of files: of a lake, whose writers replace the content that they started from, of champions and a workspace."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import shutil
+import time
 from collections.abc import Iterator
 from typing import IO, Any
 
 from qianmian.errors import WorkspaceError
-from qianmian.workspace import Workspace
+from qianmian.workspace import Workspace, explain_os_errors
 
 try:
     import fcntl
 except ImportError:  # Windows has no fcntl; the lock is not taken there
     fcntl = None  # type: ignore[assignment]
+
+CHAMPIONS_SECONDS, CHAMPIONS_STEP = 20.0, 0.1  # how long to wait for another process that changes a champion
 
 
 def try_lock(handle: IO[Any], shared: bool = False) -> bool:
@@ -48,6 +51,32 @@ def exclusive_writer(workspace: Workspace) -> Iterator[None]:
             )
         for leftover in workspace.root.glob(".ingest-*"):  # temporary folder of an ingest that was killed
             shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextlib.contextmanager
+def champions_lock(workspace: Workspace) -> Iterator[None]:
+    """Hold the lock of changes of champions and of the tags that they have published inside the `with` block.
+
+    Raises
+    ------
+    WorkspaceError
+        If another process holds it for longer than a change takes.
+    """
+    with contextlib.ExitStack() as stack:
+        with explain_os_errors(workspace.root):
+            workspace.online.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context((workspace.online / ".champions.lock").open("a"))
+        for _ in range(round(CHAMPIONS_SECONDS / CHAMPIONS_STEP)):
+            if try_lock(handle):
+                break
+            time.sleep(CHAMPIONS_STEP)
+        else:
+            raise WorkspaceError(
+                "another process is changing a champion",
+                where=str(workspace.root),
+                hint="wait until it has finished, then run the command again",
+            )
         yield
 
 

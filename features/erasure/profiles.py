@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features.data.locking import champions_lock
 from features.erasure.customer import Erased, ErasedCustomer
 from features.erasure.matching import CODES, Mention, mention_of
 from features.profiles.snapshot import ONLINE_STATE_FOLDER, ROWS_PER_GROUP, UNFINISHED, current_snapshot_name
@@ -68,12 +69,13 @@ def erase_snapshot(folder: Path, customer: ErasedCustomer) -> int:
 def erase_model_tags(workspace: Workspace, customer: ErasedCustomer) -> Erased:
     """Remove the values of the customer from the tags that models have published, and from those kept of versions."""
     removed, erased_ids = 0, pa.array(customer.one_ids, pa.string())
-    for file in sorted((workspace.online / MODEL_TAGS).rglob("*.parquet")):
-        found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=erased_ids)).as_py()
-        if found:
-            with atomic_path(file) as temporary:
-                _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], erased_ids), None)
-            removed += int(found)
+    with champions_lock(workspace):  # a promotion would copy what is not yet erased to where it was erased
+        for file in sorted((workspace.online / MODEL_TAGS).rglob("*.parquet")):
+            found = pc.sum(pc.is_in(pq.read_table(file, columns=["one_id"])["one_id"], value_set=erased_ids)).as_py()
+            if found:
+                with atomic_path(file) as temporary:
+                    _filter(file, temporary, lambda batch: _other_customers(batch["one_id"], erased_ids), None)
+                removed += int(found)
     return Erased(removed)
 
 

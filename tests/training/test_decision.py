@@ -103,11 +103,11 @@ def test_many_slices_of_equal_models_are_rarely_refused():
     assert refused <= 3
 
 
-def test_a_champion_that_says_nothing_leaves_the_baselines_to_decide():
+def test_a_champion_that_says_too_little_leaves_the_baselines_to_decide():
     own, theirs = losses(0.5)
-    found = verdict(own, np.full_like(theirs, np.nan))
+    found = verdict(own, np.where(np.arange(400) < 49, theirs, np.nan))
     assert not found.failed
-    assert "no comparison with the champion, because it says nothing" in found.passed[0]
+    assert "because it predicts 49 of the 400 customers of the test period, and 50 are needed" in found.passed[0]
 
 
 # ---- which models are compared ---------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_model_within_its_bounds_passes(made):
 @pytest.mark.parametrize(
     ("settings", "computed", "told"),
     [
-        ({"max_size_mb": 0.0001}, None, "size: the bundle has"),
+        ({"max_size_mb": 0.0001}, None, "size: the model has"),
         ({"max_answer_seconds": 1e-9}, None, "latency: 5 rows take"),
         ({}, ["orders_28d"], "features: days_since_last_order: not among those that a server computes"),
     ],
@@ -262,6 +262,29 @@ def test_what_answers_another_question_or_knows_less_waits(made, new, call, told
 def test_a_horizon_that_somebody_named_is_not_replaced_by_another(made):
     call = TrainingCall(fits_horizon=True)
     assert reasons_to_wait(made(horizon_days=14), champion(made(), horizon_named="true"), call)
+
+
+def test_a_champion_that_cannot_be_read_is_known_by_its_tags(made):
+    """Artifacts that are out of reach for a while are no reason to answer another question."""
+    tags = {"as_of": f"{made().bundle.as_of:%Y-%m-%d}", "horizon_days": "28"}
+    unreadable = ProductionVersion("3", None, tags, {}, "the disk is away")
+    assert reasons_to_wait(made(), unreadable, TrainingCall()) == ()
+    assert "horizon_days is 14, and that of the champion (version 3) is 28" in reasons_to_wait(
+        made(horizon_days=14), unreadable, TrainingCall()
+    )
+    assert reasons_to_wait(made(as_of=START), unreadable, TrainingCall())
+
+
+@pytest.mark.parametrize("fact", ["label", "outcome"])
+def test_another_label_or_outcome_waits(made, fact):
+    def about(value):
+        model = made()
+        return replace(model, bundle=replace(model.bundle, facts={**model.bundle.facts, fact: value}))
+
+    call = TrainingCall(fits_horizon=True)
+    assert reasons_to_wait(about("bought"), champion(about("bought")), call) == ()
+    (text,) = reasons_to_wait(about("opened"), champion(about("bought")), call)
+    assert text == f"{fact} is opened, and that of the champion (version 3) is bought"
 
 
 def test_the_first_model_does_not_wait(made):

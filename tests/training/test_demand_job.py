@@ -14,6 +14,8 @@ from qianmian.errors import DataError
 from qianmian.schema import DEMAND_TYPES
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from training.comparison import compare
+from training.decision import with_test_start
 from training.demand.newcomers import Newcomers, features_at, input_columns, newcomers, supported_inputs
 from training.gate import apply_gate
 from training.jobs.base import TrainingContext
@@ -41,7 +43,12 @@ def test_planted_types_are_found_and_permuted_ones_refused(tmp_path):
     one_ids, kinds = evaluated.tags["expected_demand_type"]
     assert len(one_ids) == len(set(one_ids)) > 100
     assert set(kinds) <= set(DEMAND_TYPES)
+    champion = with_test_start(evaluated).bundle
+    champion.save(tmp_path / "champion")
+    found = compare(evaluated.comparison, champion, "1", tmp_path / "champion")
+    assert "log_loss minus that of champion 1 (as it was evaluated) is 0.0000 [0.0000, 0.0000]" in found.passed[0]
     refused = run(context(workspace, shuffle_labels=True))
+    assert compare(refused.comparison, refused.bundle, "1", tmp_path / "champion").failed
     assert not apply_gate(refused.report, refused.rules).passed
 
 

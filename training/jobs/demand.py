@@ -16,6 +16,7 @@ from qianmian.errors import DataError
 from qianmian.schema import DEMAND_TYPES
 from training.bootstrap import mean_metric
 from training.classify.evaluation import joined, measure
+from training.comparison import LossComparison, columns_for
 from training.demand.newcomers import (
     LOOKS,
     MIN_LATER_LINES,
@@ -36,8 +37,6 @@ HELD_OUT_DATES = 2  # moments of the validation, and of the test
 MIN_NEWCOMERS = 50  # of the training, of the validation and of the test
 REGULARIZATIONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 MIN_PROBABILITY = 1e-6
-# said where the champion would be compared
-NOT_COMPARED = "the newcomers of the test are those of several dates, some of which it has learnt from"
 SHARES, RULE_NAME = "shares of the types", "what they looked at"  # baselines
 
 
@@ -120,6 +119,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
         used,
         config={"model": model.get_params()},
         facts=context.facts("demand", horizon_days=horizon, newcomer_days=NEWCOMER_DAYS),
+        evaluated=candidate,
     )
     rows = undecided(now)
     kinds = np.array(DEMAND_TYPES)[
@@ -138,7 +138,18 @@ def run(context: TrainingContext) -> EvaluatedModel:
     }
     example = context.builder.build(context.as_of, features).table.select(["one_id", *columns]).slice(0, 5)
     tags = {"expected_demand_type": (now.one_ids[rows].tolist(), kinds.tolist())}
-    return EvaluatedModel(bundle, report, rules, parameters, {}, example, tags, NOT_COMPARED)
+    comparison = _comparison(tests[0], test, columns, loss)
+    return EvaluatedModel(bundle, report, rules, parameters, {}, example, tags, comparison)
+
+
+def _comparison(start: datetime, test: Newcomers, columns: tuple[str, ...], own: NDArray[np.float64]) -> LossComparison:
+    """The log loss of each newcomer of the test moments, the first of which is at `start`."""
+
+    def losses(bundle: ModelBundle) -> NDArray[np.float64]:
+        read = columns_for(bundle, bundle.model.columns, columns)
+        return _losses(bundle.model.predict_proba(test.X[:, read]), test.types)
+
+    return LossComparison("log_loss", start, own, losses, {name: test.types == name for name in DEMAND_TYPES})
 
 
 def _required_features(context: TrainingContext) -> tuple[Feature, ...]:

@@ -101,6 +101,8 @@ def keep_version(
 ) -> None:
     """Keep the tags of a version, all or none, for the moment when it becomes the champion.
 
+    Those of a version of the same number are replaced: a registry that was begun anew counts from 1 again.
+
     Parameters
     ----------
     workspace : Workspace
@@ -116,11 +118,14 @@ def keep_version(
     DataError
         As in `publish`.
     """
-    with atomic_path(_version_folder(workspace, model_name, model_version)) as folder:
+    target = _version_folder(workspace, model_name, model_version)
+    with atomic_path(target) as folder:
         folder.mkdir()
         for name, (one_ids, values) in tags.items():
             table = _table(name, one_ids, values, as_of, model_name, model_version)
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        if target.exists():
+            shutil.rmtree(target)
 
 
 def keep_published(workspace: Workspace, model_name: str, model_version: str) -> None:
