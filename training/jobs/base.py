@@ -32,6 +32,7 @@ from qianmian.workspace import Workspace
 from training.attributes import unknown_attributes
 from training.comparison import LossComparison
 from training.gate import GateRule
+from training.monitoring.declared import Monitored
 from training.report import EvalReport
 
 if TYPE_CHECKING:
@@ -91,7 +92,6 @@ class EvaluatedModel:
         Tag → one_ids and their values, published once the model is the champion (`features.profiles.tags.published`).
     comparison : LossComparison or str
         How the model is compared with the champion; or why two models of its job cannot be compared on rows.
-        Tag → one_ids and their values, published once the model is registered (`features.profiles.tags.published`).
     arguments : TrainingArguments or None
         Those of a training on the lake; None for a table.
     """
@@ -366,6 +366,8 @@ class Job:
         Whether the job uses `TrainingContext.tune`.
     fits_horizon : bool
         Whether the job shortens its horizon to the history, so that another horizon that nobody named is no surprise.
+    monitored : Monitored or None
+        How `qianmian monitor` looks at its models; None if they predict nothing of single customers.
     """
 
     name: str
@@ -373,6 +375,7 @@ class Job:
     run: Callable[[TrainingContext], EvaluatedModel]
     can_tune: bool = False
     fits_horizon: bool = False
+    monitored: Monitored | None = None
 
 
 def snapshot_dates(first: datetime, last: datetime, step_days: int, max_count: int) -> list[datetime]:
