@@ -120,7 +120,7 @@ def monitor(
         "not_monitored": left_out,
         "cpu_seconds": round(time.process_time() - begun, 2),
     }
-    for job, every in reports.items():
+    for every in reports.values():
         if replay:
             _show_replay(output, every, said)
         else:

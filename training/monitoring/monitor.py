@@ -196,22 +196,25 @@ class Monitor:
         self, context: MonitoringContext, as_of: datetime, found: MonitoringReport
     ) -> tuple[list[Check], MonitoringReport]:
         """What outcomes that were not yet known at the training say, of the last moment whose outcomes are known."""
-        days = self.periods.outcome_days
+        days, metrics = self.periods.outcome_days, self.monitored.auc(self.bundle)
         if days is None:
-            return _unknown(OF_OUTCOMES, CheckText("no_outcomes", {"job": self.bundle.kind})), found
+            return _unknown(OF_OUTCOMES[:1], CheckText("no_outcomes", {"job": self.bundle.kind})), found
+        names = OF_OUTCOMES if metrics else OF_OUTCOMES[:2]
         moment, settings = as_of - timedelta(days=days), self.settings.monitoring
         if moment < self.bundle.as_of:
             date = self.bundle.as_of + timedelta(days=days)
-            return _unknown(OF_OUTCOMES, CheckText("no_labels", {"date": f"{date:%Y-%m-%d}"})), found
+            return _unknown(names, CheckText("no_labels", {"date": f"{date:%Y-%m-%d}"})), found
         rows = self.monitored.rows(context, self.bundle, moment)
         if len(rows.days) < MIN_CUSTOMERS:
             few = CheckText("too_few", {"n": len(rows.days), "least": MIN_CUSTOMERS})
-            return _unknown(OF_OUTCOMES, few), found
-        drifted, moved = self._outcome_drift(rows, found)
+            return _unknown(names, few), found
+        if found.reference is not None:
+            found = replace(found, arrived=histograms_of([rows], found.reference))
+        drifted, moved = self._outcome_drift(found)
         groups = calibration(self._groups(rows), settings.calibration_ratio, settings.alpha)
         found = replace(found, calibration=groups, columns={**found.columns, **moved})
         checks = [drifted, of_calibration(groups, moment, len(rows.days))]
-        if metrics := self.monitored.auc(self.bundle):
+        if metrics:
             y, p = rows.outcomes.astype(np.int64), rows.scores
             both = {name: y[:, j] for j, name in enumerate(self._prediction_names) if 0 < y[:, j].sum() < len(y)}
             summary, limits = self.bundle.facts.get(EVALUATION), (settings.auc_drop, settings.alpha / len(metrics))
@@ -237,21 +240,20 @@ class Monitor:
             groups |= {band: (y[bands == band], p[bands == band]) for band in RISK_BANDS if (bands == band).any()}
         return groups
 
-    def _outcome_drift(self, rows: ScoredRows, found: MonitoringReport) -> tuple[Check, dict[str, ColumnDrift]]:
+    def _outcome_drift(self, found: MonitoringReport) -> tuple[Check, dict[str, ColumnDrift]]:
         """Whether the outcomes are those of the reference, at the moments whose outcomes the training knew."""
         columns = [self.names.index(name) for name in self.outcomes]
         reference = found.reference
-        if reference is None:
+        if reference is None or found.arrived is None:
             return Check("outcomes", "unknown", CheckText("no_earlier_outcomes")), {}
         with_outcome = np.flatnonzero(reference.rows[:, :, columns[0]].sum(axis=1) > 0).tolist()
         if not with_outcome:
             return Check("outcomes", "unknown", CheckText("no_earlier_outcomes")), {}
-        now = histograms_of([rows], reference)
-        moved = self._drift(reference.take(with_outcome, range(len(self.names))), now, columns)
+        moved = self._drift(reference.take(with_outcome, range(len(self.names))), found.arrived, columns)
         if len(columns) > 1:
             return _drifted("outcomes", moved, found), moved
-        then = reference.sums[:, :, columns[0]].sum() / reference.rows[:, :, columns[0]].sum()
-        return _mean_of("outcomes", moved[self.outcomes[0]], float(then), float(rows.outcomes.mean())), moved
+        (name,) = self.outcomes
+        return _mean_of("outcomes", moved[name], *found.means(name)), moved
 
 
 def _unknown(names: Sequence[str], reason: CheckText) -> list[Check]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from models.day_histograms import DayHistograms
+from training.monitoring.declared import OUTCOME
 from training.monitoring.drift import ColumnDrift
 from training.monitoring.texts import CheckText, Lang, word
 
@@ -63,6 +64,8 @@ class MonitoringReport:
         Of all customers, or of each prediction; empty without outcomes of both classes.
     reference, current : DayHistograms or None
         Of the features, scores and outcomes; None without enough customers.
+    arrived : DayHistograms or None
+        Of the last moment whose outcomes are known.
     names : tuple of str
         Names of the columns of these.
     predictions : tuple of str
@@ -82,6 +85,7 @@ class MonitoringReport:
     discrimination: Mapping[str, Discrimination] = field(default_factory=dict)
     reference: DayHistograms | None = None
     current: DayHistograms | None = None
+    arrived: DayHistograms | None = None
     names: tuple[str, ...] = ()
     predictions: tuple[str, ...] = ()
     in_percent: bool = True
@@ -111,12 +115,10 @@ class MonitoringReport:
         return CheckText("verdict_alarm", {"n": len(names), "names": names}).say(lang)
 
     def means(self, name: str) -> tuple[float, float]:
-        """Mean of a column in the reference and now; NaN where it is not known."""
-        found = []
-        for part in (self.reference, self.current):
-            n = 0.0 if part is None else float(part.rows[..., self.names.index(name)].sum())
-            found.append(float(part.sums[..., self.names.index(name)].sum()) / n if part is not None and n else np.nan)
-        return found[0], found[1]
+        """Mean of a column in the reference and now, or of outcomes, when they arrived; NaN where it is not known."""
+        column = self.names.index(name)
+        now = self.arrived if name.split()[0] == OUTCOME else self.current
+        return _mean(self.reference, column), _mean(now, column)
 
     def as_dict(self, lang: Lang = "en") -> dict[str, Any]:
         """The report as plain values for JSON."""
@@ -136,3 +138,8 @@ class MonitoringReport:
             "calibration": {name: asdict(found) for name, found in self.calibration.items()},
             "auc": {name: asdict(found) for name, found in self.discrimination.items()},
         }
+
+
+def _mean(part: DayHistograms | None, column: int) -> float:
+    n = 0.0 if part is None else float(part.rows[..., column].sum())
+    return float(part.sums[..., column].sum()) / n if part is not None and n else np.nan

@@ -1,4 +1,4 @@
-"""The customers whom a model scores at one moment, in histograms: the reference of a bundle, and those of later moments."""
+"""The customers whom a model scores, in histograms: the reference of a bundle, and those of later moments."""
 
 from __future__ import annotations
 
