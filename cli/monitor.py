@@ -116,7 +116,6 @@ def monitor(
         }
     answer: dict[str, Any] = {
         "workspace": located.root,
-        "alarm": any(one.alarms for one in found) or _needs_training(failed),
         "not_monitored": left_out,
         "cpu_seconds": round(time.process_time() - begun, 2),
     }
@@ -132,6 +131,7 @@ def monitor(
             {**answer, "replay": {job: [one.as_dict(said) for one in every] for job, every in reports.items()}}
         )
         return
+    answer["alarm"] = any(one.alarms for one in found) or _needs_training(failed)
     answer |= {"models": {one.job: one.as_dict(said) for one in found}, "report": report_file}
     if report_file is not None:
         output.say(f"{report_file}: open it in a browser")
