@@ -73,7 +73,10 @@ def options_of(words):
         if command is None:
             return None
     return frozenset(
-        name for parameter in command.params for name in getattr(parameter, "opts", []) if name.startswith("--")
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)  # those of a flag that can be switched off
+        if name.startswith("--")
     )
 
 
