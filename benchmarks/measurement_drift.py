@@ -14,8 +14,9 @@ rows and days; counts, on days whose number of rows varies more than chance woul
 - `detected`: times that a column which moved by .2 standard deviations is found at 10,000 rows.
 - `ks_test`: the same days judged by two-sample tests of rows with Bonferroni's correction, which know no days.
 
-Complete Journey: a champion of 2017-06-01 is replayed month by month to the end of the twelve months; then the orders
-of every third day of the last eight weeks are taken away, as if a nightly import had failed, and looked at again.
+Complete Journey: a champion of 2017-04-24, the first that there can be, is replayed month by month to the end of the
+twelve months; then the orders of every third day of the last weeks are taken away, as if a nightly import had failed,
+and looked at again.
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ ALPHA, COLUMNS, WINDOWS, UNITS, UNIT_DAYS = 0.05, 20, 7, 8, 7
 DAY_SPREAD, SHARED, HEAVY = 0.1, 0.5, 1.5
 SIZES, PLANTED_ROWS, PLANTED = (1_000, 1_000_000), 10_000, 0.2
 SIMULATIONS, PERMUTATIONS, OTHER_SEEDS = 1_000, 499, 70_000
-MOST_FALSE = ALPHA + 2 * (ALPHA * (1 - ALPHA) / SIMULATIONS) ** 0.5
+MOST_FALSE, MOST_FALSE_OTHER = (ALPHA + 2 * (ALPHA * (1 - ALPHA) / n) ** 0.5 for n in (SIMULATIONS, SIMULATIONS // 2))
 # a training needs 112 days: two horizons to be active, one to learn from and one to test; the data begin on 2017-01-01
 TRAINED, END = "2017-04-24", "2018-01-02"
 FAILED_FROM = 292  # day of the year, 2017-10-19
 PEER = "ks_test"
 MUSTS = {
     "false_alarm_rate": Must("metric", most=MOST_FALSE),
+    "false_alarm_rate_other_shops": Must("metric", most=MOST_FALSE_OTHER),
     "detected": Must("metric", least=0.95),
     "replay_cpu_seconds": Must("cpu_seconds", most=60),
 }
@@ -108,7 +110,7 @@ def drift(folder: Path | None = None, simulations: int = SIMULATIONS) -> Measure
     n, begun = simulations, time.process_time()
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
-    false = []
+    false, others = [], []
     for rows in SIZES:
         alarms = np.array([_alarms(seed, rows) for seed in range(n)])
         for name, rate in zip(("false_alarm_rate", "noise_alarm_rate"), alarms.mean(axis=0), strict=False):
@@ -124,12 +126,13 @@ def drift(folder: Path | None = None, simulations: int = SIMULATIONS) -> Measure
             seeds = range(OTHER_SEEDS, OTHER_SEEDS + n // 2)
             rate = float(np.mean([_alarms(seed, rows, shop)[0] for seed in seeds]))
             ours[f"false_alarm_rate_{rows}_{name}"] = _share(rate, n // 2)
+            others.append(rate)
             print(f"{rows:,} rows, {name}: {rate:.3f}", flush=True)
     found = float(np.mean([_finds(seed) for seed in range(n)]))
     ours["false_alarm_rate"] = _share(max(false), n)
     ours["detected"] = _share(found, n)
     ours["simulations_cpu_seconds"] = common.value(time.process_time() - begun, n=n)
-    values = {"false_alarm_rate": max(false), "detected": found}
+    values = {"false_alarm_rate": max(false), "false_alarm_rate_other_shops": max(others), "detected": found}
     if folder is not None:
         replayed = replay(folder / "completejourney_replayed")
         ours |= {name: common.value(number) for name, number in replayed.items()}
