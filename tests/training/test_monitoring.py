@@ -329,16 +329,21 @@ def test_every_job_has_scores_and_those_that_declare_outcomes_are_compared_with_
 
 
 @pytest.fixture
-def command(capfd, monkeypatch, trained):
-    """Run `qianmian monitor` on the trained shop; returns exit code and output."""
+def command_in(capfd, monkeypatch):
+    """Run `qianmian monitor` in a workspace; returns exit code and output."""
     monkeypatch.setattr("cli.main.quieten", lambda debug: None)
 
-    def call(*words, workspace=trained.workspace):
+    def call(workspace, *words):
         capfd.readouterr()
         code = run(["monitor", *map(str, words), "--workspace", str(workspace.root)])
         return code, capfd.readouterr().out
 
     return call
+
+
+@pytest.fixture
+def command(command_in, trained):
+    return lambda *words: command_in(trained.workspace, *words)
 
 
 @pytest.fixture(scope="module")
@@ -369,13 +374,14 @@ def test_a_model_is_not_trained_again_while_the_data_need_attention(command, day
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("gate", "code"), [(True, 0), (False, 4)])
-def test_an_alarm_trains_again_as_the_champion_was_trained(command, shop, settings, copy_workspace, gate, code):
+def test_an_alarm_trains_again_as_the_champion_was_trained(command_in, shop, settings, copy_workspace, gate, code):
     workspace, end = copy_workspace(shop), Lake(shop).default_as_of
     champion = train(workspace, ["churn"], clock=lambda: end, settings=settings, as_of=end - timedelta(days=35))
     assert champion[0].status == "registered"
     rules = {} if gate else {"gate": {"max_size_mb": 1e-6}}
     workspace.config_file.write_text(json.dumps({"monitoring": {"max_model_days": 30}, **rules}))
-    found = command("--model", "churn", "--as-of", f"{end:%Y-%m-%d}", "--retrain", "--json", workspace=workspace)
+    words = ["--model", "churn", "--as-of", f"{end:%Y-%m-%d}", "--retrain", "--json"]
+    found = command_in(workspace, *words)
     assert found[0] == code
     (result,) = json.loads(found[1])["results"]
     assert result["status"] == ("registered" if gate else "refused")
