@@ -5,6 +5,9 @@ customers an arm, and everything is looked at again. An experiment counts as a f
 Outcomes: yes or no (5 %), number of orders (Poisson, .3), money (most spend nothing, the amounts of a fifth are
 log-normal), and orders with CUPED on a period before. The peer is Welch's t test, read every day as if it were the only
 look; one look at the end is beside it, where 5 % are right.
+
+Unequal arms are looked at once, with money of which a tenth of the customers have some: how often the interval of one
+look, and the confidence sequence, exclude 0, before and after the refusal of a small arm with a long tail.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from common import Must
 from numpy.typing import NDArray
 
 from training.measurement.cuped import adjusted_for_before
-from training.measurement.differences import ALPHA, confidence_sequence, welch
-from training.measurement.moments import ArmMoments, moments_of
+from training.measurement.differences import ALPHA, MAX_SKEWNESS, confidence_sequence, welch
+from training.measurement.moments import ArmMoments, moments_of, skewness_of, skewness_of_difference
 
 SIMULATIONS, DAYS, A_DAY = 2_000, 28, 100
 PEER = "t_test_every_day"
@@ -31,6 +34,7 @@ OUTCOMES: dict[str, Draw] = {
     "amount": lambda rng, shape: np.where(rng.random(shape) < 0.2, rng.lognormal(3.0, 1.0, shape), 0.0),
 }
 CUPED = "orders_cuped"
+UNEQUAL = ((30, 2_970), (100, 900), (300, 2_700), (1_000, 9_000), (1_500, 1_500))  # customers of both arms
 RATE, NAIVE = "false_positive_rate", "false_positive_rate of the peer"
 MOST = ALPHA + 2.0 * (ALPHA * (1.0 - ALPHA) / SIMULATIONS) ** 0.5
 MUSTS = {RATE: Must("metric", most=MOST), NAIVE: Must("metric", least=MOST)}
@@ -84,6 +88,35 @@ def _look_daily_with_cuped(rng: np.random.Generator) -> Flags:
     return _flags(looks)
 
 
+def unequal_arms(simulations: int = 1_000) -> dict[str, Any]:
+    """How often one look finds a difference of amounts where there is none, by the sizes of the arms."""
+    results: dict[str, Any] = {}
+    for sizes in UNEQUAL:
+        rng = np.random.default_rng(0)
+        flags = np.array([_look_once(rng, sizes) for _ in range(simulations)])
+        told = ~flags[:, 2]
+        results[f"{sizes[0]} : {sizes[1]}"] = {
+            "refused": common.value(float(flags[:, 2].mean()), n=simulations),
+            "t_test": common.value(float(flags[:, 0].mean()), n=simulations),
+            "sequence": common.value(float(flags[:, 1].mean()), n=simulations),
+            "t_test_told": common.value(
+                float(flags[told, 0].mean()) if told.any() else float("nan"), n=int(told.sum())
+            ),
+            "sequence_told": common.value(
+                float(flags[told, 1].mean()) if told.any() else float("nan"), n=int(told.sum())
+            ),
+        }
+    return results
+
+
+def _look_once(rng: np.random.Generator, sizes: tuple[int, int]) -> Flags:
+    """Whether the t test and the sequence exclude 0, and whether the difference would be refused."""
+    control, treatment = (np.where(rng.random(n) < 0.1, rng.lognormal(3.0, 1.0, n), 0.0) for n in sizes)
+    arms = moments_of((control, treatment))
+    refused = skewness_of_difference(skewness_of((control, treatment)), *sizes) > MAX_SKEWNESS
+    return welch(*arms).excludes_zero, confidence_sequence(*arms).excludes_zero, refused
+
+
 def _flags(looks: list[tuple[ArmMoments, ArmMoments]]) -> Flags:
     sequence = any(confidence_sequence(*arms).excludes_zero for arms in looks)
     naive = [welch(*arms).excludes_zero for arms in looks]
@@ -92,3 +125,4 @@ def _flags(looks: list[tuple[ArmMoments, ArmMoments]]) -> Flags:
 
 if __name__ == "__main__":
     common.show(aa()[0])
+    common.show({"unequal arms": unequal_arms()})

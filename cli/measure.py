@@ -206,9 +206,9 @@ def ab(
     source = {"campaign": campaign, "as_of": moment, "window_days": window_days} if data is None else {"data": data}
     from training.measurement.words import sentences
 
-    words = sentences(found, "zh" if lang is Lang.ZH else "en")
+    words = sentences(found, lang.value)
     output.result(
-        {**source, **found.as_dict(), "planned_customers": planned or PLANNED, "sentences": words, "out": out}
+        {**source, **found.as_dict(lang.value), "planned_customers": planned or PLANNED, "sentences": words, "out": out}
     )
     print_measurement(output, found, lang.value)
     _finish(output, out, strict, found.is_valid)
@@ -267,7 +267,9 @@ def funnel(
         )
         if out is not None:
             write_table(builder.lake.workspace, funnel_table(found), out)
-    output.result({"campaign": campaign, "as_of": moment, "window_days": window_days, **found.as_dict(), "out": out})
+    output.result(
+        {"campaign": campaign, "as_of": moment, "window_days": window_days, **found.as_dict(lang.value), "out": out}
+    )
     print_funnel(output, found, lang.value)
     _finish(output, out, strict, found.is_valid)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from training.measurement.differences import Difference
     from training.measurement.effects import EffectEstimate, Measurement, MetricEffect
     from training.measurement.funnels import FunnelEffects
+    from training.measurement.notes import Language
 
 
 INTERVALS = "intervals: 95 %"
@@ -19,6 +20,9 @@ CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the period befo
 FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
 CHINESE = {
     "metric": "指标",
+    "order": "是否下单",
+    "orders": "订单数",
+    "amount": "销售额",
     "variant": "实验组",
     "estimate": "估计",
     "raw": "原始",
@@ -57,20 +61,20 @@ CHINESE = {
 Translate = Callable[[str], str]
 
 
-def print_measurement(output: Output, found: Measurement, language: str) -> None:
+def print_measurement(output: Output, found: Measurement, language: Language) -> None:
     """Print the sentences and the tables; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, number, sentences
 
     crossed, say = not found.is_valid, translator(language)
-    for line in sentences(found, "zh" if language == "zh" else "en"):
+    for line in sentences(found, language):
         output.say(line)
     for note in found.notes:
-        output.say(f"{say('note')}: {note}")
+        output.say(f"{say('note')}: {note.text(language)}")
     heads = (say("metric"), say("variant"))
     columns: tuple[str, ...] = (_at(say, "difference", found.daily), say("relative"), "p", say("p (Holm)"))
     rows = [
         [
-            *(effect.metric, effect.variant, say(name)),
+            *(say(effect.metric), effect.variant, say(name)),
             *(crossed_out(text, crossed) for text in _figures(effect, made, found.daily)),
         ]
         for effect in found.effects
@@ -81,7 +85,7 @@ def print_measurement(output: Output, found: Measurement, language: str) -> None
     columns = (*columns, say("p (BH)"), say("chance to win"))
     more = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             number(effect.mean_control),
             number(effect.mean_treatment),
@@ -99,7 +103,7 @@ def print_measurement(output: Output, found: Measurement, language: str) -> None
         output.say(say(CUPED_NOTE))
 
 
-def translator(language: str) -> Translate:
+def translator(language: Language) -> Translate:
     """A function from the English words of a table to those of a language."""
     return (lambda text: CHINESE.get(text, text)) if language == "zh" else (lambda text: text)
 
@@ -136,7 +140,7 @@ def _print_balance(output: Output, found: Measurement, say: Translate) -> None:
 
     rows = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             format_difference(effect.balance),
             number(effect.balance.p_value),
@@ -157,7 +161,7 @@ def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
     crossed = not found.is_valid
     rows = [
         [
-            effect.metric,
+            say(effect.metric),
             effect.variant,
             one.segment,
             one.value,
@@ -178,18 +182,18 @@ def _print_segments(output: Output, found: Measurement, say: Translate) -> None:
         for test in effect.interactions:
             figures = f"Cochran's Q = {number(test.statistic)}, {say('p (Holm)')} = {number(test.p_holm)}"
             differ = say("do the segments differ (at one look)?")
-            output.say(f"{effect.metric}, {effect.variant}, {test.segment}: {differ} {figures}")
+            output.say(f"{say(effect.metric)}, {effect.variant}, {test.segment}: {differ} {figures}")
 
 
-def print_funnel(output: Output, found: FunnelEffects, language: str) -> None:
+def print_funnel(output: Output, found: FunnelEffects, language: Language) -> None:
     """Print the steps of each variant; figures of a sample-ratio mismatch are crossed out."""
     from training.measurement.words import crossed_out, mismatch_sentence, number
 
     crossed, say = not found.is_valid, translator(language)
     if crossed:
-        output.say(mismatch_sentence(found.ratio, "zh" if language == "zh" else "en"))
+        output.say(mismatch_sentence(found.ratio, language))
     for note in found.notes:
-        output.say(f"{say('note')}: {note}")
+        output.say(f"{say('note')}: {note.text(language)}")
     rows = [
         [
             one.step,

@@ -121,13 +121,15 @@ def policy(
     _print_table(output, value, lang is Lang.ZH)
     for line in [*sentences(value, lang.value), *table.notes]:
         output.say(line)
-    output.result({**value.as_dict(), "sentences": sentences(value, lang.value), "notes": table.notes})
+    output.result({**value.as_dict(lang.value), "sentences": sentences(value, lang.value), "notes": table.notes})
     if value.refusals:
         raise typer.Exit(STRICT_EXIT)
 
 
 def _print_table(output: Output, value: OffPolicyValue, is_chinese: bool) -> None:
     """The estimates with their intervals, and how much of the log tells something of the target policy."""
+    from training.measurement.words import number
+
     headings = (
         ["估计方法", "每次决策的回报", "下限", "上限"]
         if is_chinese
@@ -143,7 +145,7 @@ def _print_table(output: Output, value: OffPolicyValue, is_chinese: bool) -> Non
         if is_chinese
         else "{:,} decisions of {:,} customers, {} actions".format(*sizes),
         headings,
-        [[name, *("" if math.isnan(x) else f"{x:.5g}" for x in (one.value, one.low, one.high))] for name, one in rows],
+        [[name, *("" if math.isnan(x) else number(x) for x in (one.value, one.low, one.high))] for name, one in rows],
         right=headings[1:],
     )
     shares = (value.effective_sample_size, value.largest_weight, value.largest_weight_share, value.mean_weight)

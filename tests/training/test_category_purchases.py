@@ -10,7 +10,7 @@ import pytest
 
 from features.compute.builder import Builder
 from features.definitions import FEATURES
-from models.classify.rhythm import EXPECTED_CATEGORIES, day_number
+from models.classify.rhythm import EXPECTED_CATEGORIES, HABIT_FEATURES, day_number
 from tests.features.conftest import write_lake
 from training.churn.history import OrderHistory
 
@@ -51,6 +51,36 @@ def test_expected_purchases_of_a_hand_made_history(builder):
     due = history.categories.expected(day_number(AS_OF) - 1)[history.one_ids.tolist().index(people["a"])]
     assert due == pytest.approx(28 / 19 + math.exp(-0.7 * (99 / 28 - 1)))
     assert history.categories.expected(day_number(AS_OF) - 400).tolist() == [0.0] * len(history.one_ids)
+
+
+def test_dates_and_clock_times_of_other_time_zones_mix(tmp_path):
+    """West of the source, an order with a clock time is of the local day before that of an earlier one with a date."""
+    monday, zone = datetime(2024, 5, 6), "America/Los_Angeles"
+    times = [(monday - timedelta(days=1), False), (monday, True), (monday + timedelta(hours=2), False)]
+    times += [(monday + timedelta(hours=20), False), (monday + timedelta(days=9), True), (monday, False)]
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        moment = monday - timedelta(days=int(rng.integers(0, 60)))
+        times.append((moment, True) if rng.random() < 0.5 else (moment + timedelta(hours=int(rng.integers(24))), False))
+    lines = [
+        {**line("u" if number < 6 else f"u{number % 3}", 0, "milk", f"o{number}"), "ts": ts, "date_only": only}
+        for number, (ts, only) in enumerate(times)
+    ]
+    twice = {
+        **line("v", 0, "milk", "w"),
+        "ts": monday,
+    }  # an order whose first line is only a date, and the other is not
+    lines += [{**twice, "date_only": True}, {**twice, "ts": times[2][0], "date_only": False, "line_no": 2}]
+    workspace = write_lake(
+        tmp_path / "shop", {"transactions": lines, "items": [{"item_id": "milk", "category": "milk"}]}
+    )
+    builder = Builder(workspace, [one for one in FEATURES if one.name in HABIT_FEATURES], timezone=zone)
+    history = OrderHistory.read(builder.views(AS_OF), with_categories=True)
+    for as_of in (AS_OF, monday + timedelta(hours=21), monday + timedelta(hours=3)):
+        found = history.features(as_of, HABIT_FEATURES).tolist()
+        profile = {row["one_id"]: row for row in builder.build(as_of).table.to_pylist()}
+        for one_id, values in zip(history.one_ids.tolist(), found, strict=True):
+            assert values == pytest.approx([profile[one_id][name] for name in HABIT_FEATURES], rel=1e-6)
 
 
 def test_without_categories_nothing_of_them_is_read(builder):

@@ -241,7 +241,7 @@ def test_propensities_of_each_customer_are_weighted():
     difference = weighted.effects[0].raw.absolute
     assert weighted.is_valid
     assert difference.low < 0.2 < difference.high < 0.5
-    assert "largest weight 5.0, effective sample sizes" in weighted.notes[0]
+    assert "largest weight 5.0, effective sample sizes" in weighted.notes[0].en
 
 
 def test_segments_are_told_with_an_interaction_test():
@@ -308,14 +308,61 @@ def test_refusals(changes, told):
 
 def test_a_metric_of_few_customers_is_told_to_be_rough():
     found = measure(Experiment(ARMS, "control", (MetricSeries("amount", FEW),)))
-    assert found.notes == ("amount: only 4 customers have another value than the others, so its intervals are rough",)
+    (note,) = found.notes
+    assert note.en == "amount: only 4 customers have another value than the others, so its intervals are rough"
+    assert found.as_dict("zh")["notes"] == ["amount：只有 4 位客户的取值与其他人不同，区间只能作粗略参考"]
+
+
+def test_a_small_arm_with_a_long_tail_is_refused_or_noted():
+    """Amounts that one customer in ten has: of 100 experiments without a difference, 27 t tests say that there is."""
+
+    def experiment(n_control, n_treatment, spread, rng):
+        n = n_control + n_treatment
+        amounts = (rng.random(n) < 0.1) * rng.lognormal(3.0, spread, n)
+        return Experiment(
+            np.where(np.arange(n) < n_control, "control", "mail"), "control", (MetricSeries("amount", amounts),)
+        )
+
+    with pytest.raises(DataError, match=r"few customers with large values decide amount.*arms of 30 and 2,970.*about"):
+        measure(experiment(30, 2_970, 1.0, np.random.default_rng(1)))
+    (note,) = measure(experiment(100, 900, 1.0, np.random.default_rng(1))).notes
+    assert "the smaller arm has 100 customers" in note.en
+    assert measure(experiment(1_500, 1_500, 1.0, np.random.default_rng(1))).notes == ()
+    missed, told = 0, 0
+    for seed in range(200):
+        try:
+            found = measure(experiment(100, 900, 1.0, np.random.default_rng(seed)), daily=False)
+        except DataError:
+            continue
+        told += 1
+        missed += found.effects[0].raw.absolute.excludes_zero
+    assert told > 100
+    assert missed / told <= 1 / 7 + 2 * np.sqrt(1 / 7 * 6 / 7 / told)
+
+
+def test_an_arm_that_brought_nothing_has_no_relative_difference():
+    values = np.where(ARMS == "mail", 0.0, np.arange(200.0))
+    effect = measure(Experiment(ARMS, "control", (MetricSeries("amount", values),))).effects[0]
+    assert effect.raw.relative is None
+    assert effect.raw.absolute_sequence.high < 0
+
+
+def test_the_chance_to_win_is_of_the_estimate_that_is_told():
+    """An arm of heavier buyers is ahead, and with what they bought before it is behind."""
+    rng = np.random.default_rng(3)
+    before = rng.normal(20.0, 5.0, 400) + np.where(np.arange(400) % 2, 2.0, 0.0)
+    variant = np.where(np.arange(400) % 2, "mail", "control")
+    metric = MetricSeries("orders", before + rng.normal(0.0, 1.0, 400) - 0.5 * (variant == "mail"), None, before)
+    effect = measure(Experiment(variant, "control", (metric,)), daily=False).effects[0]
+    assert effect.raw.absolute.low > 0 > effect.cuped.absolute.high
+    assert effect.chances.chance_to_win < 0.025
 
 
 def test_a_constant_period_before_is_told():
     metric = MetricSeries("orders", np.arange(200.0), None, np.ones(200))
     found = measure(Experiment(ARMS, "control", (metric,)))
     assert found.effects[0].cuped is None
-    assert "the period before is the same for all customers" in found.notes[0]
+    assert "the period before is the same for all customers" in found.notes[0].en
 
 
 def test_the_control_is_named_or_refused():
@@ -350,7 +397,7 @@ def test_a_quotient_with_a_noisy_control_gives_way_to_the_difference():
     values = np.concatenate([np.full(5_000, -1.0), np.full(5_000, 1.0)]) + np.random.default_rng(8).normal(0, 9, 10_000)
     variant = np.repeat(["control", "mail"], 5_000)
     found = measure(Experiment(variant, "control", (MetricSeries("profit", values),)))
-    assert not has_relative(ArmMoments.of(values[:5_000]))
+    assert not has_relative(*(ArmMoments.of(half) for half in (values[:5_000], values[5_000:])))
     assert found.effects[0].raw.relative is None
     assert "more profit a customer than control" in sentences(found)[0]
 

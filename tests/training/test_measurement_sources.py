@@ -77,7 +77,7 @@ def test_rows_without_a_variant_are_left_out_and_told(table):
     arms = ["" if row < 3 else "control" if row % 2 else "mail" for row in range(80)]
     found = read_experiment(table(arm=arms), ExperimentColumns("arm", ["spent"]))
     assert len(found.variant) == 77
-    assert found.notes == ("3 rows without a variant are left out",)
+    assert [note.en for note in found.notes] == ["left out, without a variant: 3 rows"]
 
 
 def test_propensities_of_a_file_are_how_the_variants_were_drawn(table):
@@ -221,7 +221,7 @@ def test_the_first_touch_counts_and_windows_that_are_not_over_do_not(builder_of)
     exposures = find_exposures(builder_of([*TOUCHES, *again, *waiting]), "c", END, 14)
     assert len(exposures.one_ids) == 80
     assert set(exposures.start.tolist()) == {CONTACT}
-    assert exposures.notes == ("3 customers whose 14 days are not over are not counted yet",)
+    assert [note.en for note in exposures.notes] == ["not counted yet, because their 14 days are not over: 3 customers"]
 
 
 def test_a_target_is_an_outcome(builder_of):
@@ -245,7 +245,7 @@ def test_touches_without_propensities_are_taken_as_drawn_alike_and_that_is_told(
     exposures = find_exposures(builder, "c", END, 14)
     experiment = exposed_experiment(exposures, "control")
     assert (experiment.weights, experiment.propensity) == (None, None)
-    assert "not every touch tells its propensity" in exposures.notes[0]
+    assert "not every touch tells its propensity" in exposures.notes[0].en
     given = exposed_experiment(exposures, "control", weights={"control": 1.0, "mail": 3.0})
     assert check_sample_ratio(given).is_mismatch
 
@@ -271,7 +271,7 @@ def test_a_few_customers_in_two_variants_are_left_out(builder_of):
     many = [touch(f"x{n}", "mail" if n % 2 else "control") for n in range(120)]
     exposures = find_exposures(builder_of([*TOUCHES, *many, touch("m0", "control", number=1)]), "c", END, 14)
     assert len(exposures.one_ids) == 199
-    assert exposures.notes == ("1 customers in more than one variant are left out",)
+    assert [note.en for note in exposures.notes] == ["left out, in more than one variant: 1 customers"]
 
 
 def test_a_kind_names_several_campaigns_and_a_name_none(builder_of, tmp_path):
@@ -312,6 +312,15 @@ def test_funnels_count_all_who_were_exposed_in_their_own_window(builder_of):
     assert all(one.difference is None for one in found.effects if one.variant == "control")
     with pytest.raises(DataError, match="no customer of the campaign reached 'favourite'"):
         compare_funnels(builder, exposures, ["favourite", "buy"], END, "control", ratio)
+
+
+def test_a_funnel_of_customers_drawn_with_different_probabilities_is_refused(builder_of):
+    varied = [touch(user, "mail", propensity=0.4 + n / 400) for n, user in enumerate(MAIL)]
+    builder = builder_of([*varied, *TOUCHES[40:]])
+    exposures = find_exposures(builder, "c", END, 14)
+    ratio = check_sample_ratio(exposed_experiment(exposures, "control"))
+    with pytest.raises(DataError, match="drawn with different probabilities.*propensities from 0.4 to 0.5.*measure ab"):
+        compare_funnels(builder, exposures, ["view", "buy"], END, "control", ratio)
 
 
 def test_a_funnel_of_one_arm_is_refused(builder_of):

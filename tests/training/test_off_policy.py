@@ -12,6 +12,7 @@ import pytest
 from qianmian.errors import DataError, UsageError
 from training.measurement.off_policy import DM, DR, IPS, SNIPS, PolicyLog, policy_value
 from training.measurement.policy_table import PolicyColumns, read_policy_log
+from training.measurement.policy_words import sentences
 from training.measurement.reward_model import cross_fitted_rewards
 from training.measurement.simulated_log import simulated_log
 
@@ -72,6 +73,15 @@ def test_a_wrong_reward_model_does_not_bias_the_doubly_robust_value():
     assert without.value.standard_error > policy_value(simulated.log, 0).value.standard_error
 
 
+def test_a_target_that_is_the_policy_of_the_log_gains_nothing_at_all():
+    log = hand_log(target=np.full(N, 0.5), rewards=np.random.default_rng(0).random(N))
+    value = policy_value(log, 0)
+    assert (value.gain.low, value.gain.value, value.gain.high) == (0.0, pytest.approx(0.0, abs=1e-12), 0.0)
+    assert sentences(value, "en")[1] == (
+        "That is +0 a decision (+0.0 %), somewhere between +0 and +0: the log does not tell which of the two is better."
+    )
+
+
 def test_a_reward_is_predicted_by_a_model_that_has_not_seen_the_customer():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(N // 4), 4)
@@ -100,13 +110,14 @@ def test_the_value_is_refused_where_the_log_says_too_little():
         hand_log(actions=actions, propensities=np.where(actions, 0.05, 0.95), target=np.tile([0.0, 1.0], (N, 1))), 0
     )
     assert refused.effective_sample_size == 20
-    assert "about 2,000 decisions like these would be enough" in refused.refusals[0]
+    assert "about 2,000 decisions like these would be enough" in refused.refusals[0].en
+    assert "约需 2,000 次类似的决策" in refused.as_dict("zh")["refusals"][0]
     wrong = policy_value(hand_log(propensities=rare), 0)
-    assert any("the weights average 0.50 and should average 1.00" in reason for reason in wrong.refusals)
+    assert any("the weights average 0.50 and should average 1.00" in reason.en for reason in wrong.refusals)
     elsewhere = policy_value(hand_log(target=np.tile([0.5, 0.3, 0.2], (N, 1))), 0)
-    assert any("20% of the decisions of the target policy" in reason for reason in elsewhere.refusals)
+    assert any("20% of the decisions of the target policy" in reason.en for reason in elsewhere.refusals)
     one = hand_log(propensities=np.where(np.arange(N) == 0, 0.01, 0.5))
-    assert any("one decision makes up 20% of all weights" in reason for reason in policy_value(one, 0).refusals)
+    assert any("one decision makes up 20% of all weights" in reason.en for reason in policy_value(one, 0).refusals)
 
 
 def test_values_that_are_no_probabilities_are_refused_with_their_place():
@@ -139,6 +150,19 @@ def table(tmp_path):
 
 
 COLUMNS = PolicyColumns("action", "won", "propensity")
+
+
+def test_a_column_filled_after_the_decision_is_refused_and_yes_and_no_are_read(table, tmp_path):
+    path, simulated = table
+    won = simulated.log.rewards
+    later = np.where(won > 0, simulated.log.X[:, 0], np.nan)
+    read, answers = pq.read_table(path), np.array(["no", "yes"])[won.astype(int)]
+    read = read.append_column("paid", pa.array(later, from_pandas=True)).append_column("answer", pa.array(answers))
+    pq.write_table(read, filled := tmp_path / "filled.parquet")
+    columns = replace(COLUMNS, reward="answer", always="sms")
+    assert read_policy_log(filled, replace(columns, context=("x0", "x1"))).log.rewards.tolist() == won.tolist()
+    with pytest.raises(DataError, match="filled after the decision.*got 'paid'.*without --context paid"):
+        read_policy_log(filled, replace(columns, context=("x0", "paid")))
 
 
 def test_a_table_is_read_as_the_log_it_was(table):

@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CategoryPurchases:
-    """Purchases of categories, ordered by customer, category and time.
+    """Purchases of categories, ordered by customer, category, day and time.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class CategoryPurchases:
         lines = lines.filter(lines.ts.notnull() & lines.category.notnull())
         people = ibis.memtable({"one_id": list(one_ids), "owner": np.arange(len(one_ids))})
         lines = lines.inner_join(people, "one_id")
-        bought = lines.group_by(["owner", "category", "ts"]).aggregate(day=lines.day.min())
+        bought = lines.select("owner", "category", "ts", "day").distinct()
         bought = bought.mutate(value=ibis.dense_rank().over(order_by=bought.category))
         table = bought.select(
             "owner",
@@ -68,7 +68,7 @@ class CategoryPurchases:
             day=(epoch_seconds(bought.day.cast("timestamp")) / SECONDS_PER_DAY).cast("int64"),
         ).to_pyarrow()
         owners, values, times, days = (table[name].to_numpy() for name in ("owner", "value", "seconds", "day"))
-        order = np.lexsort((times, values, owners))
+        order = np.lexsort((times, days, values, owners))
         owners, values = owners[order].astype(np.int64), values[order].astype(np.int64)
         changes = np.diff(owners, prepend=-1) != 0
         return cls(len(one_ids), owners, changes | (np.diff(values, prepend=-1) != 0), times[order], days[order])
@@ -91,10 +91,11 @@ class CategoryPurchases:
         first_of_value = np.diff(values, prepend=-1) != 0
         first_of_day = first_of_value | (np.diff(self.local_days[kept], prepend=-1) != 0)
         starts = np.flatnonzero(first_of_value)
-        last = np.append(starts[1:], len(kept)) - 1
         times, days = self.times[kept], np.add.reduceat(first_of_day.astype(np.float64), starts)
-        span = (times[last] - times[starts]) / SECONDS_PER_DAY
+        # the time may fall while the day grows: a purchase that is only a date is at the midnight of its source
+        last = np.maximum.reduceat(times, starts)
+        span = (last - np.minimum.reduceat(times, starts)) / SECONDS_PER_DAY
         gap = (span + USUAL_GAP_WEIGHT * USUAL_GAP_DAYS) / (days - 1.0 + USUAL_GAP_WEIGHT)
-        overdue = (now - times[last]) / SECONDS_PER_DAY / gap - 1.0
+        overdue = (now - last) / SECONDS_PER_DAY / gap - 1.0
         expected = EXPECTED_DAYS / gap * np.exp(-OVERDUE_RATE * np.maximum(overdue, 0.0))
         return np.asarray(np.bincount(self.owners[kept[starts]], expected, self.customers), dtype=np.float64)

@@ -83,11 +83,8 @@ class OrderHistory:
         with_categories : bool
             Whether the purchases of categories are read too; they are many more than the orders.
         """
-        lines = views["lines"]
-        lines = lines.filter(lines.ts.notnull())
-        orders = lines.group_by(["one_id", "source", "order_id"]).aggregate(
-            ts=lines.ts.min(), amount=lines.amount.sum().fill_null(0.0), week=lines.week.min()
-        )
+        orders = views["orders"]
+        orders = orders.filter(orders.ts.notnull()).mutate(amount=orders.amount.fill_null(0.0))
         table = orders.select("one_id", "ts", "amount", "week").to_pyarrow()
         encoded = table["one_id"].combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
@@ -169,6 +166,16 @@ class OrderHistory:
         return np.column_stack([found[name] for name in names]).astype(np.float32)
 
     @cached_property
+    def _same_week_before(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The customer of each order, and the place of the customer's order before in the same week, −1 without one."""
+        owners = np.repeat(np.arange(len(self.one_ids)), np.diff(self.starts))
+        order = np.lexsort((self.weeks, owners))
+        repeats = (np.diff(owners[order]) == 0) & (np.diff(self.weeks[order]) == 0)
+        before = np.full(len(owners), -1)
+        before[order[1:][repeats]] = order[:-1][repeats]
+        return owners, before
+
+    @cached_property
     def _gaps(self) -> Floats:
         """Days from the order before to each order, 0 for the first order of a customer; shape of `days`."""
         gaps = np.diff(self.days, prepend=np.nan)
@@ -204,9 +211,12 @@ class OrderHistory:
 
     def _calendar_weeks(self, begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
         """Different calendar weeks of the orders of the places ``[begin, end)`` of each customer, shape (n,)."""
-        begins_week = np.concatenate([[0], np.cumsum(np.diff(self.weeks, prepend=-1) != 0)])
-        after_first = np.minimum(begin + 1, end)
-        return np.asarray((end > begin) + begins_week[end] - begins_week[after_first], dtype=np.int64)
+        # distinct ones, not changes from order to order: an order that is only a date may be of a later local day, and
+        # so of a later week, than one with a clock time that comes after it
+        places, (owners, same_week) = np.arange(len(self.days)), self._same_week_before
+        first = begin[owners]
+        counted = (places >= first) & (places < end[owners]) & (same_week < first)
+        return np.bincount(owners[counted], minlength=len(self.one_ids))
 
     def weeks_with_order(self, as_of: datetime, days: int) -> NDArray[np.int64]:
         """In how many of the weeks that begin at a moment, the last one cut at `days`, customers order, shape (n,)."""

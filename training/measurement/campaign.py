@@ -19,6 +19,7 @@ from qianmian.errors import DataError, UsageError
 from qianmian.model_settings import UPLIFT_OUTCOMES
 from qianmian.propensity_targets import PropensityTarget
 from training.measurement.experiment import Experiment, MetricSeries, Series, weights_of
+from training.measurement.notes import Note
 from training.uplift.outcomes import require_outcome
 
 MOST_OVERLAP = 0.01  # share of customers in two variants that can be left out; more is a mistake of the assignment
@@ -37,7 +38,7 @@ class Exposures:
     propensity : ndarray of float64, (n,), or None
         Probability of the variant; None if a touch does not tell it.
     window_days : int
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     campaign: Campaign
@@ -46,7 +47,7 @@ class Exposures:
     start: NDArray[np.datetime64]
     propensity: Series | None
     window_days: int
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def end(self) -> NDArray[np.datetime64]:
@@ -126,13 +127,19 @@ def find_exposures(builder: Builder, campaign_id: str, as_of: datetime, window_d
     kept = over & ~overlapping
     notes = []
     if overlapping.any():
-        notes.append(f"{int(overlapping.sum()):,} customers in more than one variant are left out")
+        both = f"{int(overlapping.sum()):,}"
+        notes.append(
+            Note(f"left out, in more than one variant: {both} customers", f"已排除同时属于多个组的 {both} 位客户")
+        )
     if not over.all():
-        notes.append(f"{int((~over).sum()):,} customers whose {window_days} days are not over are not counted yet")
+        waiting = f"{int((~over).sum()):,}"
+        text = f"not counted yet, because their {window_days} days are not over: {waiting} customers"
+        notes.append(Note(text, f"{waiting} 位客户的 {window_days} 天观察期尚未结束，暂不计入"))
     propensity = rows["propensity"].to_numpy(zero_copy_only=False)[kept].astype(np.float64)
     told = bool(columns["told"][kept].all())
     if not told:
-        notes.append("not every touch tells its propensity: the variants are taken as drawn alike, unless --expected")
+        text = "not every touch tells its propensity: the variants are taken as drawn alike, unless --expected"
+        notes.append(Note(text, "并非每次触达都记录了分流概率：除非给出 --expected，否则视为各组等概率分流"))
     elif not ((propensity > 0) & (propensity <= 1)).all():
         raise DataError(
             "a propensity is a probability of the variant that was drawn",

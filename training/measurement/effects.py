@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from qianmian.errors import DataError
 from training.measurement.corrections import benjamini_hochberg, bonferroni, holm
 from training.measurement.cuped import adjusted_for_before
 from training.measurement.differences import (
+    MAX_SKEWNESS,
+    NOTED_SKEWNESS,
     PLANNED,
     Chances,
     Difference,
@@ -29,7 +32,8 @@ from training.measurement.experiment import (
     require_arms,
     require_effective_sizes,
 )
-from training.measurement.moments import ArmMoments, linearised, moments_of
+from training.measurement.moments import ArmMoments, linearised, moments_of, skewness_of, skewness_of_difference
+from training.measurement.notes import Language, Note
 from training.measurement.sample_ratio import SampleRatio
 from training.measurement.segments import Interaction, SegmentEffect, interaction
 
@@ -78,7 +82,7 @@ class MetricEffect:
     balance : Difference or None
         Difference of the period before, which has to be chance.
     chances : Chances
-        Of the raw difference; relative where that can be told.
+        Of what is decided by; relative where that can be told.
     p_value, p_bonferroni, p_holm, p_benjamini_hochberg : float
         Of what is decided by (CUPED where there is a period before), and corrected for all metrics and variants.
     segments : tuple of SegmentEffect
@@ -120,29 +124,29 @@ class Measurement:
         Whether what is told holds under daily looks, or at one planned look.
     ratio : SampleRatio
     effects : tuple of MetricEffect
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     control: str
     daily: bool
     ratio: SampleRatio
     effects: tuple[MetricEffect, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def is_valid(self) -> bool:
         """Whether the arms are as large as they were drawn."""
         return not self.ratio.is_mismatch
 
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON-compatible data."""
+    def as_dict(self, language: Language = "en") -> dict[str, Any]:
+        """The result as JSON-compatible data, the notes in one language."""
         return {
             "control": self.control,
             "looks": "daily" if self.daily else "once",
             "valid": self.is_valid,
             "sample_ratio": self.ratio.as_dict(),
             "effects": [asdict(effect) for effect in self.effects],
-            "notes": list(self.notes),
+            "notes": [note.text(language) for note in self.notes],
         }
 
 
@@ -181,7 +185,7 @@ def measure(experiment: Experiment, daily: bool = True, planned: int = PLANNED) 
 
 
 def _effect(
-    experiment: Experiment, metric: MetricSeries, variant: str, daily: bool, planned: int, notes: list[str]
+    experiment: Experiment, metric: MetricSeries, variant: str, daily: bool, planned: int, notes: list[Note]
 ) -> MetricEffect:
     arms = (experiment.variant == experiment.control, experiment.variant == variant)
     _require_customers(metric, arms, notes)
@@ -189,12 +193,13 @@ def _effect(
     _require_spread(metric, outcomes)
     control, treatment = moments_of(outcomes)
     raw = effect_of(control, treatment, planned)
-    cuped, removed, balance = None, None, None
+    cuped, removed, balance, shared, told = None, None, None, 0.0, outcomes
     if metric.before is not None:
         before = _series(experiment, replace(metric, values=metric.before, denominator=None), arms)
         adjusted = adjusted_for_before(outcomes, before)
         if adjusted is None:
-            notes.append(f"{metric.name}: the period before is the same for all customers, so it explains nothing")
+            text = f"{metric.name}: the period before is the same for all customers, so it explains nothing"
+            notes.append(Note(text, f"{metric.name}：所有客户的实验前数据都相同，无法用于校正"))
         else:
             removed = adjusted.variance_removed
             if removed > EXPLAINS_ALL:
@@ -204,8 +209,10 @@ def _effect(
                     allowed="what was measured before the exposure",
                     hint="name another column",
                 )
-            cuped = effect_of(*moments_of(adjusted.outcomes), planned, adjusted.shared_variance)
+            shared, told = adjusted.shared_variance, adjusted.outcomes
+            cuped = effect_of(*moments_of(told), planned, shared)
             balance = welch(*moments_of(before))
+    _require_even_tails(metric, variant, told, notes)
     effect = MetricEffect(
         metric.name,
         variant,
@@ -217,7 +224,7 @@ def _effect(
         cuped,
         removed,
         balance,
-        chances(control, treatment, relative=has_relative(control)),
+        chances(*moments_of(told), has_relative(*moments_of(told)), shared),
         (cuped or raw).at(daily)[0].p_value,
     )
     return _with_segments(experiment, metric, effect, daily, planned) if experiment.segments else effect
@@ -227,7 +234,7 @@ def effect_of(
     control: ArmMoments, treatment: ArmMoments, planned: int = PLANNED, shared: float = 0.0
 ) -> EffectEstimate:
     """The difference of two arms, absolute and relative, for one look and for every look; `shared` as in `estimate`."""
-    told = has_relative(control)
+    told = has_relative(control, treatment)
     return EffectEstimate(
         welch(control, treatment),
         welch(control, treatment, relative=True, shared=shared) if told else None,
@@ -236,7 +243,7 @@ def effect_of(
     )
 
 
-def _require_customers(metric: MetricSeries, arms: tuple[NDArray[np.bool_], ...], notes: list[str]) -> None:
+def _require_customers(metric: MetricSeries, arms: tuple[NDArray[np.bool_], ...], notes: list[Note]) -> None:
     """Refuse a metric that one customer or none decides; note one that few decide."""
     inside = arms[0] | arms[1]
     if metric.denominator is not None and not all(metric.denominator[arm].sum() > 0 for arm in arms):
@@ -259,9 +266,8 @@ def _require_customers(metric: MetricSeries, arms: tuple[NDArray[np.bool_], ...]
             hint="choose a metric that more customers have, or a longer window",
         )
     if active < FEW_ACTIVE:
-        notes.append(
-            f"{metric.name}: only {active} customers have another value than the others, so its intervals are rough"
-        )
+        text = f"{metric.name}: only {active} customers have another value than the others, so its intervals are rough"
+        notes.append(Note(text, f"{metric.name}：只有 {active} 位客户的取值与其他人不同，区间只能作粗略参考"))
 
 
 def _require_spread(metric: MetricSeries, outcomes: tuple[Series, Series]) -> None:
@@ -271,6 +277,33 @@ def _require_spread(metric: MetricSeries, outcomes: tuple[Series, Series]) -> No
             f"{metric.name} is the same for all customers, so nothing tells how far chance reaches",
             got=f"{float(outcomes[0].mean()):g} for each",
             hint="choose another metric or denominator",
+        )
+
+
+def _require_even_tails(metric: MetricSeries, variant: str, outcomes: tuple[Series, Series], notes: list[Note]) -> None:
+    """Refuse a difference that a small arm with a few large values decides; note one that is near to it."""
+    sizes = (len(outcomes[0]), len(outcomes[1]))
+    skewness = skewness_of_difference(skewness_of(outcomes), *sizes)
+    least = min(sizes)
+    if skewness > MAX_SKEWNESS:
+        enough = math.ceil(least * (skewness / MAX_SKEWNESS) ** 2)
+        raise DataError(
+            f"a few customers with large values decide {metric.name}, and the smaller arm has too few customers for "
+            "them: its intervals would miss the truth far more often than they say",
+            where=f"{metric.name} of {variant}",
+            got=f"arms of {sizes[0]:,} and {sizes[1]:,} customers, skewness of the difference {skewness:.2f}",
+            allowed=f"at most {MAX_SKEWNESS:g}: about {enough:,} customers in the smaller arm, or arms of one size",
+            hint="measure whether customers buy (--outcome order, or a yes or no), wait for more customers, or hold a "
+            "larger part out",
+        )
+    if skewness > NOTED_SKEWNESS:
+        notes.append(
+            Note(
+                f"{metric.name}: the smaller arm has {least:,} customers and a few have large values, so the intervals "
+                "miss the truth in up to one of seven experiments, not in one of twenty",
+                f"{metric.name}：较小的一组只有 {least:,} 位客户，且少数客户数值很大；"
+                "区间未覆盖真值的概率可达七分之一，而不是二十分之一",
+            )
         )
 
 
@@ -335,5 +368,7 @@ def _difference_in(
             outcomes = adjusted.outcomes
     control, treatment = moments_of(outcomes)
     if control.variance + treatment.variance <= 0:
+        return None
+    if skewness_of_difference(skewness_of(outcomes), control.n, treatment.n) > MAX_SKEWNESS:
         return None
     return confidence_sequence(control, treatment, planned=planned) if daily else welch(control, treatment)

@@ -8,25 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from features.campaigns import CONTROL_VARIANTS
 from qianmian.errors import DataError, UsageError
+from training.measurement.notes import Note
 from training.measurement.sample_ratio import SampleRatio, sample_ratio, sample_ratio_of_propensities
 
 MIN_CUSTOMERS = 30  # of an arm; the intervals are those of means, which are normal only of many customers
 SAME_PROPENSITY = 1e-9  # distance of probabilities that are equal but for rounding
-CONTROL_NAMES = (
-    "control",
-    "control_group",
-    "held_out",
-    "holdout",
-    "none",
-    "no",
-    "false",
-    "0",
-    "a",
-    "对照",
-    "对照组",
-    "否",
-)
+CONTROL_NAMES = (*CONTROL_VARIANTS, "none", "no", "false", "0", "a", "否")
 Series = NDArray[np.float64]
 
 
@@ -67,7 +56,7 @@ class Experiment:
         Probability of the variant of each customer, where it was not the same for all of a variant.
     segments : mapping of str to ndarray of str, (n,)
         Segments that were named before the experiment, by name.
-    notes : tuple of str
+    notes : tuple of Note
         What was left out, a sentence each.
     """
 
@@ -77,7 +66,7 @@ class Experiment:
     weights: Mapping[str, float] | None = None
     propensity: Series | None = None
     segments: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def treatments(self) -> list[str]:
@@ -159,7 +148,7 @@ def _sizes(variant: NDArray[np.str_]) -> dict[str, int]:
     return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def require_effective_sizes(experiment: Experiment) -> list[str]:
+def require_effective_sizes(experiment: Experiment) -> list[Note]:
     """Notes on the largest weight and on what the weights cost; none without weights.
 
     Raises
@@ -184,6 +173,9 @@ def require_effective_sizes(experiment: Experiment) -> list[str]:
             hint="draw the next experiment with larger propensities, or wait for more customers",
         )
     return [
-        "customers were drawn with different probabilities, so each counts 1 ÷ propensity: "
-        f"largest weight {weight.max():,.1f}, effective sample sizes {told}"
+        Note(
+            "customers were drawn with different probabilities, so each counts 1 ÷ propensity: "
+            f"largest weight {weight.max():,.1f}, effective sample sizes {told}",
+            f"客户的分流概率不同，因此每位客户按 1 ÷ 概率加权：最大权重 {weight.max():,.1f}，有效样本量 {told}",
+        )
     ]

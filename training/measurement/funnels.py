@@ -13,10 +13,11 @@ from features.profiles.analytics import funnel
 from qianmian.errors import DataError
 from training.measurement.campaign import Exposures
 from training.measurement.corrections import holm
-from training.measurement.differences import PLANNED, Difference
+from training.measurement.differences import MAX_SKEWNESS, PLANNED, Difference
 from training.measurement.effects import effect_of
-from training.measurement.experiment import MIN_CUSTOMERS
-from training.measurement.moments import ArmMoments
+from training.measurement.experiment import MIN_CUSTOMERS, weights_of
+from training.measurement.moments import ArmMoments, skewness_of_difference, skewness_of_share
+from training.measurement.notes import Language, Note
 from training.measurement.sample_ratio import SampleRatio
 
 
@@ -35,7 +36,8 @@ class FunnelStepEffect:
     of_previous : float or None
         Share of those who reached the step before; it describes and does not compare.
     difference : Difference or None
-        Share minus that of the control; None for the control itself, and where nobody or everybody reached the step.
+        Share minus that of the control; None for the control itself, and where nobody or everybody reached the step, or
+        too few for the smaller arm (`skewness_of_difference`).
     p_holm : float
         p value, corrected for all steps and variants.
     """
@@ -61,7 +63,7 @@ class FunnelEffects:
     daily : bool
     ratio : SampleRatio
     effects : tuple of FunnelStepEffect
-    notes : tuple of str
+    notes : tuple of Note
     """
 
     steps: tuple[str, ...]
@@ -69,15 +71,15 @@ class FunnelEffects:
     daily: bool
     ratio: SampleRatio
     effects: tuple[FunnelStepEffect, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def is_valid(self) -> bool:
         """Whether the arms are as large as they were drawn."""
         return not self.ratio.is_mismatch
 
-    def as_dict(self) -> dict[str, Any]:
-        """The funnels as JSON-compatible data."""
+    def as_dict(self, language: Language = "en") -> dict[str, Any]:
+        """The funnels as JSON-compatible data, the notes in one language."""
         return {
             "steps": list(self.steps),
             "control": self.control,
@@ -85,7 +87,7 @@ class FunnelEffects:
             "valid": self.is_valid,
             "sample_ratio": self.ratio.as_dict(),
             "effects": [asdict(effect) for effect in self.effects],
-            "notes": list(self.notes),
+            "notes": [note.text(language) for note in self.notes],
         }
 
 
@@ -106,8 +108,16 @@ def compare_funnels(
     UsageError
         A step is unknown.
     DataError
-        An arm is too small, or nobody reached the first step.
+        An arm is too small, nobody reached the first step, or customers were drawn with different probabilities.
     """
+    if exposures.propensity is not None and weights_of(exposures.variant, exposures.propensity) is None:
+        raise DataError(
+            "customers were drawn with different probabilities, so the shares of the arms are of different customers",
+            where=f"touches of campaign {exposures.campaign.campaign_id}",
+            got=f"propensities from {exposures.propensity.min():g} to {exposures.propensity.max():g}",
+            allowed="one probability for all customers of a variant",
+            hint="`qianmian measure ab --campaign` weights each customer by 1 ÷ propensity",
+        )
     exposed = Counter(exposures.variant.tolist())
     if len(exposed) < 2 or min(exposed.values()) < MIN_CUSTOMERS:
         raise DataError(
@@ -152,6 +162,10 @@ def _effect(
     before = reached[variant][place - 1] if place else 0
     arms = [ArmMoments.of_proportion(reached[arm][place], exposed[arm]) for arm in (control, variant)]
     is_told = variant != control and sum(arm.variance for arm in arms) > 0
+    if is_told:
+        both = reached[control][place] + count
+        skewness = skewness_of_share(both, exposed[control] + total)
+        is_told = skewness_of_difference(skewness, exposed[control], total) <= MAX_SKEWNESS
     return FunnelStepEffect(
         names[place],
         variant,

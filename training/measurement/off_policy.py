@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qianmian.errors import DataError
+from training.measurement.notes import Language, Note
 from training.measurement.reward_model import Floats, cross_fitted_rewards
 from training.uplift.effect import Effect
 
@@ -18,6 +19,7 @@ MAX_WEIGHT_SHARE = 0.05  # of one decision in the sum of all weights
 MAX_UNSUPPORTED = 0.05  # probability of the target policy on actions that the log does not have
 MIN_CUSTOMERS = 30
 WEIGHT_TOLERANCE, WEIGHT_ERRORS = 0.05, 4.0  # distance of the mean weight from 1: absolute, and in standard errors
+ROUNDING = 1e-12  # relative size of what is 0 but for rounding
 IPS, SNIPS, DM, DR = "ips", "snips", "dm", "dr"
 
 
@@ -123,7 +125,7 @@ class OffPolicyValue:
         The share is of the sum of all weights. The mean is 1 where propensities are right and nothing is unsupported.
     unsupported : float
         Mean probability of the target policy on actions that the log does not have; NaN if it cannot be told.
-    refusals : tuple of str
+    refusals : tuple of Note
         Why the value must not be used; empty if it can be.
     """
 
@@ -139,17 +141,21 @@ class OffPolicyValue:
     largest_weight_share: float
     mean_weight: float
     unsupported: float
-    refusals: tuple[str, ...]
+    refusals: tuple[Note, ...]
 
     @property
     def value(self) -> Effect:
         """The estimate to use."""
         return self.estimates[self.best]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The value as plain values for JSON."""
+    def as_dict(self, language: Language = "en") -> dict[str, Any]:
+        """The value as plain values for JSON, the refusals in one language."""
         estimates = {name: estimate.as_dict() for name, estimate in self.estimates.items()}
-        own = {"logged": self.logged.as_dict(), "gain": self.gain.as_dict(), "refusals": list(self.refusals)}
+        own = {
+            "logged": self.logged.as_dict(),
+            "gain": self.gain.as_dict(),
+            "refusals": [refusal.text(language) for refusal in self.refusals],
+        }
         return {**self.__dict__, "estimates": estimates, **own}
 
 
@@ -233,36 +239,53 @@ def _over_customers(values: Floats, groups: NDArray[np.int64], value: float | No
     n, mean = int(groups.max()) + 1, float(values.mean())
     residuals = np.bincount(groups, weights=values - mean, minlength=n)
     standard_error = float(np.sqrt(n / (n - 1) * float(residuals @ residuals))) / len(values)
+    if standard_error <= ROUNDING * float(np.abs(values).max()):  # as of a target that is the policy of the log
+        standard_error = 0.0
     return Effect.of(mean if value is None else value, standard_error, n)
 
 
 def _refusals(
     weights: Floats, effective: float, share: float, unsupported: float, groups: NDArray[np.int64]
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     found = []
     if effective < MIN_EFFECTIVE:
         needed = int(np.ceil(len(weights) * MIN_EFFECTIVE / effective))
         found.append(
-            f"the log tells as much as {effective:,.0f} decisions of the target policy, and {MIN_EFFECTIVE:,.0f} are "
-            f"needed: about {needed:,} decisions like these would be enough"
+            Note(
+                f"the log tells as much as {effective:,.0f} decisions of the target policy, and {MIN_EFFECTIVE:,.0f} "
+                f"are needed: about {needed:,} decisions like these would be enough",
+                f"日志提供的信息只相当于目标策略的 {effective:,.0f} 次决策，至少需要 {MIN_EFFECTIVE:,.0f} 次："
+                f"约需 {needed:,} 次类似的决策",
+            )
         )
     if share > MAX_WEIGHT_SHARE:
         found.append(
-            f"one decision makes up {share:.0%} of all weights, and {MAX_WEIGHT_SHARE:.0%} is allowed: the target "
-            "policy does what the logging policy hardly ever did; log with a floor under the probabilities"
+            Note(
+                f"one decision makes up {share:.0%} of all weights, and {MAX_WEIGHT_SHARE:.0%} is allowed: the target "
+                "policy does what the logging policy hardly ever did; log with a floor under the probabilities",
+                f"单次决策占全部权重的 {share:.0%}，最多允许 {MAX_WEIGHT_SHARE:.0%}：目标策略常做的事，"
+                "原策略几乎从未做过；请为日志策略的概率设置下限",
+            )
         )
     if unsupported > MAX_UNSUPPORTED:
         found.append(
-            f"{unsupported:.0%} of the decisions of the target policy are actions that the log does not have, and "
-            f"{MAX_UNSUPPORTED:.0%} are allowed: nothing is known of what they bring"
+            Note(
+                f"{unsupported:.0%} of the decisions of the target policy are actions that the log does not have, and "
+                f"{MAX_UNSUPPORTED:.0%} are allowed: nothing is known of what they bring",
+                f"目标策略有 {unsupported:.0%} 的决策是日志中没有的动作，最多允许 {MAX_UNSUPPORTED:.0%}："
+                "无从得知这些动作的回报",
+            )
         )
     expected = 1.0 - (unsupported if np.isfinite(unsupported) else 0.0)
     of_weights = _over_customers(weights, groups)
     distance = abs(of_weights.value - expected)
     if distance > max(WEIGHT_TOLERANCE, WEIGHT_ERRORS * of_weights.standard_error):
         found.append(
-            f"the weights average {of_weights.value:.2f} and should average {expected:.2f}: the propensities are not "
-            "those with which these actions were drawn"
+            Note(
+                f"the weights average {of_weights.value:.2f} and should average {expected:.2f}: the propensities are "
+                "not those with which these actions were drawn",
+                f"权重的平均值为 {of_weights.value:.2f}，应为 {expected:.2f}：日志中的概率不是实际选择动作时的概率",
+            )
         )
     return tuple(found)
 

@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.snapshot_table import AS_NUMBERS, read_snapshot_table, require_column
-from models.classify.snapshot_model import decimal_of, encoded, numbers
+from features.snapshot_table import read_snapshot_table, require_column
+from models.classify.snapshot_model import encoded
 from qianmian.errors import DataError, UsageError
 from training.classify.columns import choose_columns
 from training.measurement.off_policy import PolicyLog
 from training.measurement.reward_model import Floats
+from training.measurement.table import parse_numbers
+from training.uplift.table_trial import consequences
+from training.uplift.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def read_policy_log(path: Path, columns: PolicyColumns) -> PolicyTable:
     ------
     DataError
         The table cannot be read, or cells are no numbers, actions or probabilities: with the first such row. No row is
-        left out, because decisions without a reward are no random sample of all.
+        left out, because decisions without a reward are no random sample of all. Or a column of the context tells the
+        reward.
     UsageError
         A column is missing, or the target is none.
     """
@@ -142,7 +146,7 @@ def read_policy_log(path: Path, columns: PolicyColumns) -> PolicyTable:
         places = {name: place for place, name in enumerate(actions)}
         target = np.eye(len(actions))[[places[name] for name in wanted]]
     places = {name: place for place, name in enumerate(actions)}
-    X, categorical, notes = _context(table, columns, path)
+    X, categorical, notes = _context(table, columns, path, rewards)
     customers = None
     if columns.customer is not None:
         names = _names(table, columns.customer, "--customer", path)
@@ -173,7 +177,7 @@ def _distribution(table: pa.Table, prefix: str, actions: list[str], path: Path) 
 
 
 def _context(
-    table: pa.Table, columns: PolicyColumns, path: Path
+    table: pa.Table, columns: PolicyColumns, path: Path, rewards: Floats
 ) -> tuple[NDArray[np.float32], tuple[bool, ...], list[str]]:
     """What was known at each decision, (n, f), which columns are categories, and which ones tell nothing."""
     for name in columns.context:
@@ -181,7 +185,18 @@ def _context(
     if not columns.context:
         return np.zeros((table.num_rows, 0), np.float32), (), []
     kept, notes = choose_columns(table.select(list(columns.context)), set())
-    return encoded(table, kept), tuple(column.kind == "category" for column in kept), notes
+    X, categorical = encoded(table, kept), tuple(column.kind == "category" for column in kept)
+    names, nobody = [column.name for column in kept], np.zeros(len(rewards), dtype=bool)
+    brought = (rewards != 0).astype(np.float64)
+    if told := consequences(Trial(X, nobody, brought, None, names, categorical=categorical)) if names else []:
+        raise DataError(
+            "columns look as if they were filled after the decision: they tell for certain whether it brought anything",
+            where="--context",
+            got=", ".join(told),
+            allowed="columns that were there when the decision was made",
+            hint=f"leave them out: without {' '.join(f'--context {name}' for name in told)}",
+        )
+    return X, categorical, notes
 
 
 def _names(table: pa.Table, name: str, option: str, path: Path) -> list[str]:
@@ -192,9 +207,8 @@ def _names(table: pa.Table, name: str, option: str, path: Path) -> list[str]:
 
 def _numbers(table: pa.Table, name: str, option: str, path: Path) -> Floats:
     texts = require_column(table, name, option, path)
-    were_numbers = table.schema.field(name).metadata == AS_NUMBERS
-    read = numbers(texts, "." if were_numbers else decimal_of(texts) or ".")
-    _require(pc.is_valid(read), texts, f"{option} {name}", "a number")
+    read = parse_numbers(texts)
+    _require(pc.is_valid(read), texts, f"{option} {name}", "a number, or yes and no")
     return np.asarray(read.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 

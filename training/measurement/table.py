@@ -15,6 +15,7 @@ from features.snapshot_table import read_snapshot_table, require_column
 from models.classify.snapshot_model import decimal_of, numbers
 from qianmian.errors import DataError, UsageError
 from training.measurement.experiment import Experiment, MetricSeries, Series, choose_control, weights_of
+from training.measurement.notes import Note
 
 NO_VALUE = "(none)"
 YES_AND_NO = {"yes": "no", "y": "n", "true": "false", "t": "f", "是": "否"}
@@ -83,7 +84,8 @@ def read_experiment(path: Path, columns: ExperimentColumns) -> Experiment:
             require_column(table, name, option, path)
     rows = table.filter(pc.is_valid(table[columns.variant]))
     left_out = table.num_rows - rows.num_rows
-    notes = [f"{left_out:,} rows without a variant are left out"] if left_out else []
+    text = f"left out, without a variant: {left_out:,} rows"
+    notes = [Note(text, f"已排除没有分组的 {left_out:,} 行")] if left_out else []
     if columns.customer:
         _require_one_row_a_customer(rows, columns.customer, columns.variant)
     if columns.exposed_at and columns.outcome_at:
@@ -148,12 +150,7 @@ def read_numbers(texts: pa.ChunkedArray, option: str, name: str) -> Series:
     >>> read_numbers(pa.chunked_array([["Yes", "no"]]), "--metric", "bought").tolist()
     [1.0, 0.0]
     """
-    values = pc.unique(texts).to_pylist()
-    lower = {str(value).lower() for value in values if value is not None}
-    if yes := next((one for one, other in YES_AND_NO.items() if lower <= {one, other} and lower), None):
-        parsed = pc.equal(pc.utf8_lower(texts), yes).cast(pa.float64())
-    else:
-        parsed = numbers(texts, decimal_of(texts) or ".")
+    parsed = parse_numbers(texts)
     if parsed.null_count:
         example = next(
             value for value, number in zip(texts.to_pylist(), parsed.to_pylist(), strict=True) if number is None
@@ -163,9 +160,25 @@ def read_numbers(texts: pa.ChunkedArray, option: str, name: str) -> Series:
             where=option,
             got=f"{parsed.null_count:,} of {len(texts):,} cells, such as {example or 'an empty one'}",
             allowed="a number, or yes and no, for every customer",
-            hint="write 0 where nothing came of it, and remove the customers whose outcome is not known",
+            hint="write 0, as for all that a new customer did before"
+            if option == "--pre"
+            else "write 0 where nothing came of it, and remove the customers whose outcome is not known",
         )
     return np.asarray(parsed.to_numpy(), dtype=np.float64)
+
+
+def parse_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as numbers, a yes or no as 1 and 0; null where a cell is neither.
+
+    Examples
+    --------
+    >>> parse_numbers(pa.chunked_array([["1.5", "many", None]])).to_pylist()
+    [1.5, None, None]
+    """
+    lower = {str(value).lower() for value in pc.unique(texts).to_pylist() if value is not None}
+    if yes := next((one for one, other in YES_AND_NO.items() if lower <= {one, other} and lower), None):
+        return pc.equal(pc.utf8_lower(texts), yes).cast(pa.float64())
+    return numbers(texts, decimal_of(texts) or ".")
 
 
 def _propensity(rows: pa.Table, name: str | None) -> Series | None:

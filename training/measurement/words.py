@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from qianmian.propensity_targets import TARGET_COLUMNS
 from training.measurement.differences import Difference
 from training.measurement.effects import Measurement, MetricEffect
+from training.measurement.notes import Language
 from training.measurement.sample_ratio import SampleRatio
 
-Language = Literal["en", "zh"]
 RARE_IMBALANCE = 0.01  # p value of the balance of the period before, below which a sentence warns
 NOUNS = {
     "en": {"order": "customers with an order", "orders": "orders", "amount": "sales"},
@@ -78,22 +77,27 @@ def effect_sentence(effect: MetricEffect, found: Measurement, language: Language
 
 def _noun(metric: str, language: Language) -> str:
     """What a metric counts; a target such as ``category=NAME`` counts customers."""
-    if metric.partition("=")[0] in TARGET_COLUMNS and "=" in metric:
+    if _is_target(metric):
         return f"购买或发生 {metric} 的客户" if language == "zh" else f"customers with {metric}"
     return NOUNS[language].get(metric, metric)
 
 
+def _is_target(metric: str) -> bool:
+    return "=" in metric and metric.partition("=")[0] in TARGET_COLUMNS
+
+
 def _english(effect: MetricEffect, control: str, shown: Difference, relative: bool, noun: str, tests: int) -> str:
     def size(value: float) -> str:
-        return f"{_decimal(100 * value)} %" if relative else number(value)
+        return f"{decimal(100 * value)} %" if relative else number(value)
 
     per = "" if relative else " a customer"
     if not shown.excludes_zero:
         return (
             f"{effect.variant} and {control} cannot be told apart in {noun}: the difference is somewhere between "
-            f"{_signed(size, shown.low)} and {_signed(size, shown.high)}{per}."
+            f"{signed(size, shown.low)} and {signed(size, shown.high)}{per}."
         )
-    more = "more" if shown.value > 0 else "fewer" if effect.metric in ("order", "orders") else "less"
+    is_count = effect.metric in ("order", "orders") or _is_target(effect.metric)
+    more = "more" if shown.value > 0 else "fewer" if is_count else "less"
     low, high = sorted((abs(shown.low), abs(shown.high)))
     text = (
         f"{effect.variant} brought {size(abs(shown.value))} {more} {noun}{per} than {control}, somewhere between "
@@ -106,13 +110,13 @@ def _english(effect: MetricEffect, control: str, shown: Difference, relative: bo
 
 def _chinese(effect: MetricEffect, control: str, shown: Difference, relative: bool, noun: str, tests: int) -> str:
     def size(value: float) -> str:
-        return f"{_decimal(100 * value)}%" if relative else number(value)
+        return f"{decimal(100 * value)}%" if relative else number(value)
 
     per = "" if relative else "每位客户"
     if not shown.excludes_zero:
         return (
-            f"在{noun}上，{effect.variant} 与 {control} 看不出差别：差异在 {_signed(size, shown.low)} 到 "
-            f"{_signed(size, shown.high)} 之间{'（每位客户）' if per else ''}。"
+            f"在{noun}上，{effect.variant} 与 {control} 看不出差别：差异在 {signed(size, shown.low)} 到 "
+            f"{signed(size, shown.high)} 之间{'（每位客户）' if per else ''}。"
         )
     low, high = sorted((abs(shown.low), abs(shown.high)))
     more = "多带来" if shown.value > 0 else "少带来"
@@ -147,14 +151,18 @@ def number(value: float) -> str:
     >>> number(0.012345), number(1234.5), number(1.82e-6)
     ('0.0123', '1,234', '1.82e-06')
     """
+    if value < 0:
+        return f"−{number(-value)}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A percentage with one decimal place, none from a thousand on."""
     return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _signed(size: Callable[[float], str], value: float) -> str:
+def signed(size: Callable[[float], str], value: float) -> str:
+    """A difference with its sign: `size` prints its absolute value."""
     return f"{'−' if value < 0 else '+'}{size(abs(value))}"
