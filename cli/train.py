@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -196,15 +196,7 @@ def conclude(output: Output, job: str, results: Sequence[JobResult], answer: dic
         )
     refused = [result for result in results if result.status == "refused"]
     if refused:
-        error = GateRefused(
-            f"the gate refused {', '.join(result.job for result in refused)}",
-            got="; ".join(str(result.reason) for result in refused),
-            hint="add data, use another horizon, or inspect the run in MLflow; an existing champion is still served",
-        )
-        output.result({"error": error.as_dict(), **answer})
-        if output.as_json:
-            raise typer.Exit(error.exit_code)
-        raise error
+        refusal(output, refused, answer)
     if job != ALL_JOBS and results[0].status == "skipped":
         raise DataError(
             f"the data does not support {job}",
@@ -213,6 +205,24 @@ def conclude(output: Output, job: str, results: Sequence[JobResult], answer: dic
         )
     output.result(answer)
     output.say("Next: qianmian serve, qianmian score, or qianmian models list")
+
+
+def refusal(output: Output, refused: Sequence[JobResult], answer: dict[str, Any]) -> NoReturn:
+    """Print the results as JSON, and fail because the gate refused some.
+
+    Raises
+    ------
+    GateRefused
+    """
+    error = GateRefused(
+        f"the gate refused {', '.join(result.job for result in refused)}",
+        got="; ".join(str(result.reason) for result in refused),
+        hint="add data, use another horizon, or inspect the run in MLflow; an existing champion is still served",
+    )
+    output.result({"error": error.as_dict(), **answer})
+    if output.as_json:
+        raise typer.Exit(error.exit_code)
+    raise error
 
 
 def report_progress(output: Output, line: str, jobs: list[str]) -> None:

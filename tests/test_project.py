@@ -141,7 +141,8 @@ def test_every_target_is_phony():
 
 def test_mlproject_has_an_entry_point_for_each_job():
     project = yaml.safe_load(text("MLproject"))
-    assert set(project["entry_points"]) == {"main", "classify", *JOBS}
+    assert set(project["entry_points"]) == {"main", "classify", *JOBS, "monitor"}
+    assert "qianmian monitor " in project["entry_points"].pop("monitor")["command"]
     for name, entry in project["entry_points"].items():
         own = {"data", "label"} if name == "classify" else {"as_of", "horizon_days"}
         assert {*own, "workspace", "promotion"} <= set(entry["parameters"])

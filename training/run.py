@@ -178,7 +178,7 @@ def _run_job(context: TrainingContext, job: Job, clock: Clock, promote: bool | N
     """Train, evaluate and register one kind of model."""
     started = time.perf_counter()
     try:
-        evaluated_model = with_reference(context, job.name, job.run(context))
+        evaluated_model = with_reference(context, job, job.run(context))
         evaluated_model = replace(evaluated_model, arguments=context.arguments(job.name))
     except DataError as error:
         if not may_skip:

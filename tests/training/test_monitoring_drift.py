@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.day_histograms import BINS, DayHistograms, bin_edges, day_histograms, unit_bounds
+from tests.examples import examples
 from training.monitoring.drift import Limits, drift, psi, step_down
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -21,6 +24,11 @@ def simulated(monkeypatch):
     """Histograms of correlated days (`benchmarks/measurement_drift.py`)."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     return importlib.import_module("measurement_drift").simulated
+
+
+@pytest.fixture
+def shops(simulated):
+    return sys.modules["measurement_drift"].SHOPS
 
 
 def windows(*moved, n=400, seed=0):
@@ -44,10 +52,14 @@ def test_psi_of_the_oracle_and_of_equal_distributions():
     assert np.isfinite(psi(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
 
 
-def test_identical_data_never_drift():
-    made = windows(0.0, 0.0, 0.0)
-    for found in compared(made[:1], made[0]):
-        assert (found.shift, found.psi) == pytest.approx((0.0, 0.0), abs=1e-12)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 300), n_windows=st.integers(1, 6))
+@settings(max_examples=examples(30), deadline=None)
+def test_identical_data_never_drift(seed, n, n_windows):
+    rng = np.random.default_rng(seed)
+    columns = [rng.normal(size=n), rng.integers(0, 3, n), np.exp(3 * rng.normal(size=n)), np.ones(n)]
+    values, days = np.column_stack(columns).astype(float), rng.uniform(0, 56, n)
+    for found in compared([(float(-end), values, days) for end in range(n_windows)], (1.0, values, days)):
+        assert (np.nan_to_num(found.shift), found.psi) == pytest.approx((0.0, 0.0), abs=1e-9)
         assert not found.drifted
 
 
@@ -67,18 +79,21 @@ def test_what_moves_as_much_between_the_months_of_the_reference_is_usual():
     assert not moved.drifted
 
 
-def test_the_verdict_does_not_depend_on_the_number_of_rows():
-    made = windows(0.0, 0.0, 0.0, 0.0, 0.3)
+@given(seed=st.integers(0, 2**32 - 1), moved=st.floats(-1, 1), times=st.integers(2, 100_000))
+@settings(max_examples=examples(30), deadline=None)
+def test_the_verdict_does_not_depend_on_the_number_of_rows(seed, moved, times):
+    made = windows(0.0, 0.0, 0.0, 0.0, moved, seed=seed)
     stored = day_histograms(made[:-1], 8)
     now = day_histograms(made[-1:], 8, stored)
     many = [
-        replace(part, counts=part.counts * 1000, sums=part.sums * 1000, squares=part.squares * 1000)
+        replace(part, counts=part.counts * times, sums=part.sums * times, squares=part.squares * times)
         for part in (stored, now)
     ]
-    for few, more in zip(drift(stored, now, Limits()), drift(*many, Limits()), strict=True):
-        assert few.shift == pytest.approx(more.shift)
-        assert few.p_shift == more.p_shift
-        assert few.drifted == more.drifted
+    few, more = (drift(*parts, Limits(), seed, 199) for parts in ((stored, now), many))
+    for one, other in zip(few, more, strict=True):
+        assert one.shift == pytest.approx(other.shift)
+        assert one.psi == pytest.approx(other.psi)
+        assert (one.p_shift, one.drifted) == (other.p_shift, other.drifted)
 
 
 def test_a_constant_column_that_moves_is_seen_by_its_distribution():
@@ -99,6 +114,18 @@ def test_correlated_days_alone_are_seldom_drift(simulated, rows):
 def test_two_tenths_of_a_standard_deviation_are_found_in_ten_thousand_rows(simulated):
     found = [drift(*simulated(seed, 10_000, 0.2), Limits(), seed, 199)[0].drifted for seed in range(12)]
     assert np.mean(found) >= 0.9
+
+
+def test_days_that_are_strongly_correlated_are_seldom_drift(shops, simulated):
+    pairs = [simulated(seed, 1_000_000, shop=shops["correlated"]) for seed in range(500, 530)]
+    alarms = [any(one.drifted for one in drift(*pair, Limits(), 0, 199)) for pair in pairs]
+    assert np.mean(alarms) <= 0.05 + 2 * (0.05 * 0.95 / 30) ** 0.5
+
+
+def test_a_large_change_is_found_with_few_windows_in_the_reference():
+    made = windows(0.0, 0.0, 0.0, 1.0)
+    _, moved = compared(made[:-1], made[-1])
+    assert moved.drifted
 
 
 def test_step_down_adjusts_like_the_hand_made_table():

@@ -33,6 +33,7 @@ from training.attributes import unknown_attributes
 from training.comparison import LossComparison
 from training.gate import GateRule
 from training.jobs.arguments import TableArguments, TrainingArguments
+from training.monitoring.declared import Monitored
 from training.report import EvalReport
 
 if TYPE_CHECKING:
@@ -338,6 +339,8 @@ class Job:
         Whether the job uses `TrainingContext.tune`.
     fits_horizon : bool
         Whether the job shortens its horizon to the history, so that another horizon that nobody named is no surprise.
+    monitored : Monitored or None
+        How `qianmian monitor` looks at its models; None if they predict nothing of single customers.
     """
 
     name: str
@@ -345,6 +348,7 @@ class Job:
     run: Callable[[TrainingContext], EvaluatedModel]
     can_tune: bool = False
     fits_horizon: bool = False
+    monitored: Monitored | None = None
 
 
 def snapshot_dates(first: datetime, last: datetime, step_days: int, max_count: int) -> list[datetime]:

@@ -47,6 +47,7 @@ from training.classify.slices import by_orders
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
+from training.monitoring.declared import Monitored, MonitoredPeriods, ScoredRows
 from training.report import Metric
 from training.tuning import tuned_parameters
 from training.tuning_trees import TREES
@@ -355,6 +356,27 @@ def _example(context: TrainingContext, spec: FeatureSpec) -> pa.Table:
     return context.build_profiles(context.as_of).table.select(["one_id", *spec.names]).slice(0, 5)
 
 
+def _monitored_rows(context: TrainingContext, bundle: ModelBundle, as_of: datetime) -> ScoredRows:
+    """The active customers at a moment, with their risk, and whether they churned."""
+    horizon, active = int(bundle.facts["horizon_days"]), int(bundle.facts["active_days"])
+    assert bundle.spec is not None
+    found = labelled_examples(context, as_of, horizon, active, bundle.spec)
+    days = context.profile(as_of).column("days_since_last_order")[active_customer_rows(context, as_of, active)]
+    scores = bundle.model.predict_proba(found.X, as_of)[:, 1] if len(found.y) else np.empty(0)
+    is_known = as_of + timedelta(days=horizon) <= context.as_of
+    outcomes = found.y.astype(np.float64) if is_known else np.full(len(found.y), np.nan)
+    return ScoredRows(as_of, found.X, scores[:, None], outcomes[:, None], days.astype(np.float64))
+
+
+def _monitored_periods(bundle: ModelBundle) -> MonitoredPeriods:
+    horizon = int(bundle.facts["horizon_days"])
+    return MonitoredPeriods(horizon, horizon, int(bundle.facts["active_days"]))
+
+
 JOB = Job(
-    "churn", "which active customers will stop buying: calibrated trees or logistic regression", run, can_tune=True
+    "churn",
+    "which active customers will stop buying: calibrated trees or logistic regression",
+    run,
+    can_tune=True,
+    monitored=Monitored(("horizon_days", "active_days"), REQUIRED_FEATURES, _monitored_periods, _monitored_rows),
 )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import ceil
 
+import ibis
 import numpy as np
+from ibis import _
 from numpy.typing import NDArray
 
 from models.bundle import ModelBundle
@@ -29,6 +32,7 @@ from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.left.choice import SHORT, training_rows, usable_recipes, validate
 from training.left.windows import WindowRows, Windows, windows_of_sizes
+from training.monitoring.declared import Monitored, MonitoredPeriods, ScoredRows
 
 MIN_CUSTOMERS = 100
 TESTED_SHARE = 0.9  # of the customers, whose windows are over at the test date
@@ -262,4 +266,44 @@ def _drops(learnt: WindowRows, test: WindowRows, longest: float, no_score: int) 
     return tuple(found)
 
 
-JOB = Job("left", "which customers have left: no purchase in a multiple of their own gap between orders", run)
+def _days_to_next_order(context: TrainingContext, start: datetime, end: datetime) -> dict[str, float]:
+    """Days from `start` to the first paid order in ``[start, end)`` of each customer who has one."""
+    paid = context.builder.views(end)["lines"]
+    first = paid.filter(paid.ts >= ibis.timestamp(start.isoformat(sep=" "))).group_by("one_id").agg(ts=_.ts.min())
+    found = first.to_pyarrow().to_pydict()
+    return {
+        one_id: (ts - start).total_seconds() / 86400 for one_id, ts in zip(found["one_id"], found["ts"], strict=True)
+    }
+
+
+def _monitored_rows(context: TrainingContext, bundle: ModelBundle, as_of: datetime) -> ScoredRows:
+    """The buyers with a window that the model predicts, with their risk, and whether nothing was bought in it.
+
+    Outcomes are known once the longest window is over, whatever happened in the shorter ones before.
+    """
+    assert bundle.spec is not None
+    profile = context.profile(as_of, bundle.spec)
+    buyers = context.profile(as_of).column("orders_total") > 0
+    longest = float(bundle.facts["longest_days"])
+    windows = bundle.model.window_days(profile.values) if len(profile.one_ids) else np.empty(0)
+    rows = np.flatnonzero(buyers & ~context.is_shared(profile.one_ids) & (windows <= longest))
+    scores = bundle.model.predict_proba(profile.values[rows], as_of)[:, 1] if len(rows) else np.empty(0)
+    outcomes = np.full(len(rows), np.nan)
+    if as_of + timedelta(days=longest) <= context.as_of:
+        waits = _days_to_next_order(context, as_of, as_of + timedelta(days=longest))
+        came_back = np.array([waits.get(one_id, np.inf) for one_id in profile.one_ids[rows].tolist()])
+        outcomes = (came_back >= windows[rows]).astype(np.float64)
+    days = context.profile(as_of).column("days_since_last_order")[rows].astype(np.float64)
+    return ScoredRows(as_of, profile.values[rows], scores[:, None], outcomes[:, None], days)
+
+
+def _monitored_periods(bundle: ModelBundle) -> MonitoredPeriods:
+    return MonitoredPeriods(ceil(bundle.facts["longest_days"]), int(bundle.facts["min_days"]), FIRST_DAYS)
+
+
+JOB = Job(
+    "left",
+    "which customers have left: no purchase in a multiple of their own gap between orders",
+    run,
+    monitored=Monitored(("min_days", "longest_days"), REQUIRED_FEATURES, _monitored_periods, _monitored_rows),
+)

@@ -22,6 +22,7 @@ from training.bootstrap import mean_metric
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
+from training.monitoring.declared import Monitored, MonitoredPeriods, ScoredRows
 from training.report import EvalReport, Metric
 
 MAX_SNAPSHOTS = 8
@@ -230,4 +231,37 @@ def _majority(stages: NDArray[np.str_]) -> str:
     return str(values[counts.argmax()])
 
 
-JOB = Job("lifecycle", "in which lifecycle stage each customer will be after the horizon", run)
+def _monitored_rows(context: TrainingContext, bundle: ModelBundle, as_of: datetime) -> ScoredRows:
+    """The buyers at a moment, with the probability of each stage, and the stage in which they were afterwards."""
+    assert bundle.spec is not None
+    horizon, classes = int(bundle.facts["horizon_days"]), bundle.model.classes_
+    today = context.lifecycle_stages(as_of)
+    buyers = np.flatnonzero(today != "prospect")
+    X = context.profile(as_of, bundle.spec).values[buyers]
+    scores = bundle.model.predict_proba(X, today[buyers]) if len(buyers) else np.empty((0, len(classes)))
+    outcomes = np.full((len(buyers), len(classes)), np.nan)
+    if len(buyers) and as_of + timedelta(days=horizon) <= context.as_of:
+        _, _, then = labelled_examples(context, as_of, horizon, bundle.spec)
+        outcomes = (then[:, None] == classes).astype(np.float64)
+    days = context.profile(as_of).column("days_since_last_order")[buyers].astype(np.float64)
+    return ScoredRows(as_of, X, scores, outcomes, days)
+
+
+def _monitored_periods(bundle: ModelBundle) -> MonitoredPeriods:
+    horizon = int(bundle.facts["horizon_days"])
+    return MonitoredPeriods(horizon, horizon, 2 * horizon)
+
+
+JOB = Job(
+    "lifecycle",
+    "in which lifecycle stage each customer will be after the horizon",
+    run,
+    monitored=Monitored(
+        ("horizon_days",),
+        LIFECYCLE_FEATURES,
+        _monitored_periods,
+        _monitored_rows,
+        lambda bundle: tuple(bundle.model.classes_.tolist()),
+        auc=lambda bundle: (),
+    ),
+)

@@ -25,6 +25,7 @@ from training.classify.slices import by_orders
 from training.comparison import LossComparison, columns_for
 from training.gate import GateRule, apply_gate
 from training.jobs.base import EvaluatedModel, Job, TrainingContext, snapshot_dates
+from training.propensity.monitored import MONITORED
 from training.propensity.rows import (
     TargetRows,
     decayed_count,
@@ -371,5 +372,9 @@ def _comparison(context: TrainingContext, shipped: Sequence[EvaluatedTarget], te
 
 
 JOB = Job(
-    "propensity", "who buys or does each declared target within the horizon: calibrated classifiers", run, can_tune=True
+    "propensity",
+    "who buys or does each declared target within the horizon: calibrated classifiers",
+    run,
+    can_tune=True,
+    monitored=MONITORED,
 )

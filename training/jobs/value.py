@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from training import plots
 from training.churn.snapshots import Snapshots
 from training.gate import GateRule
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
+from training.monitoring.declared import Monitored, MonitoredPeriods, ScoredRows
 from training.tuning import tuned_parameters
 from training.tuning_trees import TREES
 from training.value.fitting import (
@@ -259,10 +260,39 @@ def published(context: TrainingContext, model: ValueModel) -> dict[str, tuple[li
     return tags
 
 
+def _monitored_rows(context: TrainingContext, bundle: ModelBundle, as_of: datetime) -> ScoredRows:
+    """The buyers at a moment, with the orders and the money that are expected of them."""
+    model: ValueModel = bundle.model
+    profile = context.profile(as_of, bundle.spec)
+    rows = np.flatnonzero((context.profile(as_of).column("orders_total") > 0) & ~context.is_shared(profile.one_ids))
+    whats = (ORDERS, MONEY) if model.has_money else (ORDERS,)
+    scores = np.empty((len(rows), len(whats)))
+    if len(rows):
+        places = [profile.spec.names.index(name) for name in model.features]
+        X = profile.values[rows][:, places]
+        scores = np.column_stack([model.expected(X, what) for what in whats])
+    days = context.profile(as_of).column("days_since_last_order")[rows].astype(np.float64)
+    return ScoredRows(as_of, profile.values[rows], scores, np.full(scores.shape, np.nan), days)
+
+
+def _monitored_periods(bundle: ModelBundle) -> MonitoredPeriods:
+    learned = int(bundle.facts["learned_days"])
+    return MonitoredPeriods(None, learned, max(learned // 2, 1))
+
+
 JOB = Job(
     "value",
     "orders and money of each customer within the horizon, with intervals",
     run,
     can_tune=True,
     fits_horizon=True,
+    monitored=Monitored(
+        ("learned_days",),
+        ORDER_FEATURES,
+        _monitored_periods,
+        _monitored_rows,
+        lambda bundle: (ORDERS, MONEY) if bundle.model.has_money else (ORDERS,),
+        auc=lambda bundle: (),
+        in_percent=False,
+    ),
 )

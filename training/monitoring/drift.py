@@ -17,7 +17,8 @@ from models.day_histograms import DayHistograms
 
 Floats = NDArray[np.float64]
 N_PERMUTATIONS = 999
-TOGETHER = 0.35  # chance that a unit changes places together with the one before it
+TOGETHER = 0.6  # chance that a unit changes places together with the one before it: days may be correlated by .8
+AS_IT_IS = 0.2  # share of alpha that the arrangement as it is may take, or nothing could be beyond noise
 SMALLEST_SHARE = 1e-4  # of a bin without rows, in the PSI
 
 
@@ -110,7 +111,7 @@ def drift(
     limits: Limits,
     seed: int = 0,
     n_permutations: int = N_PERMUTATIONS,
-    together: float = TOGETHER,
+    together: float | None = None,
 ) -> list[ColumnDrift]:
     """The drift of each column.
 
@@ -129,8 +130,8 @@ def drift(
     limits : Limits
     seed : int
     n_permutations : int
-    together : float
-        Chance that a unit changes places together with the one before it.
+    together : float, optional
+        Chance that a unit changes places together with the one before it; default `runs_of`.
 
     Returns
     -------
@@ -142,10 +143,10 @@ def drift(
     windows, units = stacked[1].shape[:2]
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, windows, (n_permutations + 1, units))
-    if windows > 2:  # of two windows there would be too few arrangements
-        for unit in range(1, units):
-            joined = rng.random(n_permutations + 1) < together
-            chosen[joined, unit] = chosen[joined, unit - 1]
+    joins = runs_of(windows, units, limits.alpha) if together is None else together
+    for unit in range(1, units):
+        joined = rng.random(n_permutations + 1) < joins
+        chosen[joined, unit] = chosen[joined, unit - 1]
     chosen[0] = windows - 1  # as it is
     weights = np.zeros((n_permutations + 1, windows, units))
     np.put_along_axis(weights, chosen[:, None, :], 1.0, axis=1)
@@ -175,6 +176,23 @@ def drift(
             )
         )
     return found
+
+
+def runs_of(windows: int, units: int, alpha: float) -> float:
+    """Chance that a unit changes places together with the one before it: `TOGETHER`, or less with few windows.
+
+    A permutation leaves all units as they are with a chance of (r + (1 − r) ÷ w)^(u − 1) ÷ w, which is a lower bound
+    of every p value.
+
+    Examples
+    --------
+    >>> [round(runs_of(windows, 8, 0.05), 2) for windows in (2, 3, 4, 7)]
+    [0.14, 0.41, 0.51, 0.6]
+    """
+    if windows < 2 or units < 2:
+        return 0.0
+    most = (AS_IT_IS * alpha * windows) ** (1 / (units - 1))
+    return float(np.clip((most - 1 / windows) / (1 - 1 / windows), 0.0, TOGETHER))
 
 
 def _split(stacked: list[Floats], weights: Floats) -> tuple[Floats, Floats]:

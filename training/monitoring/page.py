@@ -13,34 +13,37 @@ from qianmian.pages.charts import ChartLine, chart
 from qianmian.pages.markup import Markup, element, joined
 from qianmian.pages.style import STYLE
 from qianmian.workspace import atomic_path
+from training.monitoring.declared import OUTCOME, SCORE
 from training.monitoring.report import MonitoringReport
-from training.monitoring.rows import OUTCOME, SCORE
-from training.monitoring.texts import CheckText, Lang, word
+from training.monitoring.texts import CheckText, Lang, named, word
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-PICTURES = 4  # of features, beside that of the score
+PICTURES = 4  # of features, and most of scores
 
 
-def write_page(found: MonitoringReport, settings: MonitoringSettings, path: Path, lang: Lang) -> None:
-    """Write the report atomically."""
-    title = word("title", lang)
+def write_page(reports: Sequence[MonitoringReport], settings: MonitoringSettings, path: Path, lang: Lang) -> None:
+    """Write the reports, of one model or more at the same moment, atomically."""
+    title, first = word("title", lang), reports[0]
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", f"{title} · {found.as_of:%Y-%m-%d}"),
+        element("title", f"{title} · {first.as_of:%Y-%m-%d}"),
         element("style", Markup(STYLE)),
     )
-    sections = [
-        *_introduction(found, lang),
-        *_columns(found, settings, lang),
-        *_pictures(found, lang),
-        *_bands(found, lang),
-    ]
-    command = (
-        f"qianmian monitor --model {found.job} --as-of {found.as_of:%Y-%m-%dT%H:%M} --report {path.name} --lang {lang}"
-    )
+    sections = [element("h1", title)]
+    for found in reports:
+        if len(reports) > 1:
+            sections.append(element("h2", found.job))
+        sections += [
+            *_introduction(found, lang),
+            *_columns(found, settings, lang),
+            *_pictures(found, lang),
+            *_bands(found, lang),
+        ]
+    model = f" --model {first.job}" if len(reports) == 1 else ""
+    command = f"qianmian monitor{model} --as-of {first.as_of:%Y-%m-%dT%H:%M} --report {path.name} --lang {lang}"
     end = [element("h2", word("command", lang)), element("p", element("code", command))]
     end.append(element("p", word("no_person", lang), class_="soft"))
     body = element("body", element("main", *sections, *end))
@@ -59,7 +62,6 @@ def _introduction(found: MonitoringReport, lang: Lang) -> list[Markup]:
         for check in sorted(found.checks, key=lambda check: ("alarm", "fine", "unknown").index(check.status))
     ]
     return [
-        element("h1", word("title", lang)),
         element("p", found.subtitle(lang), class_="soft"),
         element("p", element("strong", found.verdict(lang))),
         _table([word(name, lang) for name in ("check", "result", "details")], rows),
@@ -88,12 +90,13 @@ def _columns(found: MonitoringReport, settings: MonitoringSettings, lang: Lang) 
 
 
 def _pictures(found: MonitoringReport, lang: Lang) -> list[Markup]:
-    """The distribution of the score, and of the features that have moved most."""
+    """The distributions of the scores and of the features that have moved most."""
     if found.reference is None or found.current is None:
         return []
-    features = [name for name in _order(found) if name not in (SCORE, OUTCOME)][:PICTURES]
+    order = [name for name in _order(found) if name.split()[0] != OUTCOME]
+    scores = [name for name in order if name in found.predictions][:PICTURES]
     made = []
-    for name in (SCORE, *features):
+    for name in (*scores, *[name for name in order if name not in found.predictions][:PICTURES]):
         column = found.names.index(name)
         shares = [_shares(part, column) for part in (found.reference, found.current)]
         # between the outer bins, which are mostly empty
@@ -119,7 +122,7 @@ def _bands(found: MonitoringReport, lang: Lang) -> list[Markup]:
         observed = one.observed
         interval = f"{observed.value:.1%} [{observed.low:.1%}, {observed.high:.1%}]"
         cells = [f"{observed.n:,}", f"{one.predicted:.1%}", interval, f"{one.ratio:.2f}"]
-        title = element("th", word(name, lang), scope="row", class_="high" if one.out else None)
+        title = element("th", _group(name, lang), scope="row", class_="high" if one.out else None)
         rows.append([title, *(element("td", cell, class_="number") for cell in cells)])
     heads = [word(head, lang) for head in ("group", "customers", "predicted", "observed", "ratio")]
     groups = list(found.calibration.items())
@@ -133,7 +136,7 @@ def _bands(found: MonitoringReport, lang: Lang) -> list[Markup]:
             marked=True,
         ),
     ]
-    labels = [(at, word(name, lang)) for at, (name, _) in zip(places, groups, strict=True)]
+    labels = [(at, _group(name, lang)) for at, (name, _) in zip(places, groups, strict=True)]
     picture = chart(word("bands", lang), lines, labels, lambda share: f"{share:.0%}")
     return [element("h2", word("bands", lang)), _table(heads, rows, numbers_from=1), element("figure", picture)]
 
@@ -150,7 +153,13 @@ def _shares(part: DayHistograms, column: int) -> np.ndarray:
 
 
 def _name(name: str, lang: Lang) -> str:
-    return word(name, lang) if name in (SCORE, OUTCOME) else name
+    first, _, prediction = name.partition(" ")
+    return f"{word(first, lang)} {prediction}".strip() if first in (SCORE, OUTCOME) else name
+
+
+def _group(name: str, lang: Lang) -> str:
+    found = named(name)
+    return found.say(lang) if isinstance(found, CheckText) else found
 
 
 def _number(value: float) -> str:

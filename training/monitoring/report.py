@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from models.day_histograms import DayHistograms
+from training.monitoring.declared import OUTCOME
 from training.monitoring.drift import ColumnDrift
-from training.monitoring.labels import Calibration, Discrimination
 from training.monitoring.texts import CheckText, Lang, word
 
+if TYPE_CHECKING:
+    from training.monitoring.labels import Calibration, Discrimination
+
 Status: TypeAlias = Literal["fine", "alarm", "unknown"]
+# checks whose alarm says that rows are late or lost: a model that learnt from them would be wrong
+OF_DATA = ("data_age", "rows_transactions", "rows_events", "ids_transactions", "ids_events")
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,21 @@ class MonitoringReport:
         False if the reference was computed from the lake, for a model of an earlier version.
     checks : tuple of Check
     columns : mapping of str to ColumnDrift
-        Features, ``score`` and ``outcome``, as far as they could be compared.
+        Features, scores and outcomes, as far as they could be compared.
     calibration : mapping of str to Calibration
-        Of all customers and by risk band; empty without outcomes.
-    discrimination : Discrimination or None
+        Of all customers and by risk band, or of each prediction; empty without outcomes.
+    discrimination : mapping of str to Discrimination
+        Of all customers, or of each prediction; empty without outcomes of both classes.
     reference, current : DayHistograms or None
-        Of the features, the score and the outcome; None without enough customers.
+        Of the features, scores and outcomes; None without enough customers.
+    arrived : DayHistograms or None
+        Of the last moment whose outcomes are known.
     names : tuple of str
         Names of the columns of these.
+    predictions : tuple of str
+        Those of them that are scores.
+    in_percent : bool
+        Whether scores are probabilities.
     """
 
     job: str
@@ -70,15 +82,24 @@ class MonitoringReport:
     checks: tuple[Check, ...] = ()
     columns: Mapping[str, ColumnDrift] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
-    discrimination: Discrimination | None = None
+    discrimination: Mapping[str, Discrimination] = field(default_factory=dict)
     reference: DayHistograms | None = None
     current: DayHistograms | None = None
+    arrived: DayHistograms | None = None
     names: tuple[str, ...] = ()
+    predictions: tuple[str, ...] = ()
+    in_percent: bool = True
 
     @property
     def alarms(self) -> tuple[Check, ...]:
         """The checks that need attention."""
         return tuple(check for check in self.checks if check.status == "alarm")
+
+    @property
+    def curable(self) -> bool:
+        """Whether to train the model again: something is wrong with it, and nothing with the data."""
+        names = {check.name for check in self.alarms}
+        return bool(names - {"profiles_age"}) and names.isdisjoint(OF_DATA)
 
     def subtitle(self, lang: Lang) -> str:
         """Which model was looked at, and when."""
@@ -94,12 +115,10 @@ class MonitoringReport:
         return CheckText("verdict_alarm", {"n": len(names), "names": names}).say(lang)
 
     def means(self, name: str) -> tuple[float, float]:
-        """Mean of a column in the reference and now; NaN where it is not known."""
-        found = []
-        for part in (self.reference, self.current):
-            n = 0.0 if part is None else float(part.rows[..., self.names.index(name)].sum())
-            found.append(float(part.sums[..., self.names.index(name)].sum()) / n if part is not None and n else np.nan)
-        return found[0], found[1]
+        """Mean of a column in the reference and now, or of outcomes, when they arrived; NaN where it is not known."""
+        column = self.names.index(name)
+        now = self.arrived if name.split()[0] == OUTCOME else self.current
+        return _mean(self.reference, column), _mean(now, column)
 
     def as_dict(self, lang: Lang = "en") -> dict[str, Any]:
         """The report as plain values for JSON."""
@@ -117,5 +136,10 @@ class MonitoringReport:
                 for name, found in self.columns.items()
             },
             "calibration": {name: asdict(found) for name, found in self.calibration.items()},
-            "auc": None if self.discrimination is None else asdict(self.discrimination),
+            "auc": {name: asdict(found) for name, found in self.discrimination.items()},
         }
+
+
+def _mean(part: DayHistograms | None, column: int) -> float:
+    n = 0.0 if part is None else float(part.rows[..., column].sum())
+    return float(part.sums[..., column].sum()) / n if part is not None and n else np.nan

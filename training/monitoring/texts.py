@@ -52,19 +52,30 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "the outcomes of the first customers scored after the training are known on {date}",
         "训练之后首批评分客户的结果将于 {date} 得知",
     ),
+    "no_outcomes": (
+        "models of {job} are not compared with outcomes; `qianmian train` evaluates them",
+        "{job} 模型不与实际结果比较；由 `qianmian train` 评估",
+    ),
     "no_earlier_outcomes": ("the reference has no outcomes", "参考期没有结果"),
     "calibrated": (
         "at {date}, predicted {predicted}, observed {observed} [{low}, {high}] of {n}",
         "{date}：预测 {predicted}，实际 {observed} [{low}, {high}]，共 {n} 位",
     ),
-    "uncalibrated": (
-        "at {date}, predicted {predicted}, observed {observed} [{low}, {high}] of {n}; out of bounds: {groups}",
-        "{date}：预测 {predicted}，实际 {observed} [{low}, {high}]，共 {n} 位；超出范围：{groups}",
+    "calibrated_each": (
+        "at {date}, predicted / observed of {n} customers: {groups}",
+        "{date}：{n} 位客户的预测 / 实际：{groups}",
     ),
+    "uncalibrated": ("{text}; out of bounds: {groups}", "{text}；超出范围：{groups}"),
     "one_class": (
-        "at {date}, {churned} of {n} customers churned: an AUC needs both outcomes",
-        "{date}：{n} 位客户中 {churned} 位流失：AUC 需要两类结果",
+        "at {date}, the outcome of {yes} of {n} customers was yes: an AUC needs both outcomes",
+        "{date}：{n} 位客户中 {yes} 位的结果为“是”：AUC 需要两类结果",
     ),
+    "one_class_each": (
+        "at {date}, all {n} customers had the same outcome: an AUC needs both outcomes",
+        "{date}：{n} 位客户的结果全部相同：AUC 需要两类结果",
+    ),
+    "of": ("{name}: {text}", "{name}：{text}"),
+    "each": ("{texts}", "{texts}"),
     "auc": (
         "{now} [{low}, {high}] at {date}; at the training {then} [{then_low}, {then_high}]",
         "{date}：{now} [{low}, {high}]；训练时 {then} [{then_low}, {then_high}]",
@@ -89,8 +100,8 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "population_now": ("{now}; in the reference {low} to {high}", "{now} 位；参考期为 {low} 至 {high} 位"),
     "ids": ("{now} in the last 28 days, {then} in the 28 before", "最近 28 天 {now}，此前 28 天 {then}"),
     "fallback_elsewhere": (
-        "churn has none; of lists of items servers count it, not the workspace: label `fallback` of the metric `qianmian_recommendations_total`",
-        "流失评分没有兜底；商品列表的兜底由服务端计数，工作区没有记录：见指标 `qianmian_recommendations_total` 的标签 `fallback`",
+        "only lists of items have any; servers count them, not the workspace: label `fallback` of the metric `qianmian_recommendations_total`",
+        "只有商品列表有兜底；由服务端计数，工作区没有记录：见指标 `qianmian_recommendations_total` 的标签 `fallback`",
     ),
     # report
     "title": ("Is the model still right?", "模型是否仍然可靠？"),
@@ -172,3 +183,8 @@ class CheckText:
 def word(key: str, lang: Lang) -> str:
     """A text without values."""
     return TEXTS[key][lang == "zh"]
+
+
+def named(name: str) -> CheckText | str:
+    """The name of a group or column: a word in either language, or as it is."""
+    return CheckText(name) if name in TEXTS else name
