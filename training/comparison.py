@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import ModelBundle, load_evaluated
+from models.persist import load_json
 from qianmian.errors import ArtifactError
 from training.bootstrap import bootstrap_means, percentile_interval
 from training.report import Metric
@@ -46,6 +47,9 @@ class LossComparison:
         The same by the model of another bundle of the job, NaN where it says nothing.
     slices : mapping of str to ndarray of bool, each of shape (n,)
         Groups of the customers.
+    of_its_cutoff : bool
+        Whether the model of another bundle predicts from the data before its own cutoff, as a recommender does, and not
+        from those before `start`.
     """
 
     metric: str
@@ -53,6 +57,7 @@ class LossComparison:
     own: Floats
     losses: Callable[[ModelBundle], Floats]
     slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    of_its_cutoff: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,12 @@ def compare(comparison: LossComparison | str, new: ModelBundle, champion: str, f
     if isinstance(comparison, str):
         return Verdict.not_compared(comparison)
     try:
+        manifest = load_json(folder / "manifest.json")
+        # before it is loaded, because a recommender has hundreds of megabytes
+        if str(manifest.get("as_of")) > comparison.start.isoformat() and not manifest.get("evaluated"):
+            return Verdict.not_compared(
+                f"it has learnt from days after {comparison.start:%Y-%m-%d}, and its bundle has no evaluated twin"
+            )
         bundle = ModelBundle.load(folder)
         found = _comparable(comparison, new, bundle, folder)
         if isinstance(found, str):
@@ -120,13 +131,10 @@ def _comparable(
         if champion.facts.get(name) != new.facts.get(name):
             return f"it was trained with {name} {champion.facts.get(name)}, not {new.facts.get(name)}"
     if comparison.start >= champion.as_of:
-        return champion, "in production"
+        own = f", from what it knew at {champion.as_of:%Y-%m-%d}" if comparison.of_its_cutoff else ""
+        return champion, f"in production{own}"
     twin = load_evaluated(folder)
-    if twin is None:
-        return (
-            f"it has learnt from days after {comparison.start:%Y-%m-%d}, and was trained by a version that kept no "
-            "evaluated twin"
-        )
+    assert twin is not None, "compare() has looked at the manifest"
     known_before = datetime.fromisoformat(champion.facts[TEST_START])
     if comparison.start < known_before:
         return (

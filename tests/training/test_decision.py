@@ -148,7 +148,7 @@ def without_evaluated(model):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (without_evaluated, "trained by a version that kept no evaluated twin"),
+        (without_evaluated, "its bundle has no evaluated twin"),
         (
             lambda model: replace(
                 model, bundle=replace(model.bundle, facts={**model.bundle.facts, "horizon_days": 14})

@@ -28,6 +28,7 @@ from training.holdout import NO_START, HoldoutSplit, HoldoutSplitter
 from training.jobs.base import EvaluatedModel, Job, TrainingContext
 from training.planned_promotions import promotion_notes
 from training.selection.candidates import TaskSelection, run_named, select_candidates
+from training.selection.comparison import home_comparison
 from training.selection.evaluation import BLEND, Evaluation, evaluate_candidates, sampled
 from training.selection.final_fit import fit_scenes
 from training.selection.fits import SharedFits
@@ -38,8 +39,7 @@ from training.tasks.base import MIN_EXAMPLES, Task, check_models, with_parameter
 from training.tuning import tuned_parameters
 from training.tuning_recommend import existing_only, tune
 
-# said where the champion would be compared
-NOT_COMPARED = "its lists are those of the histories at its own cutoff, older than those of the new model"
+NOT_COMPARED = "the data have no dates, so no rows are later than those of both"  # said of the champion
 SEARCH_SHARE = 0.1  # of the budget, for the short search of the parameters of one model
 
 
@@ -74,6 +74,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     winners = {name: _winner(selected.get(name), found) for name, found in evaluations.items()}
     report, figures = report_of(evaluations, home, winners, selected, test)
     evaluated_at = None if test.start == NO_START else test.start
+    comparison = NOT_COMPARED if evaluated_at is None else home_comparison(home, evaluated_at)
     notes = (*context.target.notes, *of_promotions, *_budget_notes(too_expensive, settings))
     if evaluated_at is not None:
         notes = (*left_out_notes(context.unknown_attributes(evaluated_at), evaluated_at), *notes)
@@ -119,7 +120,7 @@ def run(context: TrainingContext) -> EvaluatedModel:
     flat = {f"{name}.{key}": str(value)[:250] for name, given in parameters.items() for key, value in given.items()}
     logged = {"horizon_days": horizon, **{f"scene.{scene}": name for scene, name in shipped.items()}, **flat}
     example = pa.table({"one_id": full.user_ids[:5].tolist()})
-    return EvaluatedModel(bundle, report, rules, logged, figures, example, comparison=NOT_COMPARED)
+    return EvaluatedModel(bundle, report, rules, logged, figures, example, comparison=comparison)
 
 
 def _select_parameters(
