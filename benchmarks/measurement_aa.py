@@ -3,7 +3,7 @@
 A part of `benchmarks/measurement.py`. 2,000 simulated experiments per outcome run 28 days; every day brings 100
 customers an arm, and everything is looked at again. An experiment counts as a false positive if any look excludes 0.
 Outcomes: yes or no (5 %), number of orders (Poisson, .3), money (most spend nothing, the amounts of a fifth are
-log-normal), and orders with CUPED on a period before. The peer is Welch's t test, read every day as if it were the only
+log-normal), and orders with CUPED on a pre-period. The peer is Welch's t test, read every day as if it were the only
 look; one look at the end is beside it, where 5 % are right.
 
 Unequal arms are looked at once, with money of which a tenth of the customers have some: how often the interval of one

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 INTERVALS = "intervals: 95 %"
-CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the period before out"
+CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the pre-period out"
 FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
 CHINESE = {
     "metric": "指标",
@@ -36,7 +36,7 @@ CHINESE = {
     "mean of control": "对照组均值",
     "mean of variant": "实验组均值",
     "chance to win": "优于对照的概率",
-    "balance of the period before": "实验前平衡性",
+    "balance of the pre-period": "实验前平衡性",
     "difference before": "实验前差异",
     "variance that CUPED removes": "CUPED 消除的方差",
     "by segment": "按细分群体",
@@ -152,7 +152,7 @@ def _print_balance(output: Output, found: Measurement, say: Translate) -> None:
     columns = (say("difference before"), "p", say("variance that CUPED removes"))
     if rows:
         heads = (say("metric"), say("variant"))
-        output.table(say("balance of the period before"), (*heads, *columns), rows, right=columns)
+        output.table(say("balance of the pre-period"), (*heads, *columns), rows, right=columns)
 
 
 def _print_segments(output: Output, found: Measurement, say: Translate) -> None:

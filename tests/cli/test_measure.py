@@ -31,7 +31,7 @@ def test_a_file_is_measured_in_words_tables_json_and_rows(qianmian, test_file, t
     done = qianmian(*of(test_file), *options, "--out", out)
     assert done.code == 0, done.err
     assert done.out.startswith("mail brought ")
-    for text in ("difference at any look", "raw", "CUPED", "balance of the period before", "by segment", "Cochran's Q"):
+    for text in ("difference at any look", "raw", "CUPED", "balance of the pre-period", "by segment", "Cochran's Q"):
         assert text in done.out
     assert "significan" not in done.out
     chinese = qianmian(*of(test_file), *options, "--lang", "zh").out

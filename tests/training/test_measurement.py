@@ -362,7 +362,7 @@ def test_a_constant_period_before_is_told():
     metric = MetricSeries("orders", np.arange(200.0), None, np.ones(200))
     found = measure(Experiment(ARMS, "control", (metric,)))
     assert found.effects[0].cuped is None
-    assert "the period before is the same for all customers" in found.notes[0].en
+    assert "the pre-period is the same for all customers" in found.notes[0].en
 
 
 def test_the_control_is_named_or_refused():

@@ -12,7 +12,7 @@ Series = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AdjustedOutcomes:
-    """The outcomes of both arms without the part that the period before explains.
+    """The outcomes of both arms without the part that the pre-period explains.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class AdjustedOutcomes:
     variance_removed : float
         Share of the variance that is gone.
     shared_variance : float
-        Variance of the part of both means that is the same: the mean of the period before is itself an estimate. It
+        Variance of the part of both means that is the same: the mean of the pre-period is itself an estimate. It
         cancels in a difference, and does not in a quotient.
     """
 
@@ -31,7 +31,7 @@ class AdjustedOutcomes:
 
 
 def adjusted_for_before(outcomes: tuple[Series, Series], before: tuple[Series, Series]) -> AdjustedOutcomes | None:
-    """Take the part that the period before explains out of the outcomes; None if nothing varied before.
+    """Take the part that the pre-period explains out of the outcomes; None if nothing varied before.
 
     y − θ (x − mean(x)) with θ = cov(x, y) ÷ var(x) within the arms and one mean for both (Deng, Xu, Kohavi & Walker
     2013, "Improving the sensitivity of online controlled experiments by utilizing pre-experiment data"). The expected

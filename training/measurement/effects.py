@@ -76,15 +76,15 @@ class MetricEffect:
     mean_control, mean_treatment : float
     raw : EffectEstimate
     cuped : EffectEstimate or None
-        The same difference with the period before taken into account; None without such a period.
+        The same difference with the pre-period taken into account; None without such a period.
     variance_removed : float or None
         Share of the variance that CUPED takes away.
     balance : Difference or None
-        Difference of the period before, which has to be chance.
+        Difference of the pre-period, which has to be chance.
     chances : Chances
         Of what is decided by; relative where that can be told.
     p_value, p_bonferroni, p_holm, p_benjamini_hochberg : float
-        Of what is decided by (CUPED where there is a period before), and corrected for all metrics and variants.
+        Of what is decided by (CUPED where there is a pre-period), and corrected for all metrics and variants.
     segments : tuple of SegmentEffect
     interactions : tuple of Interaction
     """
@@ -109,7 +109,7 @@ class MetricEffect:
 
     @property
     def decided_by(self) -> EffectEstimate:
-        """The estimate that is told: CUPED where there is a period before, because it varies less."""
+        """The estimate that is told: CUPED where there is a pre-period, because it varies less."""
         return self.cuped or self.raw
 
 
@@ -198,13 +198,13 @@ def _effect(
         before = _series(experiment, replace(metric, values=metric.before, denominator=None), arms)
         adjusted = adjusted_for_before(outcomes, before)
         if adjusted is None:
-            text = f"{metric.name}: the period before is the same for all customers, so it explains nothing"
+            text = f"{metric.name}: the pre-period is the same for all customers, so it explains nothing"
             notes.append(Note(text, f"{metric.name}：所有客户的实验前数据都相同，无法用于校正"))
         else:
             removed = adjusted.variance_removed
             if removed > EXPLAINS_ALL:
                 raise DataError(
-                    f"the period before explains {metric.name} entirely, so it is no period before",
+                    f"the pre-period explains {metric.name} entirely, so it is no pre-period",
                     where="--pre",
                     allowed="what was measured before the exposure",
                     hint="name another column",

@@ -10,7 +10,7 @@ from training.measurement.effects import Measurement, MetricEffect
 from training.measurement.notes import Language
 from training.measurement.sample_ratio import SampleRatio
 
-RARE_IMBALANCE = 0.01  # p value of the balance of the period before, below which a sentence warns
+RARE_IMBALANCE = 0.01  # p value of the balance of the pre-period, below which a sentence warns
 NOUNS = {
     "en": {"order": "customers with an order", "orders": "orders", "amount": "sales"},
     "zh": {"order": "下单客户", "orders": "订单", "amount": "销售额"},
