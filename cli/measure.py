@@ -67,7 +67,7 @@ ExpectedOption = Annotated[
     typer.Option(
         "--expected",
         metavar="A=1,B=1",
-        help="How the variants were drawn, for the sample-ratio check. Default: their propensities, or alike.",
+        help="How the variants were drawn, for the sample-ratio check. Default: their propensities, or equal sizes.",
         show_default=False,
     ),
 ]
@@ -78,7 +78,8 @@ WindowOption = Annotated[
     ),
 ]
 StrictOption = Annotated[
-    bool, typer.Option("--strict", help=f"Exit with {STRICT_EXIT} if the sample ratio is off; else it is only said.")
+    bool,
+    typer.Option("--strict", help=f"Exit with {STRICT_EXIT} on a sample-ratio mismatch, which is else only reported."),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Also write the rows to this file: .parquet or .csv.")
@@ -124,8 +125,8 @@ def ab(
         list[str] | None,
         column_option(
             "--segment",
-            "A column of the file, or a tag as of the first touch, by which the difference is told too; name it before "
-            "you have seen results. Repeatable.",
+            "A column of the file, or a tag as of the first touch, by which the difference is reported, too; choose it "
+            "before you see results. Repeatable.",
         ),
     ] = None,
     propensity: Annotated[
@@ -151,7 +152,10 @@ def ab(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the difference between the variants of a campaign or of a file, with intervals and in words."""
+    """Measure what the variants of a campaign, or of a file, changed: differences with intervals, and in words.
+
+    Exit code 3: the data allow no answer, or --strict and a sample-ratio mismatch.
+    """
     check_suffix(out, SUFFIXES)
     of_file = {
         "--variant": variant,
@@ -239,7 +243,7 @@ def funnel(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell how many customers of each variant reach the steps of a funnel after their touch."""
+    """Compare how many customers of each variant reach the steps of a funnel after their touch."""
     check_suffix(out, SUFFIXES)
     weights = parse_weights(expected)
     from cli.measure_output import funnel_table, print_funnel

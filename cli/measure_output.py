@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 INTERVALS = "intervals: 95 %"
-CUPED_NOTE = "the sentences tell CUPED, which takes the noise of the pre-period out"
+CUPED_NOTE = "the sentences report CUPED where there is a pre-period: it removes the noise that the pre-period explains"
 FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
 CHINESE = {
     "metric": "指标",
@@ -32,7 +32,7 @@ CHINESE = {
     "relative": "相对差异",
     "p (Holm)": "p（Holm 校正）",
     "p (BH)": "p（BH 校正）",
-    "difference from": "差异；对照组",
+    "difference from": "相对于对照组",
     "mean of control": "对照组均值",
     "mean of variant": "实验组均值",
     "chance to win": "优于对照的概率",
@@ -40,23 +40,23 @@ CHINESE = {
     "difference before": "实验前差异",
     "variance that CUPED removes": "CUPED 消除的方差",
     "by segment": "按细分群体",
-    "segment": "细分",
+    "segment": "细分维度",
     "value": "取值",
     "in control": "对照组人数",
     "in variant": "实验组人数",
     "too few, or all alike": "人数过少或取值相同",
     "do the segments differ (at one look)?": "各群体的差异是否不同（一次查看）？",
     "step": "步骤",
-    "reached": "到达",
-    "exposed": "曝光",
-    "of exposed": "占曝光",
-    "of previous step": "占上一步",
+    "reached": "到达人数",
+    "exposed": "曝光人数",
+    "of exposed": "占曝光人数",
+    "of previous step": "占上一步人数",
     "points": "百分点差异",
     "sample ratio p": "样本比例 p",
     "note": "说明",
     INTERVALS: "区间均为 95%",
     CUPED_NOTE: "有实验前数据时，上面的结论以 CUPED（消除实验前差异带来的噪声）为准",
-    FUNNEL_NOTE: "比较的是占全部曝光客户的比例：谁到达上一步，本身就受实验影响",
+    FUNNEL_NOTE: "比较的是占全部曝光客户的比例：能否到达上一步，本身就受实验影响",
 }
 Translate = Callable[[str], str]
 

@@ -19,7 +19,8 @@ from qianmian.schema import registered_name
 from qianmian.workspace import Workspace
 
 models = typer.Typer(
-    help="List, show, compare, promote, roll back, export and prune the registered models.", no_args_is_help=True
+    help="List, show, compare, promote, roll back, export, prune and reproduce the registered models.",
+    no_args_is_help=True,
 )
 SLICE = "slice/"  # prefix of the metrics of slices in a run
 ReasonOption = Annotated[
@@ -47,7 +48,7 @@ def list_(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 def show(
     name: NameArgument,
     slices: Annotated[
-        bool, typer.Option("--slices", help="Print the metrics of the groups of customers, too.")
+        bool, typer.Option("--slices", help="Also print the metrics of slices (groups of customers).")
     ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,

@@ -38,7 +38,7 @@ class Lang(StrEnum):
     ZH = "zh"
 
 
-LangOption = Annotated[Lang, typer.Option("--lang", help="Language of names and meanings.")]
+LangOption = Annotated[Lang, typer.Option("--lang", help="Language of names and sentences.")]
 
 EngineOption = Annotated[
     str, typer.Option("--engine", metavar="duckdb|spark", help="Engine: this process with DuckDB, or Spark.")

@@ -117,7 +117,8 @@ def train(
 ) -> None:
     """Train a job, compare it with baselines and the champion, and register it in MLflow.
 
-    It becomes the champion if the gate accepts it, unless its data end earlier or its horizon is another one.
+    It becomes the champion if the gate accepts it, unless its data end earlier or it answers another question (horizon,
+    label, outcome): then it waits as the challenger. Exit code 4: the gate refused it, and the champion stays.
     `all` trains every job that the data supports. `classify` and `uplift --data` read a table with one row a customer
     instead of the lake.
     """
@@ -217,7 +218,7 @@ def refusal(output: Output, refused: Sequence[JobResult], answer: dict[str, Any]
     error = GateRefused(
         f"the gate refused {', '.join(result.job for result in refused)}",
         got="; ".join(str(result.reason) for result in refused),
-        hint="add data, use another horizon, or inspect the run in MLflow; an existing champion is still served",
+        hint=f"see `qianmian models show {refused[0].job}` and docs/mlflow.md; an existing champion is still served",
     )
     output.result({"error": error.as_dict(), **answer})
     if output.as_json:

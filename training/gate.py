@@ -1,4 +1,4 @@
-"""The gate: a model is registered only when it beats its baselines on the held-out test period."""
+"""The rules of the gate: a model is promoted only when it beats its baselines on the held-out test period."""
 
 from __future__ import annotations
 

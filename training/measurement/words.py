@@ -51,11 +51,11 @@ def mismatch_sentence(ratio: SampleRatio, language: Language = "en") -> str:
     if language == "zh":
         return (
             f"各组人数与分流比例不符（p = {number(ratio.p_value)}）：实际 {counts}，应为 {expected}。"
-            "说明某一组有客户丢失或混入，下面划掉的数字不可信；请先查明原因。"
+            "说明某一组有客户丢失或混入，下面划掉的数字不可信；请先查明原因，或用 --expected 说明分流比例。"
         )
     return (
         f"The arms are not as large as they were drawn (p = {number(ratio.p_value)}): {counts}, expected {expected}. "
-        "Customers were lost or added in one arm, so the figures below are crossed out: find the cause first, or tell "
+        "Customers were lost or added in one arm, so the figures below are crossed out: find the cause first, or say "
         "with --expected how the arms were drawn."
     )
 
@@ -135,11 +135,11 @@ def _imbalance(effect: MetricEffect, language: Language) -> str:
     if language == "zh":
         return (
             f"注意：实验开始前，{effect.variant} 与对照组的 {effect.metric} 已有差别（p = {p_value}）；"
-            "请以校正后的结果为准，并检查分流。"
+            "校正后的结果已考虑这一点，但仍请检查分流方式。"
         )
     return (
         f"Note: {effect.metric} of {effect.variant} and of the control differed before the experiment (p = {p_value}); "
-        "the adjusted result takes that into account, but look at how the customers were drawn."
+        "the adjusted result takes that into account, but check how the customers were drawn."
     )
 
 

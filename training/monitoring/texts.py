@@ -20,10 +20,10 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "model_age": ("age of the model", "模型时效"),
     "profiles_age": ("age of the profiles", "画像时效"),
     "data_age": ("age of the data", "数据时效"),
-    "rows_transactions": ("rows of transactions", "交易行数"),
-    "rows_events": ("rows of events", "行为行数"),
-    "ids_transactions": ("transactions without a user id", "无用户 ID 的交易"),
-    "ids_events": ("events without a user id", "无用户 ID 的行为"),
+    "rows_transactions": ("rows of transactions", "交易数据行数"),
+    "rows_events": ("rows of events", "行为数据行数"),
+    "ids_transactions": ("transactions without a user id", "无用户 ID 的交易数据"),
+    "ids_events": ("events without a user id", "无用户 ID 的行为数据"),
     "fallback": ("responses of a fallback", "兜底响应"),
     # statuses
     "fine": ("fine", "正常"),
@@ -41,7 +41,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "{text}; the reference is of one moment, so what is usual between months is not known",
         "{text}；参考期只有一个时点，无法得知月与月之间的正常波动",
     ),
-    "too_few": ("{n} customers are scored, at least {least} are needed", "仅有 {n} 位客户被评分，至少需要 {least} 位"),
+    "too_few": ("{n} customers are scored, at least {least} are needed", "仅有 {n} 位客户有评分，至少需要 {least} 位"),
     "no_reference": ("the training data of the model had no customer to score", "模型训练数据中没有可评分的客户"),
     "none_vanished": ("all {n} features of the model are computed", "模型的 {n} 个特征均可计算"),
     "vanished_now": (
@@ -53,7 +53,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "训练之后首批评分客户的结果将于 {date} 得知",
     ),
     "no_outcomes": (
-        "models of {job} are not compared with outcomes; `qianmian train` evaluates them",
+        "predictions of {job} are not compared with outcomes here; `qianmian train` evaluates them",
         "{job} 模型不与实际结果比较；由 `qianmian train` 评估",
     ),
     "no_earlier_outcomes": ("the reference has no outcomes", "参考期没有结果"),
@@ -85,7 +85,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "{date}：{now} [{low}, {high}]；旧版本训练的模型未保存 AUC",
     ),
     "age": ("as of {date}, {days} days old; at most {most}", "截至 {date}，已 {days} 天；上限 {most} 天"),
-    "later": ("as of {date}, later than the moment that is looked at", "截至 {date}，晚于所查看的时点"),
+    "later": ("as of {date}, later than the moment of the check", "截至 {date}，晚于检查时点"),
     "no_profiles": ("no profiles are published; run `qianmian features`", "尚未发布画像；请运行 `qianmian features`"),
     "no_rows": ("no row has a date", "没有带日期的行"),
     "rows": (
@@ -106,12 +106,12 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     # report
     "title": ("Is the model still right?", "模型是否仍然可靠？"),
     "subtitle": (
-        "{model} version {version}, trained on data before {model_as_of}, looked at as of {as_of}",
-        "{model} 版本 {version}，训练数据截至 {model_as_of}，查看时点 {as_of}",
+        "{model} version {version}, trained on data before {model_as_of}, checked as of {as_of}",
+        "{model} 版本 {version}，训练数据截至 {model_as_of}，检查时点 {as_of}",
     ),
     "stored": ("The reference was stored with the model at its training.", "参考期数据在训练时随模型保存。"),
     "recomputed": (
-        "An earlier version trained the model and stored no reference: it was computed from the data as they are today, so that a change of the whole history is not seen. The next training stores one.",
+        "An earlier version trained the model and stored no reference: it was computed from the data as they are today, so that a change of the whole history is not noticed. The next training stores one.",
         "该模型由旧版本训练，没有保存参考期：参考期按当前数据重新计算，因此看不出整段历史的改动。下次训练会保存。",
     ),
     "verdict_fine": ("Nothing needs attention.", "无需处理。"),
