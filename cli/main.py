@@ -78,8 +78,8 @@ app = typer.Typer(
     cls=OrderedGroup,
     name="qianmian",
     help="Customer profiles, recommenders, predictions and audiences, served over HTTP; what campaigns cause.",
-    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data, or a check that found something · "
-    "4 refused by the gate · 5 alarm of a monitor · 130 interrupted.",
+    epilog="Exit codes: 0 success · 1 internal error · 2 usage or configuration · 3 data, or a check that found "
+    "something · 4 refused by the gate · 5 alarm of a monitor · 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

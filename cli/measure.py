@@ -18,7 +18,7 @@ from qianmian.errors import UsageError
 from qianmian.workspace import Workspace
 
 measure = typer.Typer(
-    help="What a campaign caused: differences between randomised arms, and the value of a policy that was only logged.",
+    help="What a campaign caused: differences between randomised arms. What another policy would have brought.",
     no_args_is_help=True,
 )
 DEFAULT_WINDOW_DAYS = 28

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 INTERVALS = "intervals: 95 %"
-CUPED_NOTE = "the sentences report CUPED where there is a pre-period: it removes the noise that the pre-period explains"
+CUPED_NOTE = "the sentences report CUPED, which removes the noise that the pre-period explains"
 FUNNEL_NOTE = "compared are shares of all who were exposed: who reaches the step before is an effect of the variant too"
 CHINESE = {
     "metric": "指标",

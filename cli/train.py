@@ -48,7 +48,7 @@ def train(
         typer.Argument(
             metavar="JOB",
             help="Job to train: recommend, churn, left, lifecycle, lookalike, content, contact, demand, value, "
-            "propensity, uplift, classify, or all.",
+            "propensity, clusters, uplift, classify, or all.",
         ),
     ],
     as_of: AsOfOption = None,
@@ -96,7 +96,7 @@ def train(
         typer.Option(
             "--promote/--no-promote",
             help="Make the model that the gate accepts the champion, or leave it as challenger. Default: promote it, "
-            "unless its data end before those of the champion or its horizon is another one.",
+            "unless its data end before those of the champion or it answers another question.",
             show_default=False,
         ),
     ] = None,
