@@ -24,6 +24,7 @@ from qianmian.workspace import Workspace
 from tests.shared import made_once, own_copy
 from tests.training.personal_data import plant
 from training import train
+from training.tracking import tracking_at
 
 CLOCK = partial(datetime, 2025, 1, 1, 12, 0)
 SETTINGS = Settings.model_validate(
@@ -156,6 +157,7 @@ def bundle_folder() -> Callable[[Workspace, str], Path]:
         uri = workspace.tracking_uri
         client = mlflow.tracking.MlflowClient(uri, uri)
         source = client.get_model_version_by_alias(name, "champion").source
-        return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri)) / "artifacts" / "bundle"
+        with tracking_at(uri):  # a model that was logged is looked for in the store of the process
+            return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri)) / "artifacts" / "bundle"
 
     return find
