@@ -82,12 +82,12 @@ def test_what_ships_is_what_was_evaluated(outcome):
 def test_what_was_evaluated_ships_where_all_dates_would_choose_another(context, monkeypatch):
     asked = []
 
-    def fitted(*arguments):
+    def fitted(*arguments, **named):
         asked.append(arguments[6] if len(arguments) > 6 else None)
-        return fit_best(*arguments)
+        return fit_best(*arguments, **named)
 
     monkeypatch.setattr(propensity, "fit_best", fitted)
-    propensity._evaluate(context, DAIRY, [END - timedelta(days=56)], END - timedelta(days=28), 28)
+    propensity._evaluate(context, DAIRY, [END - timedelta(days=56)], END - timedelta(days=28), 28, {})
     assert asked[0] is None
     assert len(asked[1]) == 1
 

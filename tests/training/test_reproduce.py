@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -18,6 +19,7 @@ from features.data.ingest import ingest
 from features.data.lake import Lake
 from features.data.sources import SOURCES
 from features.snapshot_table import file_digest
+from models import parallel
 from models.bundle import ModelBundle, model_hash
 from models.classify.calibrated import CalibratedClassifier
 from models.classify.snapshot_model import SnapshotColumn, SnapshotModel
@@ -239,29 +241,36 @@ def test_a_changed_checkout_is_dirty(tmp_path):
     assert origin.git_commit(tmp_path).endswith("-dirty")
 
 
-def test_regression_and_trees_have_the_same_hash_on_one_core_and_on_two():
-    rng, before = np.random.default_rng(0), thread_budget()
+@pytest.fixture
+def on_threads(monkeypatch):
+    """Limit this process to so many threads, until the test ends."""
+    before = thread_budget()
+    monkeypatch.setattr(parallel, "_limit", 0)  # to what it is set back
+    with threadpool_limits(before):
+        yield limit_threads
+
+
+def test_regression_and_trees_have_the_same_hash_on_one_core_and_on_two(on_threads):
+    rng = np.random.default_rng(0)
     X = rng.normal(size=(4_000, 8)).astype(np.float32)
     y = (X[:, 0] + rng.normal(size=4_000) > 0).astype(np.int64)
     hashes = []
     for threads in (1, 2):
-        limit_threads(threads)
+        on_threads(threads)
         model = CalibratedClassifier(("logistic", "trees"), (False,) * 8, 0).fit(X, y)
         columns = tuple(SnapshotColumn(f"c{place}", "number") for place in range(8))
         hashes.append(ModelBundle("classify", SnapshotModel(columns, model, "y", "yes"), CLOCK()).model_hash)
-    limit_threads(before)
     assert hashes[0] == hashes[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["churn", "lifecycle", "value", "propensity", "left", "recommend"])
-def test_one_core_and_two_give_the_same_model(shop, settings, job):
-    found, before = [], thread_budget()
+def test_one_core_and_two_give_the_same_model(shop, settings, job, on_threads):
+    found = []
     for threads in (1, 2):
-        limit_threads(threads)
+        on_threads(threads)
         context = TrainingContext(shop, Lake(shop).default_as_of, settings, lambda line: None)
         found.append(JOBS[job].run(context).bundle.model_hash)
-    limit_threads(before)
     assert found[0] == found[1]
 
 
@@ -277,15 +286,14 @@ def test_one_core_and_two_give_the_same_model(shop, settings, job):
         ),
     ],
 )
-def test_jobs_of_special_data_are_the_same_on_one_core_and_on_two(tmp_path, job, shop_of, section):
+def test_jobs_of_special_data_are_the_same_on_one_core_and_on_two(tmp_path, job, shop_of, section, on_threads):
     workspace, settings = Workspace(tmp_path / "w"), Settings.model_validate({job: section})
     ingest(workspace, SOURCES["synthetic"](**shop_of), settings)
-    found, before = [], thread_budget()
+    found = []
     for threads in (1, 2):
-        limit_threads(threads)
+        on_threads(threads)
         context = TrainingContext(workspace, Lake(workspace).default_as_of, settings, lambda line: None)
         found.append(JOBS[job].run(context).bundle.model_hash)
-    limit_threads(before)
     assert found[0] == found[1]
 
 

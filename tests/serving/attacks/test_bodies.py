@@ -20,7 +20,10 @@ GROWTH = 200e6  # bytes that the worker may grow by during all of them
 def worker_of(url: str) -> psutil.Process:
     port = urlsplit(url).port
     return next(
-        worker for server in psutil.process_iter() if str(port) in server.cmdline() for worker in server.children()
+        worker
+        for server in psutil.process_iter(["cmdline"])  # which has no command line of a process that has ended
+        if str(port) in (server.info["cmdline"] or ())
+        for worker in server.children()
     )
 
 
