@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from qianmian.errors import UsageError
@@ -33,12 +34,13 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
         self.kind = kind
-        self._entries = dict(entries)
+        self._entries: Mapping[str, Any] = dict(entries)
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
             raise UsageError(f"unknown {self.kind}", got=name, allowed=", ".join(self._entries))
-        return self._entries[name]
+        entry: T = self._entries[name]
+        return entry
 
     def get(self, name: str, default: Any = None) -> Any:
         """The entry of that name, or `default`; does not raise."""
@@ -52,3 +54,33 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+class LazyRegistry(Registry[T]):
+    """A registry whose entries are imported at first use.
+
+    Parameters
+    ----------
+    kind : str
+        What an entry is, for the error message.
+    places : mapping of str to str
+        Module and attribute of each entry by its name, as ``package.module:ATTRIBUTE``.
+
+    Examples
+    --------
+    >>> LazyRegistry("constant", {"pi": "math:pi"})["pi"]
+    3.141592653589793
+    """
+
+    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        super().__init__(kind, {})
+        self._entries = dict(places)
+
+    def __getitem__(self, name: str) -> T:
+        module, attribute = str(super().__getitem__(name)).split(":")
+        entry: T = getattr(import_module(module), attribute)
+        return entry
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry of that name, or `default`; does not raise."""
+        return self[name] if name in self else default

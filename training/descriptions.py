@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qianmian.schema import registered_name
-from training.jobs.arguments import TrainingArguments
+from training.arguments import TrainingArguments
 from training.jobs.base import EvaluatedModel
 from training.report import EvalReport
 

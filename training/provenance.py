@@ -16,7 +16,7 @@ from models.bundle import library_versions
 from qianmian.redaction import redact
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
-from training.jobs.arguments import TableArguments, TrainingArguments
+from training.arguments import TableArguments, TrainingArguments
 from training.jobs.base import EvaluatedModel
 
 NOT_OF_TRAINING = frozenset({"serving", "lists"})  # sections of the settings that no training reads

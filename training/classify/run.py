@@ -20,6 +20,7 @@ from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
 from training import plots
+from training.arguments import TableArguments
 from training.bootstrap import CLASSIFICATION
 from training.classify.choice import fit_best
 from training.classify.columns import Label, choose_columns, read_label
@@ -34,7 +35,6 @@ from training.classify.evaluation import (
     measure,
 )
 from training.gate import GateRule
-from training.jobs.arguments import TableArguments
 from training.jobs.base import EvaluatedModel, Progress
 from training.run import Clock, JobResult
 from training.table_training import table_job_name, train_table_job

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from qianmian.registry import Registry
-from training.jobs import (
-    churn,
-    clusters,
-    contact,
-    content,
-    demand,
-    left,
-    lifecycle,
-    lookalike,
-    propensity,
-    recommend,
-    uplift,
-    value,
-)
-from training.jobs.base import Job
+from typing import TYPE_CHECKING
 
-JOBS: Registry[Job] = Registry(
+from qianmian.registry import LazyRegistry
+
+if TYPE_CHECKING:
+    from training.jobs.base import Job
+
+# imported at first use: jobs need XGBoost and matplotlib, and what runs a job stands in modules that jobs import
+JOBS: LazyRegistry[Job] = LazyRegistry(
     "job",
     {
-        job.name: job
-        for job in (
-            recommend.JOB,
-            churn.JOB,
-            left.JOB,
-            lifecycle.JOB,
-            lookalike.JOB,
-            content.JOB,
-            contact.JOB,
-            demand.JOB,
-            value.JOB,
-            propensity.JOB,
-            clusters.JOB,
-            uplift.JOB,
-        )
+        "recommend": "training.jobs.recommend:JOB",
+        "churn": "training.jobs.churn:JOB",
+        "left": "training.jobs.left:JOB",
+        "lifecycle": "training.jobs.lifecycle:JOB",
+        "lookalike": "training.jobs.lookalike:JOB",
+        "content": "training.jobs.content:JOB",
+        "contact": "training.jobs.contact:JOB",
+        "demand": "training.jobs.demand:JOB",
+        "value": "training.jobs.value:JOB",
+        "propensity": "training.jobs.propensity:JOB",
+        "clusters": "training.jobs.clusters:JOB",
+        "uplift": "training.jobs.uplift:JOB",
     },
 )

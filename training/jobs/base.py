@@ -29,10 +29,10 @@ from models.bundle import ModelBundle
 from qianmian.errors import DataError
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from training.arguments import TableArguments, TrainingArguments
 from training.attributes import unknown_attributes
 from training.comparison import LossComparison
 from training.gate import GateRule
-from training.jobs.arguments import TableArguments, TrainingArguments
 from training.monitoring.declared import Monitored
 from training.report import EvalReport
 

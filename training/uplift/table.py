@@ -12,9 +12,9 @@ from models.bundle import ModelBundle
 from models.uplift.table_model import UpliftTableModel
 from qianmian.settings import Settings
 from qianmian.workspace import Workspace
+from training.arguments import TableArguments
 from training.classify.run import require_one_row_a_customer
 from training.gate import GateRule
-from training.jobs.arguments import TableArguments
 from training.jobs.base import EvaluatedModel, Progress
 from training.report import EvalReport, Metric
 from training.run import Clock, JobResult
