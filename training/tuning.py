@@ -21,6 +21,7 @@ from models.persist import load_json
 from models.search_space import Choice, Range
 from qianmian.errors import QianmianError
 from qianmian.workspace import Workspace, write_json
+from training import tracking
 from training.jobs.base import Progress, TrainingContext
 
 MAX_TRIALS = 200  # of a search
@@ -139,8 +140,6 @@ def search_parameters(
     """
     import mlflow
     import optuna
-
-    from training import tracking  # which imports the jobs, and these import this module
 
     optuna.logging.set_verbosity(logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed)

@@ -15,6 +15,7 @@ from models.recommend import RECOMMENDERS
 from models.recommend.base import Recommender
 from qianmian.model_settings import RecommendSettings
 from qianmian.workspace import Workspace
+from training import tracking
 from training.evaluation.metrics import ranking_metrics
 from training.evaluation.split import EvaluationSplit
 from training.jobs.base import Progress
@@ -63,8 +64,6 @@ def tune(
     found: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + settings.tune_seconds
     left = sum(TIME_WEIGHTS.get(name, 1.0) for name, _ in todo)
-    from training import tracking  # which imports the jobs, and these import this module
-
     with tracking.run(workspace, "recommend", "recommend tune") as parent:
         import mlflow
 

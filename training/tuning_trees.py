@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.search_space import TREE_SPACE
+from training import tracking
 from training.bootstrap import mean_metric
 from training.jobs.base import TrainingContext
 from training.tuning import Parameters, Values, save_tuned_parameters, search_parameters
@@ -52,8 +53,6 @@ def tune_trees(
     def score(given: Parameters) -> tuple[Values, dict[str, float]]:
         values = losses(given)
         return values, {"loss": float(values.mean())}
-
-    from training import tracking  # which imports the jobs, and these import this module
 
     with tracking.run(context.workspace, job, f"{job} tune") as parent:
         import mlflow
