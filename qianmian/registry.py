@@ -83,4 +83,4 @@ class LazyRegistry(Registry[T]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The entry of that name, or `default`; does not raise."""
-        return self[name] if name in self else default
+        return self[name] if name in self._entries else default
