@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,9 +113,12 @@ class MetricEffect:
         return self.cuped or self.raw
 
 
+EffectT = TypeVar("EffectT")
+
+
 @dataclass(frozen=True)
-class Measurement:
-    """The result of an experiment.
+class ArmComparison(Generic[EffectT]):
+    """The arms of an experiment beside the control.
 
     Attributes
     ----------
@@ -123,14 +126,15 @@ class Measurement:
     daily : bool
         Whether what is told holds under daily looks, or at one planned look.
     ratio : SampleRatio
-    effects : tuple of MetricEffect
+    effects : tuple
+        Dataclasses.
     notes : tuple of Note
     """
 
     control: str
     daily: bool
     ratio: SampleRatio
-    effects: tuple[MetricEffect, ...]
+    effects: tuple[EffectT, ...]
     notes: tuple[Note, ...]
 
     @property
@@ -140,14 +144,19 @@ class Measurement:
 
     def as_dict(self, language: Language = "en") -> dict[str, Any]:
         """The result as JSON-compatible data, the notes in one language."""
+        effects: tuple[Any, ...] = self.effects
         return {
             "control": self.control,
             "looks": "daily" if self.daily else "once",
             "valid": self.is_valid,
             "sample_ratio": self.ratio.as_dict(),
-            "effects": [asdict(effect) for effect in self.effects],
+            "effects": [asdict(effect) for effect in effects],
             "notes": [note.text(language) for note in self.notes],
         }
+
+
+class Measurement(ArmComparison[MetricEffect]):
+    """The result of an experiment: the effects on its metrics."""
 
 
 def measure(experiment: Experiment, daily: bool = True, planned: int = PLANNED) -> Measurement:

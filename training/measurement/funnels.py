@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,10 @@ from qianmian.errors import DataError
 from training.measurement.campaign import Exposures
 from training.measurement.corrections import holm
 from training.measurement.differences import MAX_SKEWNESS, PLANNED, Difference
-from training.measurement.effects import effect_of
+from training.measurement.effects import ArmComparison, effect_of
 from training.measurement.experiment import MIN_CUSTOMERS, weights_of
 from training.measurement.moments import ArmMoments, skewness_of_difference, skewness_of_share
-from training.measurement.notes import Language, Note
+from training.measurement.notes import Language
 from training.measurement.sample_ratio import SampleRatio
 
 
@@ -53,42 +53,19 @@ class FunnelStepEffect:
 
 
 @dataclass(frozen=True)
-class FunnelEffects:
-    """A funnel of every variant.
+class FunnelEffects(ArmComparison[FunnelStepEffect]):
+    """A funnel of every variant: the effects on its steps.
 
     Attributes
     ----------
     steps : tuple of str
-    control : str
-    daily : bool
-    ratio : SampleRatio
-    effects : tuple of FunnelStepEffect
-    notes : tuple of Note
     """
 
     steps: tuple[str, ...]
-    control: str
-    daily: bool
-    ratio: SampleRatio
-    effects: tuple[FunnelStepEffect, ...]
-    notes: tuple[Note, ...]
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether the arms are as large as they were drawn."""
-        return not self.ratio.is_mismatch
 
     def as_dict(self, language: Language = "en") -> dict[str, Any]:
         """The funnels as JSON-compatible data, the notes in one language."""
-        return {
-            "steps": list(self.steps),
-            "control": self.control,
-            "looks": "daily" if self.daily else "once",
-            "valid": self.is_valid,
-            "sample_ratio": self.ratio.as_dict(),
-            "effects": [asdict(effect) for effect in self.effects],
-            "notes": [note.text(language) for note in self.notes],
-        }
+        return {"steps": list(self.steps), **super().as_dict(language)}
 
 
 def compare_funnels(
@@ -145,7 +122,7 @@ def compare_funnels(
     ]
     adjusted_p = iter(holm([one.difference.p_value for one in effects if one.difference]))
     effects = [replace(one, p_holm=float(next(adjusted_p))) if one.difference else one for one in effects]
-    return FunnelEffects(names, control, daily, ratio, tuple(effects), exposures.notes)
+    return FunnelEffects(control, daily, ratio, tuple(effects), exposures.notes, names)
 
 
 def _effect(
